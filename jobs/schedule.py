@@ -1,0 +1,159 @@
+"""The clock: every periodic job in one list, and the plain one-second loop that runs them.
+
+``python -m jobs.schedule``. Any number of clocks may run: a ring too many is harmless, and the hourly jobs
+take rows that nobody else has locked. A clock outlives PostgreSQL and Redis being away.
+"""
+
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import FrameType
+
+import sqlalchemy as sa
+from setproctitle import setproctitle
+from sqlalchemy.orm import Session
+
+from jobs import queue, wiring
+from webapp import logs
+from webapp.config import ConfigError
+from webapp.leads import claims, deliver
+
+log = logging.getLogger(__name__)
+
+#: Rows of one statement of the hourly jobs, so that none holds its locks for long.
+PURGE_ROWS = 5_000
+#: A page's heartbeat comes every few seconds; one that is this old was closed.
+PRESENCE_MINUTES = 10
+
+
+def ring_runs(session: Session) -> None:
+    """Make good lost rings, flushed queues, passed due times and run-out leases."""
+    if claims.has_due(session, claims.RUNS):
+        queue.ring_now(queue.RUNS)
+
+
+def ring_deliveries(session: Session) -> None:
+    """The same for deliveries; one whose destination is switched off or being left alone is not due."""
+    if deliver.has_due(session):
+        queue.ring_now(queue.DELIVERIES)
+
+
+def purge_idempotency_keys(session: Session) -> int:
+    """Forget keys past their days. Returns how many."""
+    return _in_batches(
+        session,
+        "DELETE FROM idempotency_keys WHERE ctid = ANY (ARRAY("
+        " SELECT ctid FROM idempotency_keys WHERE expires_at < now() LIMIT :rows FOR UPDATE SKIP LOCKED))",
+    )
+
+
+def clear_dedupe_keys(session: Session) -> int:
+    """Let leads past the duplicate window no longer take repeats as touches. Returns how many."""
+    return _in_batches(
+        session,
+        "UPDATE leads SET dedupe_key = NULL WHERE id = ANY (ARRAY("
+        " SELECT id FROM leads WHERE dedupe_key IS NOT NULL"
+        " AND created_at < now() - make_interval(days => :days) LIMIT :rows FOR UPDATE SKIP LOCKED))",
+        days=wiring.settings().duplicate_days,
+    )
+
+
+def drop_stale_presence(session: Session) -> int:
+    """Forget who had which lead open. Returns how many rows went."""
+    return _in_batches(
+        session,
+        "DELETE FROM lead_presence WHERE ctid = ANY (ARRAY("
+        " SELECT ctid FROM lead_presence WHERE seen_at < now() - make_interval(mins => :minutes)"
+        " LIMIT :rows FOR UPDATE SKIP LOCKED))",
+        minutes=PRESENCE_MINUTES,
+    )
+
+
+def _in_batches(session: Session, statement: str, **values: int) -> int:
+    """Repeat ``statement`` on ``PURGE_ROWS`` rows at a time until it finds no full batch, committing each."""
+    total = 0
+    while True:
+        result = session.connection().execute(sa.text(statement), {"rows": PURGE_ROWS, **values})
+        session.commit()
+        total += result.rowcount
+        if result.rowcount < PURGE_ROWS:
+            return total
+
+
+@dataclass(frozen=True, slots=True)
+class Periodic:
+    """A job of the clock. ``every``: seconds from one start to the next; all run once when the clock
+    starts."""
+
+    name: str
+    every: float
+    run: Callable[[Session], object]
+
+
+JOBS = (
+    Periodic("ring runs", 1, ring_runs),
+    Periodic("ring deliveries", 1, ring_deliveries),
+    Periodic("purge idempotency keys", 3600, purge_idempotency_keys),
+    Periodic("clear dedupe keys", 3600, clear_dedupe_keys),
+    Periodic("drop stale presence", 3600, drop_stale_presence),
+)
+
+
+class Clock:
+    """Runs each job when its time has come, one after another. A job that fails is tried at its next time; a
+    failing job is logged when it begins to fail and when it works again, not each second."""
+
+    def __init__(self, jobs: tuple[Periodic, ...] = JOBS) -> None:
+        self._next = dict.fromkeys(jobs, 0.0)
+        self._failing: set[Periodic] = set()
+
+    def tick(self, now: float) -> None:
+        """Run what is due at ``now`` (seconds of a monotonic clock)."""
+        for job, when in self._next.items():
+            if now >= when:
+                # An hourly job that failed is worth another try before the hour is over.
+                self._next[job] = now + (job.every if self._run(job) else min(job.every, 60))
+
+    def _run(self, job: Periodic) -> bool:
+        try:
+            with wiring.session_factory()() as session:
+                job.run(session)
+        except Exception as error:  # the clock must outlive everything
+            if job not in self._failing:
+                log.warning("%s: failed, going on without it: %s", job.name, str(error).splitlines()[:1])
+            self._failing.add(job)
+            return False
+        if job in self._failing:
+            log.warning("%s: works again", job.name)
+            self._failing.discard(job)
+        return True
+
+
+def main() -> int:
+    setproctitle("leadops: clock")
+    try:
+        settings = wiring.settings()
+    except ConfigError as error:
+        print(f"clock: {error}", flush=True)
+        return 2
+    logs.configure(settings.log_level)
+    queue.init(wiring.redis_url())
+    stopping = threading.Event()
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        stopping.set()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    clock = Clock()
+    while not stopping.is_set():
+        clock.tick(time.monotonic())
+        stopping.wait(1.0)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,96 @@
+"""Time limits, redirects, Retry-After, and what an excerpt may show."""
+
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import pytest
+
+from tests.fakes.server import FakeServer, Request, Response
+from webapp.clients.http import HttpClient, parse_retry_after, redact
+from webapp.leads.ports import OutcomeUnknown, Refused, Throttled, Unreached
+
+
+class _Echo(FakeServer):
+    answer = Response(200, {"ok": True})
+
+    def handle(self, request: Request) -> Response:
+        return self.answer
+
+
+@pytest.fixture
+def server() -> Iterator[_Echo]:
+    with _Echo() as fake:
+        yield fake
+
+
+def test_a_redirect_is_not_followed(server: _Echo) -> None:
+    server.answer = Response(302, None, {"Location": f"{server.url}/elsewhere"})
+    with pytest.raises(Refused, match="redirects"):
+        HttpClient(server.url, timeout=2).call("POST", json_body={})
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        (408, Unreached), (409, Unreached), (425, Unreached), (429, Throttled), (500, OutcomeUnknown),
+        (502, OutcomeUnknown), (504, OutcomeUnknown), (400, Refused), (401, Refused), (404, Refused),
+        (410, Refused), (422, Refused),
+    ],
+)  # fmt: skip
+def test_statuses_in_the_domain_s_words(server: _Echo, status: int, error: type[Exception]) -> None:
+    server.answer = Response(status, {"error": "no"})
+    with pytest.raises(error) as raised:
+        HttpClient(server.url, timeout=2).call("POST", json_body={})
+    assert type(raised.value) is error
+    assert raised.value.exchange.http_status == status  # type: ignore[attr-defined]
+    if error is Refused:
+        assert raised.value.gone == (status == 410)  # type: ignore[attr-defined]
+        assert raised.value.destination_wide == (status == 401)  # type: ignore[attr-defined]
+
+
+def test_a_read_that_gets_no_answer_leaves_nothing_unknown(server: _Echo) -> None:
+    client = HttpClient(server.url, timeout=2)
+    for kind in ("reset_before", "500"):
+        server.fail_next(kind=kind)
+        with pytest.raises(Unreached):
+            client.call("GET")
+
+
+def test_a_slow_server_is_left_at_the_time_limit(server: _Echo) -> None:
+    server.fail_next(kind="hang")
+    started = time.monotonic()
+    with pytest.raises(OutcomeUnknown, match="timed out"):
+        HttpClient(server.url, timeout=0.3).call("POST", json_body={})
+    assert time.monotonic() - started < 2
+
+
+def test_connections_are_reused(server: _Echo) -> None:
+    client = HttpClient(server.url, timeout=2)
+    for _ in range(5):
+        client.call("POST", json_body={})
+    assert len(client._idle) == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("120", 120.0), ("0", 0.0), ("1.5", 1.5), ("Fri, 02 Jan 2026 00:02:00 GMT", 120.0),
+        ("Thu, 01 Jan 2026 00:00:00 GMT", 0.0), ("soon", None), ("-3", None), ("nan", None), ("", None), (None, None),
+    ],
+)  # fmt: skip
+def test_retry_after_is_seconds_or_a_date(value: str | None, seconds: float | None) -> None:
+    assert parse_retry_after(value, now=datetime(2026, 1, 2, tzinfo=UTC)) == seconds
+
+
+def test_excerpts_hold_no_secret_and_no_personal_data(server: _Echo) -> None:
+    server.answer = Response(200, {"echo": "s3cret-token-value", "mail": "ana@example.com", "tel": "+84 912 345 678"})
+    exchange = HttpClient(server.url, timeout=2, secrets=("s3cret-token-value",)).call("GET").exchange
+    assert exchange.excerpt == '{"echo": "***", "mail": "***@example.com", "tel": "+***"}'
+    assert redact("Authorization: Bearer abcdefghijkl") == "Authorization: Bearer ***"
+
+
+def test_a_body_without_end_is_cut(server: _Echo) -> None:
+    server.answer = Response(200, text="x" * 5_000_000)
+    assert HttpClient(server.url, timeout=5).call("GET").status == 200

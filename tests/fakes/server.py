@@ -1,0 +1,284 @@
+"""What all stand-ins share: an HTTP/1.1 server that records what it is sent and misbehaves on demand.
+
+Faults, in Python (``fake.fail_next("POST /people", kind="500", times=2)``) or over HTTP (``POST /__faults`` with
+``{"match", "kind", "times", "seconds", "retry_after"}``)::
+
+    500, 503, 404 …   that status, before anything is done
+    500_after …       that status, although it was done
+    401, 403          as the service words a bad credential
+    429               with Retry-After (``retry_after``; None leaves the header out)
+    reset_before      connection reset, nothing done        reset_after   … although it was done
+    hang, hang_after  no answer for ``seconds``, then the connection closes
+    slow              the right answer, ``seconds`` late
+    garbage           200 with a body that is no JSON
+
+``GET /__state`` shows what is stored, ``GET /__requests`` what was sent, ``POST /__reset`` forgets all of it.
+"""
+
+import argparse
+import contextlib
+import json
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, ClassVar, Self
+from urllib.parse import parse_qsl, urlsplit
+
+
+@dataclass(frozen=True)
+class Request:
+    """``path`` is relative to the service's base path; ``json`` None when the body is none."""
+
+    method: str
+    path: str
+    query: dict[str, str]
+    headers: dict[str, str]  # names in lower case
+    body: bytes
+    at: float = field(default_factory=time.time)
+
+    @property
+    def json(self) -> Any:
+        try:
+            return json.loads(self.body)
+        except ValueError:
+            return None
+
+
+@dataclass
+class Response:
+    status: int = 200
+    json: Any = None
+    headers: dict[str, str] = field(default_factory=dict)
+    text: str | None = None
+
+    def encoded(self) -> bytes:
+        if self.text is not None:
+            return self.text.encode()
+        return b"" if self.json is None else json.dumps(self.json, ensure_ascii=False).encode()
+
+
+@dataclass
+class Fault:
+    match: str  # "*", "POST", or "POST /people": method and the path's start
+    kind: str
+    times: int = 1
+    seconds: float = 60.0
+    retry_after: str | None = "1"
+
+    def fits(self, request: Request) -> bool:
+        method, _, path = self.match.partition(" ")
+        return method in ("*", request.method) and request.path.startswith(path)
+
+
+class FakeServer:
+    """Base of the stand-ins; a subclass has :meth:`handle`, :meth:`state` and :meth:`forget`."""
+
+    base_path: ClassVar[str] = ""
+
+    def __init__(self, *, port: int = 0, latency: float = 0.0, host: str = "127.0.0.1") -> None:
+        self.latency = latency
+        self.requests: list[Request] = []
+        self.faults: list[Fault] = []
+        self.lock = threading.RLock()
+        self._closing = threading.Event()
+        self._server = _Server((host, port), _handler_for(self))
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
+
+    @property
+    def url(self) -> str:
+        host, port = self._server.server_address[:2]
+        return f"http://{host!s}:{port}{self.base_path}"
+
+    @property
+    def root(self) -> str:
+        return self.url.removesuffix(self.base_path)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop listening and cut what is still open."""
+        self._closing.set()
+        self._server.shutdown()
+        self._server.server_close()
+        self._server.cut_all()
+
+    # For tests
+
+    def fail_next(
+        self, match: str = "*", *, kind: str, times: int = 1, seconds: float = 60.0, retry_after: str | None = "1"
+    ) -> None:
+        with self.lock:
+            self.faults.append(Fault(match, kind, times, seconds, retry_after))
+
+    def calls(self, match: str = "*") -> list[Request]:
+        """What was sent so far, faults included."""
+        with self.lock:
+            return [request for request in self.requests if Fault(match, "").fits(request)]
+
+    # For services
+
+    def handle(self, request: Request) -> Response:
+        raise NotImplementedError
+
+    def state(self) -> Any:
+        return {}
+
+    def forget(self) -> None:
+        """Clear what the service stores."""
+
+    def error(self, status: int) -> Response:
+        """How the service words a bare error."""
+        return Response(status, {"error": f"fault {status}"})
+
+    def throttled(self, retry_after: str | None) -> Response:
+        found = self.error(429)
+        if retry_after is not None:
+            found.headers["Retry-After"] = retry_after
+        return found
+
+    def _next_fault(self, request: Request) -> Fault | None:
+        with self.lock:
+            for fault in self.faults:
+                if fault.times > 0 and fault.fits(request):
+                    fault.times -= 1
+                    return fault
+        return None
+
+    def _answer(self, request: Request) -> Response | None:
+        """None: reset the connection."""
+        with self.lock:
+            self.requests.append(request)
+        if self.latency:
+            self._closing.wait(self.latency)
+        fault = self._next_fault(request)
+        if fault is None:
+            return self.handle(request)
+        kind, _, when = fault.kind.partition("_")
+        if when == "after":
+            self.handle(request)
+        if kind in ("hang", "slow"):
+            self._closing.wait(fault.seconds)
+            return self.handle(request) if kind == "slow" else None
+        if kind == "garbage":
+            return Response(200, text="<html>not JSON", headers={"Content-Type": "text/html"})
+        if kind == "429":
+            return self.throttled(fault.retry_after)
+        return None if kind == "reset" else self.error(int(kind))
+
+    def _control(self, request: Request) -> Response:
+        match request.method, request.path:
+            case "GET", "/__state":
+                with self.lock:
+                    return Response(200, self.state())
+            case "GET", "/__requests":
+                with self.lock:
+                    shown = [{"method": r.method, "path": r.path, "query": r.query, "json": r.json} for r in self.requests]
+                return Response(200, shown)
+            case "POST", "/__faults":
+                for one in request.json if isinstance(request.json, list) else [request.json]:
+                    self.fail_next(one.pop("match", "*"), **one)
+                return Response(200, {"faults": [vars(fault) for fault in self.faults if fault.times > 0]})
+            case "POST", "/__latency":
+                self.latency = float(request.json["seconds"])
+                return Response(200, {"seconds": self.latency})
+            case "POST", "/__reset":
+                with self.lock:
+                    self.requests.clear()
+                    self.faults.clear()
+                    self.forget()
+                return Response(200, {"ok": True})
+        return Response(404, {"error": "no such control"})
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 256
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._open: set[socket.socket] = set()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self._open.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self._open.discard(request)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Clients that go away in the middle are what the tests are about."""
+
+    def cut_all(self) -> None:
+        for sock in list(self._open):
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+
+
+def _handler_for(fake: FakeServer) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        # One segment per answer: two small writes would cost 40 ms of delayed ACK each.
+        disable_nagle_algorithm = True
+        wbufsize = -1
+
+        def _serve(self) -> None:
+            size = int(self.headers.get("Content-Length") or 0)
+            parts = urlsplit(self.path)
+            control = parts.path.startswith("/__")
+            path = parts.path if control else parts.path.removeprefix(fake.base_path)
+            request = Request(
+                self.command,
+                path,
+                dict(parse_qsl(parts.query, keep_blank_values=True)),
+                {name.lower(): value for name, value in self.headers.items()},
+                self.rfile.read(size),
+            )
+            response = fake._control(request) if control else fake._answer(request)
+            if response is None:
+                self._reset()
+                return
+            content = response.encoded()
+            self.send_response(response.status)
+            headers = {"Content-Type": "application/json; charset=utf-8"} | response.headers
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+            self.wfile.flush()
+
+        do_GET = do_POST = do_PATCH = do_PUT = do_DELETE = _serve
+
+        def _reset(self) -> None:
+            # Lingering for no time makes close() send RST instead of FIN.
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.close_connection = True
+            self.connection.close()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    return Handler
+
+
+def main(make: Callable[[argparse.Namespace], FakeServer], extra: Callable[[argparse.ArgumentParser], None]) -> None:
+    """Run a stand-in until it is interrupted; the first line printed is its URL."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--latency", type=float, default=0.0, help="seconds before each answer")
+    extra(parser)
+    arguments = parser.parse_args()
+    with make(arguments) as fake:
+        print(fake.url, flush=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            threading.Event().wait()

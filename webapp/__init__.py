@@ -1,0 +1,87 @@
+"""The application factory: settings, extensions, blueprints, error handlers; nothing else."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+    from webapp.config import Settings
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def create_app(settings: Settings | None = None) -> Flask:
+    """A ready WSGI app. ConfigError when a setting is missing or nonsense."""
+    # Imported here, so that a worker or a script that needs webapp.leads or webapp.config does not load the web.
+    from flask import Flask
+    from werkzeug.middleware.proxy_fix import ProxyFix
+
+    from jobs import queue
+    from webapp import api, cli, errors, logs, views
+    from webapp.config import load_settings
+    from webapp.extensions import csrf, db, limiter, login_manager, migrate
+    from webapp.models.engine import engine_options, guard
+    from webapp.security import headers
+    from webapp.security.fields import FieldCipher
+
+    settings = settings or load_settings()
+    settings.require_services()
+    logs.configure(settings.log_level)
+
+    app = Flask(
+        "leadops",
+        root_path=str(ROOT / "webapp"),
+        template_folder=str(ROOT / "templates"),
+        static_folder=str(ROOT / "static"),
+    )
+    https = settings.public_url.startswith("https://")
+    app.config.update(
+        SECRET_KEY=settings.secret_key.get_secret_value(),
+        SQLALCHEMY_DATABASE_URI=settings.database_url.get_secret_value(),
+        SQLALCHEMY_ENGINE_OPTIONS=engine_options(settings),
+        RATELIMIT_STORAGE_URI=limiter_storage(settings.redis_url.get_secret_value()),
+        RATELIMIT_STORAGE_OPTIONS={"socket_timeout": 0.2, "socket_connect_timeout": 0.2},
+        RATELIMIT_KEY_PREFIX="leadops",
+        SESSION_COOKIE_NAME="leadops",
+        SESSION_COOKIE_HTTPONLY=True,
+        SESSION_COOKIE_SAMESITE="Lax",
+        SESSION_COOKIE_SECURE=https,
+        PERMANENT_SESSION_LIFETIME=timedelta(days=14),
+        WTF_CSRF_TIME_LIMIT=None,  # as long as the session: a form left open over lunch still works
+        WTF_CSRF_HEADERS=["X-CSRFToken"],
+        WTF_CSRF_SSL_STRICT=False,
+        # Pages only; the JSON doors read their bodies themselves (webapp.api.body), each with its own limit.
+        MAX_CONTENT_LENGTH=1 << 20,
+        MAX_FORM_MEMORY_SIZE=1 << 20,
+    )
+    app.extensions["settings"] = settings
+    app.extensions["cipher"] = FieldCipher([key.get_secret_value() for key in settings.field_encryption_keys])
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+
+    queue.init(settings.redis_url.get_secret_value())
+    db.init_app(app)
+    with app.app_context():
+        guard(db.engine)
+    migrate.init_app(app, db, directory=str(ROOT / "migrations"))
+    csrf.init_app(app)
+    login_manager.init_app(app)
+    limiter.init_app(app)
+    if settings.trusted_proxies:
+        hops = settings.trusted_proxies
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=hops)  # type: ignore[method-assign]
+
+    errors.install(app)
+    headers.install(app, https=https)
+    api.register(app)
+    views.register(app)
+    cli.register(app)
+    return app
+
+
+def limiter_storage(redis_url: str) -> str:
+    """Flask-Limiter's spelling of a Redis URL on a unix socket."""
+    return f"redis+{redis_url}" if redis_url.startswith("unix://") else redis_url

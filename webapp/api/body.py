@@ -1,0 +1,89 @@
+"""Reading a JSON body: the limit is kept for chunked bodies too, and nothing that cannot be stored gets through."""
+
+from typing import Any
+
+from flask import request
+from pydantic_core import from_json
+
+from webapp.leads.errors import Invalid, Problem
+from webapp.leads.intake import text_problem
+
+MIB = 1 << 20
+
+
+def raw_body(limit: int = MIB) -> bytes:
+    """The body's bytes. Invalid with code ``payload_too_large`` over ``limit`` bytes.
+
+    Werkzeug's own limit is not enough: for a chunked body it stops reading at the limit and hands on what it has, as
+    if that were all. So the server's stream is read here, up to one byte more than allowed.
+    """
+    declared = request.content_length
+    if declared is not None and declared > limit:
+        raise _too_large(limit)
+    if declared is None and "chunked" not in request.headers.get("Transfer-Encoding", "").lower():
+        return b""
+    stream = request.environ["wsgi.input"]
+    wanted = limit + 1 if declared is None else declared
+    parts: list[bytes] = []
+    while wanted > 0:
+        part = stream.read(min(wanted, 1 << 16))
+        if not part:
+            break
+        parts.append(part)
+        wanted -= len(part)
+    body = b"".join(parts)
+    if len(body) > limit:
+        raise _too_large(limit)
+    if declared is not None and len(body) < declared:
+        raise Invalid("the body ended before its Content-Length", code="invalid_json")
+    return body
+
+
+def _too_large(limit: int) -> Invalid:
+    return Invalid(f"the body is larger than {limit:,} bytes", code="payload_too_large")
+
+
+def parse_json(body: bytes) -> Any:
+    """The value. Invalid with code ``invalid_json`` for anything that is not JSON within reason: broken syntax or
+    UTF-8, lone surrogates, NaN, numbers without end, nesting without end, NUL characters."""
+    if not body.strip():
+        raise Invalid("the body is empty; JSON is expected", code="invalid_json")
+    try:
+        value = from_json(body, allow_inf_nan=False, cache_strings="keys")
+    except ValueError as error:
+        raise Invalid(f"the body is not valid JSON: {error}", code="invalid_json") from None
+    # Only what the raw bytes make possible is looked for: the walk costs more than the parsing.
+    if b"\\u0000" in body or b"\x00" in body or b"e" in body or b"E" in body or b"00000000" in body:
+        _check(value, "")
+    return value
+
+
+def _check(value: Any, where: str) -> None:
+    if isinstance(value, str):
+        if problem := text_problem(value):
+            raise Invalid("the body holds text that cannot be stored", code="invalid_json", details=(Problem(where, problem),))
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            _check(key, where)
+            _check(item, f"{where}.{key}" if where else key)
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            _check(item, f"{where}[{index}]")
+    elif isinstance(value, int | float) and not -1e308 < value < 1e308:
+        raise Invalid("the body holds a number out of range", code="invalid_json", details=(Problem(where, "number out of range"),))
+
+
+def json_body(limit: int = MIB) -> Any:
+    """The parsed body of a JSON door, checked for its content type too."""
+    kind = (request.mimetype or "").lower()
+    if kind and kind != "application/json" and not kind.endswith("+json"):
+        raise Invalid(f"Content-Type must be application/json, not {kind[:80]}", code="unsupported_media_type")
+    return parse_json(raw_body(limit))
+
+
+def json_object(limit: int = MIB) -> dict[str, Any]:
+    """Like :func:`json_body`, for doors that take an object only."""
+    value = json_body(limit)
+    if not isinstance(value, dict):
+        raise Invalid("the body must be a JSON object", code="invalid_json")
+    return value

@@ -1,0 +1,55 @@
+"""``/healthz`` (the process answers) and ``/readyz`` (it can do its work, and what is degraded)."""
+
+import time
+
+import redis
+import sqlalchemy as sa
+from flask import Blueprint, Response, current_app, jsonify
+
+from webapp.config import Settings
+from webapp.extensions import db
+
+blueprint = Blueprint("health", __name__)
+
+_REDIS_TIMEOUT = 0.3
+
+
+@blueprint.get("/healthz")
+@blueprint.get("/health")
+def alive() -> Response:
+    return jsonify(status="ok")
+
+
+@blueprint.get("/readyz")
+def ready() -> Response:
+    settings: Settings = current_app.extensions["settings"]
+    checks: dict[str, str] = {}
+    started = time.perf_counter()
+    try:
+        db.session.execute(sa.text("SELECT version_num FROM alembic_version"))
+        checks["postgresql"] = "ok"
+    except sa.exc.SQLAlchemyError:
+        db.session.rollback()
+        checks["postgresql"] = "away"
+    client = current_app.extensions.get("readyz_redis")
+    if client is None:
+        client = current_app.extensions["readyz_redis"] = redis.Redis.from_url(
+            settings.redis_url.get_secret_value(), socket_timeout=_REDIS_TIMEOUT, socket_connect_timeout=_REDIS_TIMEOUT
+        )
+    try:
+        client.ping()
+        checks["redis"] = "ok"
+    except redis.RedisError:
+        checks["redis"] = "away: intake and review go on, background work catches up when it is back"
+    ok = checks["postgresql"] == "ok"
+    degraded = [name for name, state in checks.items() if state != "ok"]
+    response = jsonify(
+        status="unavailable" if not ok else "degraded" if degraded else "ok",
+        checks=checks,
+        degraded=degraded,
+        ms=round((time.perf_counter() - started) * 1000, 1),
+    )
+    if not ok:
+        response.status_code = 503
+        response.headers["Retry-After"] = "1"
+    return response

@@ -1,0 +1,24 @@
+"""pydantic's findings as problems of the envelope: one per field, all at once."""
+
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from webapp.leads.errors import Invalid, Problem
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def validated(model: type[M], data: Any, *, error: type[Invalid] = Invalid) -> M:
+    """``data`` as ``model``; ``error`` (Invalid or a kind of it) with every problem when it does not fit."""
+    try:
+        return model.model_validate(data)
+    except ValidationError as found:
+        problems = tuple(
+            Problem(".".join(str(part) for part in item["loc"]) or "body", item["msg"].removeprefix("Value error, "))
+            for item in found.errors(include_url=False, include_context=False, include_input=False)
+        )
+        missing = all(item["type"] == "missing" for item in found.errors(include_url=False))
+        raise error(
+            "the request is not valid", code="missing_param" if missing else "invalid_param", details=problems
+        ) from None

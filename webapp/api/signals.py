@@ -1,0 +1,232 @@
+"""Social signals: the Facebook webhook and the signals API (docs/api.md §4)."""
+
+import hmac
+import json
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from flask import Blueprint, Response, current_app, jsonify, request
+
+from jobs import queue
+from webapp import logs
+from webapp.api import auth
+from webapp.api.body import parse_json, raw_body
+from webapp.api.facebook import Bad, entries
+from webapp.api.triage import iso
+from webapp.extensions import db
+from webapp.leads import intake
+from webapp.leads.errors import Forbidden, Invalid, LeadError, Problem
+from webapp.leads.states import LABEL_VIEW, PRIORITY_VIEW, Door, LeadStatus, Scope
+from webapp.models.account import SocialPage, Workspace
+from webapp.models.lead import Lead, Quarantined
+from webapp.security.keys import Principal, tenant_of
+from webapp.security.signatures import meta_signature_valid
+
+blueprint = Blueprint("signals", __name__)
+log = logs.get(__name__)
+
+DEFAULT_WORKSPACE = "default"
+
+
+@blueprint.get("/webhooks/facebook")
+def verify() -> Response:
+    """The subscription handshake: the challenge back as plain text, or 403."""
+    token = auth.settings().meta_verify_token
+    given = request.args.get("hub.verify_token", "")
+    good = token is not None and hmac.compare_digest(given.encode(), token.get_secret_value().encode())
+    if request.args.get("hub.mode") != "subscribe" or not good:
+        raise Forbidden("the verify token does not match")
+    return Response(request.args.get("hub.challenge", ""), 200, content_type="text/plain; charset=utf-8")
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who posts: a key's principal, or the workspaces whose app secret verified the signature."""
+
+    principal: Principal | None
+    signed_for: frozenset[uuid.UUID]
+
+
+@blueprint.post("/webhooks/facebook")
+def receive() -> Response:
+    body = raw_body()
+    caller = _authenticate(body)
+    payload = parse_json(body)
+    if not isinstance(payload, dict):
+        raise Invalid("the body must be a JSON object", code="invalid_json")
+    page_ids = {str(entry.get("id")) for entry in _list(payload.get("entry")) if isinstance(entry, dict) and entry.get("id")}
+    workspace, decided_by = _tenant(caller, payload, page_ids)
+    if workspace is None:  # well-formed, but nobody's: nothing to say to a provider that would make it retry
+        return jsonify(ok=True, created=0, lead_ids=[])
+    log.info("facebook webhook", tenant_id=str(workspace.id), tenant_id_source=decided_by)
+    config = auth.settings()
+    tenant = tenant_of(
+        workspace,
+        default_region=config.default_region,
+        duplicate_days=config.duplicate_days,
+        idempotency_days=config.idempotency_days,
+    )
+    cipher = current_app.extensions["cipher"]
+    good: list[intake.LeadIn] = []
+    for found in entries(payload, seal=cipher.seal):
+        problem = found if isinstance(found, Bad) else _unfit(found)
+        if isinstance(problem, Bad):
+            _quarantine(workspace.id, problem)
+        elif isinstance(found, intake.LeadIn):
+            good.append(found)
+    created = intake.accept_signals(db.session, tenant, good)
+    db.session.commit()
+    if created:
+        queue.ring("runs")
+    return jsonify(ok=True, created=len(created), lead_ids=[str(lead_id) for lead_id in created])
+
+
+def _unfit(lead: intake.LeadIn) -> Bad | None:
+    problems = intake.check(lead)
+    if len(lead.message) > intake.MAX_MESSAGE:
+        problems += (Problem("message", f"longer than {intake.MAX_MESSAGE:,} characters"),)
+    return Bad("; ".join(f"{p.field} {p.reason}" for p in problems), lead.payload) if problems else None
+
+
+def _quarantine(workspace_id: uuid.UUID, bad: Bad) -> None:
+    raw = json.dumps(bad.raw)  # ASCII: whatever the entry holds, it can be stored
+    db.session.add(Quarantined(workspace_id=workspace_id, door=Door.SOCIAL, reason=bad.reason, raw=raw))
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _authenticate(body: bytes) -> Caller:
+    """A good signature proves the provider; else a key with scope ``ingest``. LeadError (401) without either."""
+    header = request.headers.get("X-Hub-Signature-256")
+    signed = _verified_workspaces(body, header) if header else frozenset()
+    if signed:
+        return Caller(None, signed)
+    if auth.presented_key() is None:
+        raise LeadError("a valid X-Hub-Signature-256 or an API key is needed", code="invalid_auth")
+    principal = auth.identify()
+    principal.require(Scope.INGEST)
+    return Caller(principal, frozenset())
+
+
+def _verified_workspaces(body: bytes, header: str) -> frozenset[uuid.UUID]:
+    """Workspaces that hold an app secret which verifies the signature; META_APP_SECRET is ``default``'s."""
+    good = set()
+    own = auth.settings().meta_app_secret
+    if own and meta_signature_valid(own.get_secret_value(), body, header):
+        workspace_id = db.session.scalar(sa.select(Workspace.id).where(Workspace.name == DEFAULT_WORKSPACE))
+        if workspace_id:
+            good.add(workspace_id)
+    cipher = current_app.extensions["cipher"]
+    holders = sa.select(Workspace.id, Workspace.meta_app_secret).where(Workspace.meta_app_secret.is_not(None))
+    for workspace_id, sealed in db.session.execute(holders):
+        if meta_signature_valid(cipher.decrypt(sealed), body, header):
+            good.add(workspace_id)
+    return frozenset(good)
+
+
+def _tenant(caller: Caller, payload: dict[str, Any], page_ids: set[str]) -> tuple[Workspace | None, str]:
+    """(workspace, what decided). None for one that does not exist. Invalid or Forbidden as the contract says."""
+    named, decided_by = _named_tenant(payload)
+    mapped = _mapped(page_ids)
+    if caller.principal:
+        if named is None:
+            chosen, decided_by = (mapped, "page") if mapped else (caller.principal.workspace_id, "key")
+        else:
+            chosen = named
+        workspace = db.session.get(Workspace, chosen)
+        if workspace and workspace.id != caller.principal.workspace_id:
+            raise Forbidden("this key belongs to another workspace")
+        return workspace, decided_by
+    # Signed only. The header is not signed and the body's tenant is anybody's word, so a mapped page decides.
+    if mapped:
+        if mapped not in caller.signed_for:
+            raise Forbidden("the page belongs to a workspace that this signature does not speak for")
+        if named and named != mapped:
+            raise Forbidden("tenant_id disagrees with the workspace of the page")
+        return db.session.get(Workspace, mapped), "page"
+    if named:
+        workspace = db.session.get(Workspace, named)
+        if workspace and workspace.id not in caller.signed_for:
+            raise Forbidden("the signature does not speak for this workspace")
+        return workspace, decided_by
+    raise Invalid("whose lead is it? The page is not mapped to a workspace, and there is no tenant_id",
+                  code="missing_param", details=(Problem("tenant_id", "missing"),))  # fmt: skip
+
+
+def _named_tenant(payload: dict[str, Any]) -> tuple[uuid.UUID | None, str]:
+    raw, source = request.headers.get("X-Tenant-ID"), "header"
+    if not raw:
+        raw, source = payload.get("tenant_id"), "body"
+    if raw is None or raw == "":
+        return None, ""
+    try:
+        return uuid.UUID(str(raw)), source
+    except ValueError:
+        raise Invalid("tenant_id must be a UUID", details=(Problem("tenant_id", "must be a UUID"),)) from None
+
+
+def _mapped(page_ids: set[str]) -> uuid.UUID | None:
+    """The workspace of the pages in a body. Invalid when they belong to several: a body has one tenant."""
+    if not page_ids:
+        return None
+    found = set(
+        db.session.scalars(
+            sa.select(SocialPage.workspace_id).where(SocialPage.platform == "facebook", SocialPage.page_id.in_(page_ids))
+        )
+    )
+    if len(found) > 1:
+        raise Invalid("the pages in this body belong to several workspaces; send them apart")
+    return found.pop() if found else None
+
+
+@blueprint.get("/api/leads")
+@auth.needs(Scope.READ)
+def listing(principal: Principal) -> Response:
+    auth.tenant_param(principal, request.args.get("tenant_id"))
+    limit, offset = auth.int_param("limit", 50, 1, 200), auth.int_param("offset", 0, 0, 10_000_000)
+    mine = [Lead.workspace_id == principal.workspace_id]
+    if status := request.args.get("status"):
+        if status not in set(LeadStatus):
+            raise Invalid("status is not one that exists", details=(Problem("status", "one of " + ", ".join(LeadStatus)),))
+        mine.append(Lead.status == LeadStatus(status))
+    total = db.session.scalar(sa.select(sa.func.count()).select_from(Lead).where(*mine))
+    rows = db.session.scalars(
+        sa.select(Lead)
+        .options(sa.orm.joinedload(Lead.assignee), sa.orm.defer(Lead.search), sa.orm.defer(Lead.verdict))
+        .where(*mine)
+        .order_by(Lead.created_at.desc(), Lead.id.desc())
+        .limit(limit)
+        .offset(offset)
+    )
+    return jsonify(tenant_id=str(principal.workspace_id), leads=[signal_view(lead) for lead in rows], total=total)
+
+
+def signal_view(lead: Lead) -> dict[str, Any]:
+    """A lead in the vocabulary of the signals API."""
+    return {
+        "id": str(lead.id),
+        "tenant_id": str(lead.workspace_id),
+        "platform": lead.platform or lead.source,
+        "source_type": lead.source_type,
+        "source_subtype": lead.source_subtype,
+        "external_post_id": lead.external_post_id,
+        "external_thread_id": lead.external_thread_id,
+        "external_message_id": lead.external_message_id,
+        "author_name": lead.author_name or lead.name,
+        "author_id": lead.author_id,
+        "content_text": lead.message,
+        "intent_label": LABEL_VIEW[lead.intent],
+        "priority": PRIORITY_VIEW[lead.priority],
+        "confidence_score": lead.confidence,
+        "status": lead.status.value,
+        "assignee": lead.assignee.name if lead.assignee else None,
+        "follow_up_at": iso(lead.follow_up_at) if lead.follow_up_at else None,
+        "last_contact_at": iso(lead.last_contact_at),
+        "meta": {"score": lead.score, "qualified": lead.qualified, "touches": lead.touches, **lead.attributes},
+        "created_at": iso(lead.created_at),
+        "updated_at": iso(lead.updated_at),
+    }

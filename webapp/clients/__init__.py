@@ -1,0 +1,1 @@
+"""One module per outside service, implementing ``webapp.leads.ports``; ``registry`` chooses among them."""

@@ -1,0 +1,108 @@
+"""SSRF guard: URLs that users enter may only reach public addresses.
+
+The check is made on the very address that the socket connects to, after the name was resolved, so a name that
+resolves to something else a moment later (DNS rebinding) gains nothing. Host header, TLS server name and certificate
+check keep the name. Proxies are not used, since they would resolve the name themselves.
+"""
+
+import ipaddress
+import socket
+from collections.abc import Sequence
+from typing import Any
+
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
+from urllib3.poolmanager import PoolManager
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+
+
+class Blocked(Exception):
+    """The URL's host resolves to an address that is not allowed."""
+
+
+def networks(cidrs: Sequence[str]) -> tuple[Network, ...]:
+    return tuple(ipaddress.ip_network(cidr) for cidr in cidrs)
+
+
+def is_allowed(address: str, allow: Sequence[Network] = ()) -> bool:
+    """Public (globally routable unicast), or inside ``allow``. IPv4 inside IPv6 is judged as the IPv4 it is."""
+    ip: Address = _unwrapped(ipaddress.ip_address(address.partition("%")[0]))
+    if any(ip.version == network.version and ip in network for network in allow):
+        return True
+    return ip.is_global and not ip.is_multicast and not ip.is_reserved
+
+
+def _unwrapped(ip: Address) -> Address:
+    if isinstance(ip, ipaddress.IPv6Address):
+        inner = ip.ipv4_mapped or ip.sixtofour
+        if inner is None and ip in _NAT64:
+            inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+        if inner is not None:
+            return inner
+    return ip
+
+
+def _connect(connection: HTTPConnection, allow: Sequence[Network]) -> socket.socket:
+    """Resolve, keep what is allowed, connect to the first of those that answers."""
+    host, port = connection._dns_host, connection.port
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise NameResolutionError(host, connection, error) from error  # type: ignore[arg-type]
+    allowed = [entry for entry in found if is_allowed(str(entry[4][0]), allow)]
+    if not allowed:
+        raise Blocked(f"{connection.host} is not a public address")
+    last: OSError | None = None
+    for family, kind, protocol, _, address in allowed:
+        sock = socket.socket(family, kind, protocol)
+        try:
+            for option in connection.socket_options or ():
+                sock.setsockopt(*option)
+            if isinstance(connection.timeout, int | float):
+                sock.settimeout(connection.timeout)
+            sock.connect(address)
+            return sock
+        except OSError as error:
+            sock.close()
+            last = error
+    if isinstance(last, TimeoutError):
+        raise ConnectTimeoutError(connection, f"Connection to {connection.host} timed out") from last
+    raise NewConnectionError(connection, f"Failed to establish a new connection: {last}") from last
+
+
+class GuardedAdapter(HTTPAdapter):
+    """Mount it on a requests.Session for http:// and https://."""
+
+    def __init__(self, allow: Sequence[Network] = (), **kwargs: Any) -> None:
+        self._allow = tuple(allow)
+        super().__init__(**kwargs)
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        allow = self._allow
+
+        class GuardedHTTPConnection(HTTPConnection):
+            def _new_conn(self) -> socket.socket:
+                return _connect(self, allow)
+
+        class GuardedHTTPSConnection(HTTPSConnection):
+            def _new_conn(self) -> socket.socket:
+                return _connect(self, allow)
+
+        class GuardedHTTPPool(HTTPConnectionPool):
+            ConnectionCls = GuardedHTTPConnection
+
+        class GuardedHTTPSPool(HTTPSConnectionPool):
+            ConnectionCls = GuardedHTTPSConnection
+
+        super().init_poolmanager(*args, **kwargs)
+        manager: PoolManager = self.poolmanager
+        manager.pool_classes_by_scheme = {"http": GuardedHTTPPool, "https": GuardedHTTPSPool}
+
+    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
+        raise Blocked("proxies are not used for addresses that users enter")

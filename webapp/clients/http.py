@@ -1,0 +1,231 @@
+"""HTTP as the destinations need it: time limits, no redirects, and errors in the domain's words.
+
+Which error says what (contracts: integrations): no connection → nothing happened, try again; reset, timeout or 5xx
+after a write was sent → unknown; 429 → everybody waits; 408, 409, 425 → try again; any other answer but 2xx → refused.
+"""
+
+import json
+import os
+import re
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import requests
+from requests.adapters import HTTPAdapter
+from requests.utils import get_environ_proxies
+from urllib3.exceptions import NewConnectionError
+
+from webapp.clients.guard import Blocked, GuardedAdapter, Network
+from webapp.leads.errors import Transient
+from webapp.leads.ports import Exchange, OutcomeUnknown, Refused, Throttled, Unreached
+
+CONNECT_TIMEOUT = 5.0
+#: More of an answer than this is never needed, and a receiver must not fill our memory.
+MAX_BODY = 1_048_576
+_EXCERPT = 400
+#: Asked to wait without being told how long (Twenty's long bucket is a minute).
+DEFAULT_PAUSE = 60.0
+
+_RETRY = frozenset({408, 409, 425})
+#: Would be answered to every other delivery as well: credential, quota.
+_DESTINATION_WIDE = frozenset({401, 402, 403, 407})
+_SECRETS = re.compile(r"(?i)(bearer\s+|whsec_|xox[a-z]-|api[_-]?key[\"'=:\s]+|token[\"'=:\s]+)[^\s\"',;]{6,}")
+_EMAIL = re.compile(r"[\w.+-]+@([\w-]+\.[\w.-]+)")
+_PHONE = re.compile(r"\+\d[\d ().-]{6,}\d")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A 2xx, or whatever the caller asked to see. ``data``: the parsed JSON, None when it is none."""
+
+    status: int
+    data: Any
+    exchange: Exchange
+
+
+class HttpClient:
+    """Calls one base URL. Used by several threads: each call borrows a session, so connections are reused."""
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        timeout: float,
+        allow: Sequence[Network] | None = None,
+        secrets: Sequence[str] = (),
+    ) -> None:
+        """``allow`` None: the operator's own URL, not guarded; else what is allowed besides public addresses.
+        ``secrets`` never appear in an excerpt."""
+        self._base_url = base_url
+        self._headers = {"User-Agent": "lead-ops-console", "Accept": "application/json", **(headers or {})}
+        self._timeout = timeout
+        self._allow = allow
+        self._secrets = tuple(secret for secret in secrets if secret)
+        self._idle: deque[requests.Session] = deque()
+
+    def call(
+        self,
+        method: str,
+        path: str = "",
+        *,
+        params: Mapping[str, str] | None = None,
+        json_body: Any = None,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        shown: dict[str, Any] | None = None,
+        accept: frozenset[int] = frozenset(),
+    ) -> Answer:
+        """One request. Returns for 2xx and the statuses in ``accept``; else raises Throttled, Unreached,
+        OutcomeUnknown or Refused. ``shown``: the body as the delivery's page may show it."""
+        if json_body is not None:
+            body = json.dumps(json_body, ensure_ascii=False, separators=(",", ":")).encode()
+        extra = {"Content-Type": "application/json"} if body is not None else {}
+        session = self._borrow()
+        reads = method in ("GET", "HEAD")
+        try:
+            response = session.request(
+                method,
+                self._base_url.rstrip("/") + path if path else self._base_url,
+                params=params,
+                data=body,
+                headers={**extra, **(headers or {})},
+                timeout=(min(CONNECT_TIMEOUT, self._timeout), self._timeout),
+                allow_redirects=False,
+                stream=True,
+            )
+            content = self._read(response)
+        except Blocked as error:
+            raise Refused(f"blocked: {error}", exchange=Exchange(payload=shown)) from None
+        except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema) as error:
+            raise Refused(f"bad address: {type(error).__name__}", exchange=Exchange(payload=shown)) from None
+        except (requests.RequestException, OSError) as error:
+            session.close()  # whatever it still holds is not worth keeping
+            raise _no_answer(error, reads, Exchange(payload=shown)) from None
+        self._idle.append(session)
+        exchange = Exchange(response.status_code, self._excerpt(content), shown)
+        if 200 <= response.status_code < 300 or response.status_code in accept:
+            return Answer(response.status_code, _parsed(content), exchange)
+        raise _said_no(response, exchange, reads)
+
+    def _borrow(self) -> requests.Session:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return self._new_session()
+
+    def _new_session(self) -> requests.Session:
+        session = requests.Session()
+        # Not requests' own idea of the environment: a .netrc would replace our credential.
+        session.trust_env = False
+        session.headers.update(self._headers)
+        if self._allow is None:
+            session.proxies.update(get_environ_proxies(self._base_url))
+            adapter: HTTPAdapter = HTTPAdapter(pool_connections=2, pool_maxsize=2, max_retries=0)
+        else:
+            adapter = GuardedAdapter(self._allow, pool_connections=2, pool_maxsize=2, max_retries=0)
+        bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("SSL_CERT_FILE")
+        if bundle:
+            session.verify = bundle
+        session.mount("http://", adapter)
+        session.mount("https://", adapter)
+        return session
+
+    def _read(self, response: requests.Response) -> bytes:
+        """The body, within the time limit as a whole: one that trickles must not hold a thread for ever."""
+        ends_at = time.monotonic() + self._timeout
+        found = bytearray()
+        for chunk in response.iter_content(16_384):
+            found += chunk
+            if len(found) > MAX_BODY or time.monotonic() > ends_at:
+                response.close()
+                break
+        return bytes(found)
+
+    def _excerpt(self, content: bytes) -> str:
+        text = content[: _EXCERPT * 4].decode("utf-8", "replace").replace("\x00", "")
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return redact(text)[:_EXCERPT]
+
+
+def redact(text: str) -> str:
+    """Without credentials, and without the personal data that services echo."""
+    text = _SECRETS.sub(r"\1***", text)
+    return _PHONE.sub("+***", _EMAIL.sub(r"***@\1", text))
+
+
+def _parsed(content: bytes) -> Any:
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _no_answer(error: Exception, reads: bool, exchange: Exchange) -> Transient:
+    if _never_sent(error):
+        return Unreached(f"no connection: {_kind(error)}", exchange=exchange)
+    words = "timed out" if isinstance(error, requests.Timeout) else f"connection lost: {_kind(error)}"
+    # A read has no effect, so losing its answer leaves nothing to find out.
+    return (Unreached if reads else OutcomeUnknown)(words, exchange=exchange)
+
+
+def _never_sent(error: Exception) -> bool:
+    if isinstance(error, requests.ConnectTimeout | requests.exceptions.SSLError | requests.exceptions.ProxyError):
+        return True
+    cause = error.args[0] if error.args else None
+    # A name that cannot be resolved is a NewConnectionError too.
+    return isinstance(getattr(cause, "reason", None), NewConnectionError)
+
+
+def _kind(error: Exception) -> str:
+    """The innermost reason's type: urllib3's texts hold addresses of objects."""
+    inner: Any = error
+    for _ in range(4):
+        following = getattr(inner, "reason", None) or next(
+            (arg for arg in getattr(inner, "args", ()) if isinstance(arg, Exception)), None
+        )
+        if following is None or not isinstance(following, Exception):
+            break
+        inner = following
+    return type(inner).__name__
+
+
+def _said_no(response: requests.Response, exchange: Exchange, reads: bool) -> Exception:
+    status = response.status_code
+    asked = parse_retry_after(response.headers.get("Retry-After"))
+    words = f"answered {status}"
+    if status == 429:
+        return Throttled(words, retry_after=DEFAULT_PAUSE if asked is None else max(asked, 1.0), exchange=exchange)
+    if status in _RETRY:
+        return Unreached(words, retry_after=asked, exchange=exchange)
+    if status >= 500:
+        return (Unreached if reads else OutcomeUnknown)(words, retry_after=asked, exchange=exchange)
+    if 300 <= status < 400:
+        return Refused(f"{words}: redirects are not followed", exchange=exchange)
+    return Refused(
+        words, exchange=exchange, destination_wide=status in _DESTINATION_WIDE, gone=status == 410
+    )
+
+
+def parse_retry_after(value: str | None, *, now: datetime | None = None) -> float | None:
+    """``Retry-After`` as seconds from now (0 or more); it may be a number or an HTTP date. None: absent or nonsense."""
+    if not value:
+        return None
+    try:
+        number = float(value)
+        return number if 0 <= number < 1e9 else None
+    except ValueError:
+        pass
+    try:
+        when = parsedate_to_datetime(value)
+    except (ValueError, TypeError):
+        return None
+    if when.tzinfo is None:
+        when = when.replace(tzinfo=UTC)
+    return max(0.0, (when - (now or datetime.now(UTC))).total_seconds())

@@ -1,0 +1,317 @@
+"""Twenty CRM (REST core API): a person, a follow-up task for them, and the link between the two.
+
+Twenty has no idempotency header. A person is upserted (matched by id or by primary e-mail), so sending again is
+harmless. Tasks and task targets take an id of ours: the POST is without ``upsert``, so that a task that a colleague
+has already moved on is never overwritten, and "duplicate" means that an earlier attempt arrived.
+"""
+
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import idna
+import phonenumbers
+
+from webapp.clients.http import Answer, HttpClient
+from webapp.leads.errors import Permanent
+from webapp.leads.ports import DeliveryRequest, LeadSnapshot, Receipt, Refused
+from webapp.leads.states import Intent, NextAction, Priority
+
+#: Ids of people without an e-mail; never to be changed.
+_NAMESPACE = uuid.UUID("6f1b3b1e-5f4c-5d0e-9a51-6c3f0f0d7a11")
+_MEMBERS_SECONDS = 300.0
+_MEMBERS_AGAIN_SECONDS = 30.0
+_PAGE = 60
+_MAX_PAGES = 50
+_MAX_MESSAGE = 4_000
+
+#: How soon somebody has to follow up. P0 now, P1 today, P2 this week, P3 whenever (taxonomy: priority).
+DUE_IN = {
+    Priority.P0: timedelta(hours=1),
+    Priority.P1: timedelta(hours=8),
+    Priority.P2: timedelta(days=5),
+    Priority.P3: timedelta(days=14),
+}
+
+_STEPS = {
+    NextAction.CALL: ("Call them; if nobody answers, write and propose two times.", "Note what was agreed here."),
+    NextAction.EMAIL: ("Answer their question by e-mail.", "Propose the next step and a date for it."),
+    NextAction.QUALIFY: ("Find out what they need, by when, and who decides.", "Move it on, or close it with a reason."),
+    NextAction.IGNORE: ("Check whether anything has to be done.", "Close the task if not."),
+}
+
+
+class TwentyClient:
+    """``send`` handles the actions ``person``, ``task`` and ``task_target``."""
+
+    reconciles = True
+
+    def __init__(
+        self, http: HttpClient, *, task_target_field: str = "targetPersonId", clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._http = http
+        self._task_target_field = task_target_field
+        self._clock = clock
+        self._members: dict[str, str] = {}
+        self._members_until = float("-inf")
+        self._members_again = float("-inf")
+        self._members_lock = threading.Lock()
+
+    def send(self, request: DeliveryRequest) -> Receipt:
+        match request.action:
+            case "person":
+                return self._person(request)
+            case "task":
+                return self._create("tasks", "task", self._task_body(request))
+            case "task_target":
+                return self._create("taskTargets", "taskTarget", self._target_body(request))
+        raise Permanent(f"Twenty knows no action {request.action!r}")
+
+    def reconcile(self, request: DeliveryRequest) -> Receipt | None:
+        """A person needs none: the upsert is idempotent. Tasks and links are looked up by their id."""
+        match request.action:
+            case "task":
+                return self._find("tasks", "task", str(remote_id(request)), None)
+            case "task_target":
+                return self._find("taskTargets", "taskTarget", str(remote_id(request)), None)
+        return None
+
+    # People
+
+    def _person(self, request: DeliveryRequest) -> Receipt:
+        lead = request.lead
+        body = person_body(lead)
+        if "emails" not in body:
+            body["id"] = self._person_by_phone(lead) or str(person_id(lead))
+        try:
+            answer = self._upsert_person(body)
+        except Refused as error:
+            if not _is_duplicate(error):
+                raise
+            # Two upserts of one person ran side by side and the other one won: now it is there to be matched.
+            answer = self._upsert_person(body)
+        return Receipt(_created_id(answer, "createPerson"), answer.exchange)
+
+    def _upsert_person(self, body: dict[str, Any]) -> Answer:
+        params = {"upsert": "true", "depth": "0"}
+        return self._http.call("POST", "/people", params=params, json_body=body, shown=body)
+
+    def _person_by_phone(self, lead: LeadSnapshot) -> str | None:
+        """The person that Twenty has under this number, since an upsert matches by e-mail and id alone."""
+        phone = phone_parts(lead.phone_e164)
+        if phone is None:
+            return None
+        number = phone["primaryPhoneNumber"]
+        params = {"filter": f'phones.primaryPhoneNumber[eq]:"{number}"', "depth": "0", "limit": str(_PAGE)}
+        found = _records(self._http.call("GET", "/people", params=params), "people")
+        for person in found:
+            theirs = (person.get("phones") or {}).get("primaryPhoneCallingCode")
+            if theirs in (None, "", phone["primaryPhoneCallingCode"]) and isinstance(person.get("id"), str):
+                return str(person["id"])
+        return None
+
+    # Tasks
+
+    def _task_body(self, request: DeliveryRequest) -> dict[str, Any]:
+        lead = request.lead
+        return {
+            "id": str(remote_id(request)),
+            "title": f"📞 Sales Follow-up — {_one_line(lead.display_name)}",
+            "bodyV2": {"markdown": task_markdown(lead)},
+            "dueAt": _iso(lead.event_at + DUE_IN[lead.priority]),
+            "status": "TODO",
+            "assigneeId": self._member_id(lead.assignee_email),
+        }
+
+    def _target_body(self, request: DeliveryRequest) -> dict[str, Any]:
+        try:
+            task, person = request.remote["task"], request.remote["person"]
+        except KeyError as error:
+            raise Permanent(f"the step before left no id for its {error.args[0]}") from None
+        return {"id": str(remote_id(request)), "taskId": task, self._task_target_field: person}
+
+    def _create(self, plural: str, singular: str, body: dict[str, Any]) -> Receipt:
+        try:
+            answer = self._http.call("POST", f"/{plural}", params={"depth": "0"}, json_body=body, shown=body)
+        except Refused as error:
+            # An older server words it differently, so whatever 400 it is: is our record there?
+            found = self._find(plural, singular, body["id"], body) if error.exchange.http_status == 400 else None
+            if found is None:
+                raise
+            return found
+        return Receipt(_created_id(answer, f"create{singular[0].upper()}{singular[1:]}") or body["id"], answer.exchange)
+
+    def _find(self, plural: str, singular: str, record_id: str, shown: dict[str, Any] | None) -> Receipt | None:
+        # Twenty answers 400 or 404 for an id that is not there, depending on its version.
+        answer = self._http.call(
+            "GET", f"/{plural}/{record_id}", params={"depth": "0"}, shown=shown, accept=frozenset({400, 404})
+        )
+        record = _inner(answer, singular)
+        if answer.status != 200 or not isinstance(record, dict) or record.get("id") != record_id:
+            return None
+        return Receipt(record_id, answer.exchange)
+
+    # Members
+
+    def _member_id(self, email: str | None) -> str | None:
+        """The workspace member with this e-mail; None when there is none, or the key may not read members."""
+        if not email:
+            return None
+        wanted = canonical_email(email)
+        with self._members_lock:
+            now = self._clock()
+            stale = now >= self._members_until
+            if stale or (wanted not in self._members and now >= self._members_again):
+                self._members = self._read_members()
+                self._members_until = now + _MEMBERS_SECONDS
+                self._members_again = now + _MEMBERS_AGAIN_SECONDS
+            return self._members.get(wanted)
+
+    def _read_members(self) -> dict[str, str]:
+        members: dict[str, str] = {}
+        params = {"limit": str(_PAGE), "depth": "0"}
+        for _ in range(_MAX_PAGES):
+            try:
+                answer = self._http.call("GET", "/workspaceMembers", params=params)
+            except Refused as error:
+                if error.exchange.http_status == 403:
+                    return members  # the key's role may not read members: tasks go out unassigned
+                raise
+            for member in _records(answer, "workspaceMembers"):
+                if isinstance(member.get("userEmail"), str) and isinstance(member.get("id"), str):
+                    members[canonical_email(member["userEmail"])] = member["id"]
+            page = answer.data.get("pageInfo") if isinstance(answer.data, dict) else None
+            if not isinstance(page, dict) or not page.get("hasNextPage") or not page.get("endCursor"):
+                break
+            params = {**params, "starting_after": str(page["endCursor"])}
+        return members
+
+
+def remote_id(request: DeliveryRequest) -> uuid.UUID:
+    """The id that the record has in Twenty: a function of the delivery, so the same on every attempt."""
+    return uuid.uuid5(request.delivery_id, request.action)
+
+
+def person_id(lead: LeadSnapshot) -> uuid.UUID:
+    """For people without an e-mail: by phone, else by their id on the platform, else of this lead alone."""
+    if lead.phone_e164:
+        key = f"phone:{lead.phone_e164}"
+    elif lead.platform and lead.author_id:
+        key = f"author:{lead.platform}:{lead.author_id}"
+    else:
+        key = f"lead:{lead.lead_id}"
+    return uuid.uuid5(_NAMESPACE, f"{lead.workspace_id}:{key}")
+
+
+def person_body(lead: LeadSnapshot) -> dict[str, Any]:
+    """Only fields that we own and know: an upsert overwrites whatever it is sent."""
+    body: dict[str, Any] = {}
+    first, last = _names(lead)
+    if first or last:
+        body["name"] = {"firstName": first, "lastName": last}
+    if lead.email:
+        body["emails"] = {"primaryEmail": canonical_email(lead.email)}
+    phone = phone_parts(lead.phone_e164)
+    if phone:
+        body["phones"] = phone
+    if lead.job_title:
+        body["jobTitle"] = lead.job_title
+    if lead.city:
+        body["city"] = lead.city
+    return body
+
+
+def _names(lead: LeadSnapshot) -> tuple[str, str]:
+    if lead.first_name or lead.last_name:
+        return _one_line(lead.first_name or ""), _one_line(lead.last_name or "")
+    first, _, last = _one_line(lead.name or lead.author_name or "").partition(" ")
+    return first, last
+
+
+def canonical_email(email: str) -> str:
+    """As Twenty stores it: lower case, IDN as punycode, no trailing dot."""
+    local, at, domain = email.strip().lower().rpartition("@")
+    domain = domain.rstrip(".")
+    try:
+        domain = idna.encode(domain, uts46=True).decode()
+    except (idna.IDNAError, UnicodeError):
+        pass  # not ours to judge: the other side will
+    return f"{local}{at}{domain}"
+
+
+def phone_parts(e164: str | None) -> dict[str, str] | None:
+    """Twenty's three fields of a phone number; None when there is none or it makes no sense."""
+    if not e164:
+        return None
+    try:
+        number = phonenumbers.parse(e164)
+    except phonenumbers.NumberParseException:
+        return None
+    parts = {
+        "primaryPhoneNumber": phonenumbers.national_significant_number(number),
+        "primaryPhoneCallingCode": f"+{number.country_code}",
+    }
+    region = phonenumbers.region_code_for_number(number)
+    return parts | ({"primaryPhoneCountryCode": region} if region and region.isalpha() else {})
+
+
+def task_markdown(lead: LeadSnapshot) -> str:
+    """The static follow-up text: verdict, message, next steps."""
+    facts = [
+        ("Intent", lead.intent.value.replace("_", " ")),
+        ("Priority", lead.priority.value),
+        ("Confidence", f"{lead.confidence:.0%}"),
+        ("Score", str(lead.score) if lead.score is not None else ""),
+        ("E-mail", lead.email or ""),
+        ("Phone", lead.phone_e164 or lead.phone or ""),
+        ("Company", lead.company or ""),
+        ("Source", lead.source),
+        ("Decided by", lead.decided_by or ""),
+    ]
+    lines = [f"- **{name}:** {_escape(_one_line(value))}" for name, value in facts if value]
+    message = lead.message.strip()
+    shown = message if len(message) <= _MAX_MESSAGE else message[:_MAX_MESSAGE].rstrip() + " …"
+    quote = "\n".join(f"> {_escape(line)}".rstrip() for line in shown.splitlines())
+    steps = "\n".join(f"{i}. {step}" for i, step in enumerate(_next_steps(lead), 1))
+    return "\n\n".join(["## Verdict", "\n".join(lines), "## Message", quote, "## Next steps", steps])
+
+
+def _next_steps(lead: LeadSnapshot) -> tuple[str, ...]:
+    first = "Read the message: it is a complaint." if lead.intent is Intent.COMPLAINT else None
+    return (*([first] if first else []), *_STEPS[lead.next_action])
+
+
+def _escape(text: str) -> str:
+    """A lead's words are text: no links, images or HTML of theirs in our CRM."""
+    return "".join(f"\\{char}" if char in "\\`*_[]<>#!|~" else char for char in text)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())[:200]
+
+
+def _iso(when: datetime) -> str:
+    return when.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _is_duplicate(error: Refused) -> bool:
+    excerpt = (error.exchange.excerpt or "").lower()
+    return error.exchange.http_status == 400 and ("duplicate" in excerpt or "already exists" in excerpt)
+
+
+def _inner(answer: Answer, key: str) -> Any:
+    data = answer.data.get("data") if isinstance(answer.data, dict) else None
+    return data.get(key) if isinstance(data, dict) else None
+
+
+def _records(answer: Answer, plural: str) -> list[dict[str, Any]]:
+    found = _inner(answer, plural)
+    return [record for record in found if isinstance(record, dict)] if isinstance(found, list) else []
+
+
+def _created_id(answer: Answer, key: str) -> str | None:
+    record = _inner(answer, key)
+    return str(record["id"]) if isinstance(record, dict) and record.get("id") else None

@@ -1,0 +1,329 @@
+"""Environment → frozen :class:`Settings`. The process refuses to start on a bad value and names it.
+
+The README's configuration table is generated from this class (``flask config-table``) and tested to be current, so
+every variable carries its description here and nowhere else.
+"""
+
+import ipaddress
+import os
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+from urllib.parse import quote, urlsplit
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+from webapp.security.fields import FieldCipher
+
+LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
+
+
+class ConfigError(ValueError):
+    """A setting is missing or nonsense. ``str()`` is one line that names the variable and what would do."""
+
+
+def _env(name: str) -> AliasChoices:
+    return AliasChoices(name)
+
+
+def setting(default: Any, env: str, text: str, **limits: Any) -> Any:
+    """A field read from ``env``; ``text`` is its row in the README table."""
+    return Field(default, validation_alias=_env(env), description=text, **limits)
+
+
+class Settings(BaseSettings):
+    """Everything the processes read from their environment, validated once at start."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
+
+    # Where things are
+    database_url: SecretStr = setting(
+        SecretStr(""),
+        "DATABASE_URL",
+        "PostgreSQL 15 or newer, any form (`postgres://`, `postgresql+asyncpg://` …). Unset: the embedded server of "
+        "`script/server`.",
+    )
+    db_host: str | None = setting(None, "DB_HOST", "With the other four `DB_*`: instead of `DATABASE_URL`.")
+    db_port: int | None = setting(None, "DB_PORT", "See `DB_HOST`.", ge=1, le=65535)
+    db_name: str | None = setting(None, "DB_NAME", "See `DB_HOST`.")
+    db_user: str | None = setting(None, "DB_USER", "See `DB_HOST`.")
+    db_password: SecretStr | None = setting(None, "DB_PASSWORD", "See `DB_HOST`.")
+    db_prepared_statements: bool = setting(
+        True, "DB_PREPARED_STATEMENTS", "`off` behind PgBouncer in transaction mode."
+    )
+    db_pool_size: int = setting(
+        0, "DB_POOL_SIZE", "Connections per process. `0`: as many as `WEB_THREADS` plus two.", ge=0, le=200
+    )
+    redis_url: SecretStr = setting(
+        SecretStr(""), "REDIS_URL", "Redis or Valkey 6.2 or newer. Unset: the embedded server of `script/server`."
+    )
+
+    # Secrets
+    secret_key: SecretStr = setting(
+        SecretStr(""),
+        "SECRET_KEY",
+        "Signs sessions; at least 32 characters. Made by `script/server` for the embedded default, required with "
+        "`DATABASE_URL`.",
+    )
+    field_encryption_keys: Annotated[tuple[SecretStr, ...], NoDecode] = setting(
+        (),
+        "FIELD_ENCRYPTION_KEYS",
+        "Comma-separated Fernet keys, newest first; encrypt credentials and sensitive attributes. Rotate by putting a "
+        "new key in front. Required with `DATABASE_URL`.",
+    )
+    admin_email: str = setting("admin@localhost", "ADMIN_EMAIL", "The admin made at the first start.")
+    admin_password: SecretStr | None = setting(
+        None, "ADMIN_PASSWORD", "Their password; at least 10 characters. Unset: a random one, printed once."
+    )
+
+    # Processes
+    host: str = setting("127.0.0.1", "HOST", "Address the web server listens on.")
+    port: int = setting(8000, "PORT", "Port the web server listens on.", ge=1, le=65535)
+    data_dir: str = setting("var", "LEADOPS_DATA_DIR", "Where the embedded servers and generated secrets live.")
+    web_workers: int = setting(2, "WEB_WORKERS", "Web processes.", ge=1, le=64)
+    web_threads: int = setting(8, "WEB_THREADS", "Threads of each web process.", ge=1, le=128)
+    run_workers: int = setting(1, "RUN_WORKERS", "Worker processes for runs.", ge=1, le=64)
+    delivery_workers: int = setting(1, "DELIVERY_WORKERS", "Worker processes for deliveries.", ge=1, le=64)
+    log_level: LogLevel = setting("INFO", "LOG_LEVEL", "`DEBUG`, `INFO`, `WARNING`, `ERROR` or `CRITICAL`.")
+    public_url: str = setting(
+        "", "PUBLIC_URL", "How people reach the console (`https://…`): makes cookies secure and links absolute."
+    )
+    trusted_proxies: int = setting(
+        0, "TRUSTED_PROXIES", "Reverse proxies in front whose `X-Forwarded-*` headers are believed.", ge=0, le=5
+    )
+
+    # Intake
+    meta_app_secret: SecretStr | None = setting(
+        None, "META_APP_SECRET", "App secret that signs `/webhooks/facebook` for the workspace `default`."
+    )
+    meta_verify_token: SecretStr | None = setting(
+        None, "META_VERIFY_TOKEN", "Verify token of the webhook subscription."
+    )
+    rate_limit_max: int = setting(
+        10_000, "RATE_LIMIT_MAX", "Requests per API key and window.", ge=1, le=1_000_000_000
+    )
+    rate_limit_window: int = setting(3_600, "RATE_LIMIT_WINDOW", "The window, in seconds.", ge=1, le=86_400)
+    max_batch_size: int = setting(
+        1_000, "MAX_BATCH_SIZE", "Most rows of one inline batch; also the most leads of one bulk action.", ge=1, le=10_000
+    )
+    idempotency_days: int = setting(
+        30, "IDEMPOTENCY_DAYS", "How long an `Idempotency-Key` is remembered.", ge=1, le=365
+    )
+    duplicate_days: int = setting(
+        30, "DUPLICATE_DAYS", "Same person and same message within so many days: a touch, not a new lead.", ge=1, le=365
+    )
+    default_region: str = setting(
+        "US", "DEFAULT_REGION", "ISO 3166 country for phone numbers written without a country code."
+    )
+
+    # Judgement and review
+    classify_mode: Literal["rules"] = setting(
+        "rules", "CLASSIFY_MODE", "Who judges: `rules`."
+    )
+    undo_window_seconds: int = setting(
+        10, "UNDO_WINDOW_SECONDS", "How long a decision can be undone before its deliveries go out.", ge=0, le=3_600
+    )
+
+    # Outside
+    twenty_rest_url: str | None = setting(
+        None, "TWENTY_REST_URL", "Twenty's REST base (what `/people` is appended to); a destination of `default`."
+    )
+    twenty_rest_token: SecretStr | None = setting(None, "TWENTY_REST_TOKEN", "API key for `TWENTY_REST_URL`.")
+    twenty_task_target_field: Literal["targetPersonId", "personId"] = setting(
+        "targetPersonId",
+        "TWENTY_TASK_TARGET_FIELD",
+        "Name of a task target's person field: `targetPersonId`, or `personId` on servers before about 1.17.",
+    )
+    webhook_url: str | None = setting(
+        None, "WEBHOOK_URL", "Social leads of high priority in `default` are posted here (n8n follow-up)."
+    )
+    n8n_webhook_timeout_seconds: float = setting(
+        5.0, "N8N_WEBHOOK_TIMEOUT_SECONDS", "Time limit of one such post, clamped to 3–10 s."
+    )
+    delivery_timeout: float = setting(
+        15.0, "DELIVERY_TIMEOUT", "Time limit of one delivery call, in seconds.", ge=1, le=120
+    )
+    max_retries: int = setting(
+        8, "MAX_RETRIES", "Attempts of a delivery before it is a dead letter.", ge=1, le=50
+    )
+    retry_delay: float = setting(
+        5.0, "RETRY_DELAY", "First back-off of a delivery, in seconds; doubles each time, with full jitter.", ge=0.05, le=3_600
+    )
+    outbound_allow_cidrs: Annotated[tuple[str, ...], NoDecode] = setting(
+        (),
+        "OUTBOUND_ALLOW_CIDRS",
+        "Comma-separated private ranges that URLs entered in the browser may point to (such as `127.0.0.0/8`). "
+        "Default: public addresses only.",
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        # load_settings() hands the environment in, so that a test's mapping and os.environ take the same way.
+        return (init_settings,)
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _upper(cls, value: Any) -> Any:
+        return value.upper() if isinstance(value, str) else value
+
+    @field_validator("field_encryption_keys", mode="before")
+    @classmethod
+    def _split_keys(cls, value: Any) -> Any:
+        keys = _split(value)
+        FieldCipher([str(key) for key in keys]) if keys else None
+        return keys
+
+    @field_validator("outbound_allow_cidrs", mode="before")
+    @classmethod
+    def _split_cidrs(cls, value: Any) -> Any:
+        return tuple(str(ipaddress.ip_network(part)) for part in _split(value))
+
+    @field_validator("twenty_rest_url", "webhook_url")
+    @classmethod
+    def _http_url(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("must be an http:// or https:// URL")
+        return value.rstrip("/")
+
+    @field_validator("public_url")
+    @classmethod
+    def _public_url(cls, value: str) -> str:
+        return cls._http_url(value) or "" if value else ""
+
+    @field_validator("default_region", mode="before")
+    @classmethod
+    def _region(cls, value: Any) -> Any:
+        if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z]{2}", value):
+            raise ValueError("must be a two-letter country code")
+        return value.upper()
+
+    @field_validator("n8n_webhook_timeout_seconds")
+    @classmethod
+    def _clamp(cls, value: float) -> float:
+        return min(10.0, max(3.0, value))
+
+    @field_validator("secret_key")
+    @classmethod
+    def _long_enough(cls, value: SecretStr) -> SecretStr:
+        if value.get_secret_value() and len(value.get_secret_value()) < 32:
+            raise ValueError("must have at least 32 characters")
+        return value
+
+    @field_validator("admin_password")
+    @classmethod
+    def _password(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(value.get_secret_value()) < 10:
+            raise ValueError("must have at least 10 characters")
+        return value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis_url(cls, value: SecretStr) -> SecretStr:
+        url = value.get_secret_value()
+        if url and urlsplit(url).scheme not in ("redis", "rediss", "unix"):
+            raise ValueError("must start with redis://, rediss:// or unix://")
+        return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _database(cls, data: Any) -> Any:
+        data = dict(data)
+        parts = ["DB_HOST", "DB_PORT", "DB_NAME", "DB_USER", "DB_PASSWORD"]
+        given = [name for name in parts if data.get(name)]
+        if given and len(given) < len(parts):
+            missing = ", ".join(name for name in parts if name not in given)
+            raise ValueError(f"DB_HOST, DB_PORT, DB_NAME, DB_USER and DB_PASSWORD go together; missing: {missing}")
+        url = data.get("DATABASE_URL")
+        if url and given:
+            raise ValueError("DATABASE_URL and DB_HOST … DB_PASSWORD exclude each other; set one of the two")
+        if given:
+            user, password, name = (quote(str(data[k]), safe="") for k in ("DB_USER", "DB_PASSWORD", "DB_NAME"))
+            host = str(data["DB_HOST"])
+            # A host with a slash is the folder of a unix socket, as libpq has it.
+            at = f"/{name}?host={quote(host, safe='')}&port={data['DB_PORT']}" if "/" in host else (
+                f"{host}:{data['DB_PORT']}/{name}"
+            )
+            url = f"postgresql://{user}:{password}@{at}"
+        if url:
+            data["DATABASE_URL"] = normalize_database_url(str(url))
+        return data
+
+    @model_validator(mode="after")
+    def _pairs(self) -> "Settings":
+        if bool(self.twenty_rest_url) != bool(self.twenty_rest_token):
+            raise ValueError("TWENTY_REST_URL and TWENTY_REST_TOKEN go together; only one of them is set")
+        return self
+
+    @property
+    def pool_size(self) -> int:
+        return self.db_pool_size or self.web_threads + 2
+
+    def require_services(self) -> None:
+        """What the app itself cannot run without; ``script/server`` fills these in for the embedded default."""
+        for name, value in (
+            ("DATABASE_URL", self.database_url.get_secret_value()),
+            ("REDIS_URL", self.redis_url.get_secret_value()),
+            ("SECRET_KEY", self.secret_key.get_secret_value()),
+            ("FIELD_ENCRYPTION_KEYS", self.field_encryption_keys),
+        ):
+            if not value:
+                raise ConfigError(f"{name} is not set (script/server and script/flask set it for the embedded default)")
+
+
+def _split(value: Any) -> tuple[str, ...]:
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return tuple(value or ())
+
+
+def normalize_database_url(url: str) -> str:
+    """Any PostgreSQL URL → ``postgresql+psycopg://…``. ValueError when it is not one."""
+    match = re.match(r"^(postgres|postgresql)(\+[a-z0-9_]+)?://(.*)$", url, re.DOTALL)
+    if not match or not match[3]:
+        raise ValueError("DATABASE_URL must be a PostgreSQL URL such as postgresql://user:password@host:5432/name")
+    return f"postgresql+psycopg://{match[3]}"
+
+
+def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
+    """Settings from ``environ`` (default: the process's). ConfigError names the first bad variable in one line."""
+    source = os.environ if environ is None else environ
+    known = {name for field in Settings.model_fields.values() for name in _names(field.validation_alias)}
+    given = {name: value for name, value in source.items() if name in known and value != ""}
+    try:
+        return Settings.model_validate(given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = str(first["loc"][0]) if first["loc"] else ""
+        what = first["msg"].removeprefix("Value error, ")
+        shown = f" (got {given[where]!r})" if where in given and not _secret(where) else ""
+        raise ConfigError(f"{where}: {what}{shown}" if where and where not in what else what) from None
+
+
+def _names(alias: Any) -> list[str]:
+    return [str(choice) for choice in alias.choices] if isinstance(alias, AliasChoices) else []
+
+
+def _secret(name: str) -> bool:
+    return any(word in name for word in ("KEY", "PASSWORD", "SECRET", "TOKEN", "URL"))
+
+
+def config_table() -> str:
+    """The README's configuration table, in Markdown."""
+    rows = ["| variable | default | what it does |", "| --- | --- | --- |"]
+    for field in Settings.model_fields.values():
+        (name,) = _names(field.validation_alias)
+        default = field.default.get_secret_value() if isinstance(field.default, SecretStr) else field.default
+        shown = "" if default in (None, "", ()) else f"`{'on' if default is True else default}`"
+        rows.append(f"| `{name}` | {shown} | {field.description} |")
+    return "\n".join(rows)

@@ -1,0 +1,156 @@
+"""Claiming due rows of background work: leases, fencing tokens, and what a restarting worker takes back.
+
+Rows are the truth; whoever holds a row proves it with its ``attempt`` (the fencing token), which every later UPDATE of
+the claim names in its WHERE. A worker that was given up for dead therefore cannot overwrite its successor's work: its
+UPDATE matches no row, and it must drop what it did.
+
+All times are PostgreSQL's, so that hosts need not agree on a clock. Nothing here commits: claim, commit, work, save.
+"""
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from webapp.leads.states import DeliveryState, RunStatus
+from webapp.models.work import Delivery, Run, WorkerSlot
+
+#: Covers only hangs and lost hosts: a restarted worker frees its own claims at once.
+LEASE_SECONDS = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """A table of claimable rows: which column says where a row stands, and in which order rows are taken."""
+
+    name: str
+    model: Any
+    state: Any
+    waiting: str
+    working: str
+    order: tuple[Any, ...]
+
+
+RUNS = Backlog("runs", Run, Run.status, RunStatus.QUEUED, RunStatus.RUNNING, (Run.rank, Run.due_at))
+DELIVERIES = Backlog(
+    "deliveries", Delivery, Delivery.state, DeliveryState.PENDING, DeliveryState.SENDING, (Delivery.due_at,)
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who claims. ``slot`` and ``incarnation`` None: an anonymous worker, covered by the time lease alone."""
+
+    slot: str | None = None
+    incarnation: uuid.UUID | None = None
+    rq_job_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A row held: its id and the fencing token of this claim."""
+
+    id: uuid.UUID
+    attempt: int
+
+
+def enter(session: Session, slot: str) -> uuid.UUID:
+    """Take ``slot`` with a new incarnation and free what the one before still held. Returns the incarnation."""
+    incarnation = uuid.uuid4()
+    session.execute(
+        sa.text(
+            "INSERT INTO worker_slots (slot, incarnation) VALUES (:slot, :incarnation) ON CONFLICT (slot) DO UPDATE "
+            "SET incarnation = excluded.incarnation, started_at = now(), seen_at = now()"
+        ),
+        {"slot": slot, "incarnation": incarnation},
+    )
+    for backlog in (RUNS, DELIVERIES):
+        session.execute(
+            sa.update(backlog.model)
+            .where(
+                backlog.model.slot == slot,
+                backlog.model.incarnation != incarnation,
+                backlog.state == backlog.working,
+            )
+            .values({backlog.state.key: backlog.waiting, "lease_until": None, "due_at": sa.func.now()})
+            .execution_options(synchronize_session=False)
+        )
+    return incarnation
+
+
+def is_current(session: Session, holder: Holder) -> bool:
+    """False when another process has taken the holder's slot since: stop working at once."""
+    if holder.slot is None:
+        return True
+    return session.scalar(sa.select(WorkerSlot.incarnation).where(WorkerSlot.slot == holder.slot)) == holder.incarnation
+
+
+def _due(backlog: Backlog) -> sa.ColumnElement[bool]:
+    return sa.or_(
+        sa.and_(backlog.state == backlog.waiting, backlog.model.due_at <= sa.func.now()),
+        sa.and_(backlog.state == backlog.working, backlog.model.lease_until < sa.func.now()),
+    )
+
+
+def claim(
+    session: Session,
+    backlog: Backlog,
+    holder: Holder,
+    *,
+    limit: int,
+    where: Sequence[sa.ColumnElement[bool]] = (),
+    also_set: dict[str, Any] | None = None,
+    seconds: float = LEASE_SECONDS,
+) -> list[Claim]:
+    """Claim up to ``limit`` due rows (and rows whose lease ran out) in the backlog's order.
+
+    SKIP LOCKED lets any number of workers claim side by side without waiting for one another.
+    """
+    model = backlog.model
+    due = (
+        sa.select(model.id)
+        .where(_due(backlog), *where)
+        .order_by(*backlog.order)
+        .limit(limit)
+        .with_for_update(skip_locked=True, of=model)
+    )
+    rows = session.execute(
+        sa.update(model)
+        .where(model.id.in_(due.scalar_subquery()))
+        .values(
+            {
+                backlog.state.key: backlog.working,
+                "attempt": model.attempt + 1,
+                "lease_until": sa.func.now() + sa.func.make_interval(0, 0, 0, 0, 0, 0, seconds),
+                "slot": holder.slot,
+                "incarnation": holder.incarnation,
+                "rq_job_id": holder.rq_job_id,
+                **(also_set or {}),
+            }
+        )
+        .returning(model.id, model.attempt)
+        .execution_options(synchronize_session=False)
+    )
+    return [Claim(row.id, row.attempt) for row in rows]
+
+
+def renew(session: Session, backlog: Backlog, claims: Sequence[Claim], *, seconds: float = LEASE_SECONDS) -> set[uuid.UUID]:
+    """Push the leases out while the work goes on. Returns the ids that are still held."""
+    model = backlog.model
+    held = sa.tuple_(model.id, model.attempt).in_([(claim.id, claim.attempt) for claim in claims])
+    rows = session.execute(
+        sa.update(model)
+        .where(held, backlog.state == backlog.working)
+        .values(lease_until=sa.func.now() + sa.func.make_interval(0, 0, 0, 0, 0, 0, seconds))
+        .returning(model.id)
+        .execution_options(synchronize_session=False)
+    )
+    return {row.id for row in rows}
+
+
+def has_due(session: Session, backlog: Backlog) -> bool:
+    """Is anything due now? The clock rings for it; a drain rings again when its bounds cut it short."""
+    return bool(session.scalar(sa.select(sa.exists().where(_due(backlog)))))

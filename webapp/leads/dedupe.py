@@ -1,0 +1,75 @@
+"""Who wrote, and whether they said it before (contracts: duplicates; one rule set for all doors)."""
+
+import hashlib
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import email_validator
+import phonenumbers
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from webapp.leads.textnorm import normalize_message
+from webapp.models.lead import Lead
+
+if TYPE_CHECKING:
+    from webapp.leads.intake import LeadIn
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A person's keys. ``key``: the e-mail, else the phone, else the author on a platform; None: nobody in
+    particular, who is never linked to anyone. ``phone`` is E.164."""
+
+    key: str | None
+    email: str | None
+    phone: str | None
+
+
+def normalize_email(email: str | None) -> str | None:
+    """Lower case, IDN domain in ASCII; None when it is not an address. Nothing is looked up."""
+    if not email or len(email) > 320:
+        return None
+    try:
+        parsed = email_validator.validate_email(email.strip(), check_deliverability=False)
+    except email_validator.EmailNotValidError:
+        return None
+    return f"{parsed.local_part}@{parsed.ascii_domain}".lower()
+
+
+def normalize_phone(phone: str | None, *, region: str) -> str | None:
+    """E.164, or None when the digits cannot be a number. ``region``: where a number without country code is from."""
+    if not phone or len(phone) > 64:
+        return None
+    try:
+        number = phonenumbers.parse(phone, region)
+    except phonenumbers.NumberParseException:
+        return None
+    if not phonenumbers.is_possible_number(number):
+        return None
+    return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
+
+
+def identify(lead: "LeadIn", *, region: str) -> Identity:
+    """The person's keys as far as the lead tells them."""
+    email = normalize_email(lead.email)
+    phone = normalize_phone(lead.phone, region=region)
+    key = email or phone
+    if key is None and lead.platform and lead.author_id:
+        key = f"{lead.platform}:{lead.author_id}"
+    return Identity(key, email, phone)
+
+
+def message_key(identity_key: str | None, message: str) -> str | None:
+    """Same person and same normalised message, same key; None for nobody in particular."""
+    if identity_key is None:
+        return None
+    return hashlib.sha256(f"{identity_key}\n{normalize_message(message)}".encode()).hexdigest()
+
+
+def by_external_id(session: Session, workspace_id: uuid.UUID, external_id: str) -> uuid.UUID | None:
+    """The lead with this business id."""
+    return session.scalar(
+        sa.select(Lead.id).where(Lead.workspace_id == workspace_id, Lead.external_id == external_id)
+    )

@@ -1,0 +1,186 @@
+"""The statements of intake: chained data-modifying CTEs, so that a lead costs one round trip and one commit.
+
+Order inside the statement follows the locks it takes (key, person, lead) and sets are sorted, so that concurrent
+requests wait for one another in one order and cannot deadlock.
+"""
+
+import json
+import uuid
+from typing import Any, NamedTuple
+
+from sqlalchemy.orm import Session
+
+from webapp.leads.states import Door
+
+#: Columns of an incoming row and their types; a row is a dict with these keys (webapp.leads.intake makes it).
+_COLUMNS = {
+    "id": "uuid", "workspace_id": "uuid", "person_new_id": "uuid", "identity_key": "text", "email_normalized": "text",
+    "phone_e164": "text", "dedupe_key": "text", "do_not_contact": "boolean", "door": "text", "source": "text",
+    "external_id": "text", "name": "text", "email": "text", "phone": "text", "company": "text", "message": "text",
+    "content_hash": "text", "lang": "text", "budget": "double precision", "attributes": "jsonb",
+    "attribution": "jsonb", "consent": "text", "consent_at": "timestamptz", "platform": "text", "source_type": "text",
+    "source_subtype": "text", "external_post_id": "text", "external_thread_id": "text", "external_message_id": "text",
+    "author_name": "text", "author_id": "text", "status": "text", "intent": "text", "priority": "text",
+    "next_action": "text", "confidence": "double precision", "verdict": "jsonb", "search": "text[]", "run_id": "uuid",
+    "run_key": "text", "rank": "smallint", "payload": "jsonb", "event_id": "uuid", "event": "jsonb",
+}  # fmt: skip
+
+#: Columns of ``leads`` that are taken over as they come.
+_LEAD = [
+    "id", "workspace_id", "dedupe_key", "door", "source", "external_id", "name", "email", "email_normalized", "phone",
+    "phone_e164", "company", "message", "content_hash", "lang", "budget", "attributes", "attribution", "consent",
+    "consent_at", "platform", "source_type", "source_subtype", "external_post_id", "external_thread_id",
+    "external_message_id", "author_name", "author_id", "status", "intent", "priority", "next_action", "confidence",
+    "verdict",
+]  # fmt: skip
+
+_ONE_ROW = "SELECT " + ", ".join(f"%({name})s::{kind} AS {name}" for name, kind in _COLUMNS.items())
+_MANY_ROWS = (
+    "SELECT * FROM jsonb_to_recordset(%(rows)s::jsonb) AS r("
+    + ", ".join(f"{name} {kind}" for name, kind in _COLUMNS.items())
+    + ")"
+)
+
+# A key that outlived its days is taken over; a live one makes the statement return no row.
+_KEY = """
+keyed AS (
+  INSERT INTO idempotency_keys AS k (workspace_id, door, key, request_hash, lead_id, expires_at)
+  SELECT workspace_id, door, %(key)s, %(request_hash)s, id, now() + make_interval(days => %(idempotency_days)s)
+  FROM incoming
+  ON CONFLICT (workspace_id, door, key) DO UPDATE
+    SET request_hash = excluded.request_hash, lead_id = excluded.lead_id, response = NULL, lease_until = NULL,
+        created_at = now(), expires_at = excluded.expires_at
+    WHERE k.expires_at < now()
+  RETURNING lead_id
+),
+fresh AS MATERIALIZED (SELECT incoming.* FROM incoming JOIN keyed ON keyed.lead_id = incoming.id),
+"""
+_UNKEYED = "fresh AS (SELECT * FROM incoming),"
+
+# The same person's same words: counted on the lead that is here. Past the window the WHERE refuses, no row returns.
+_TOUCH = """
+ON CONFLICT (workspace_id, dedupe_key) DO UPDATE
+  SET touches = l.touches + 1, last_contact_at = now(), updated_at = now()
+  WHERE l.created_at > now() - make_interval(days => %(duplicate_days)s)
+"""
+_ONCE = "ON CONFLICT (workspace_id, platform, external_message_id) WHERE external_message_id IS NOT NULL DO NOTHING"
+
+
+def _statement(rows: str, key: str, conflict: str) -> str:
+    lead_columns = ", ".join(_LEAD)
+    return f"""
+WITH incoming AS MATERIALIZED ({rows}),
+{key}
+person AS (
+  INSERT INTO people AS p (id, workspace_id, identity_key, name, email, phone, company, do_not_contact)
+  SELECT DISTINCT ON (identity_key) person_new_id, workspace_id, identity_key, coalesce(name, author_name),
+         email_normalized, phone_e164, company, do_not_contact
+  FROM fresh WHERE identity_key IS NOT NULL ORDER BY identity_key
+  ON CONFLICT (workspace_id, identity_key) DO UPDATE
+    SET name = coalesce(p.name, excluded.name), phone = coalesce(p.phone, excluded.phone),
+        company = coalesce(p.company, excluded.company), do_not_contact = p.do_not_contact OR excluded.do_not_contact,
+        updated_at = now()
+  RETURNING id AS person_id, identity_key
+),
+lead AS (
+  INSERT INTO leads AS l ({lead_columns}, person_id, search)
+  SELECT {lead_columns}, person_id, array_to_tsvector(search)
+  FROM fresh LEFT JOIN person USING (identity_key) ORDER BY external_message_id
+  {conflict}
+  RETURNING l.id, l.created_at
+),
+run AS (
+  INSERT INTO runs (id, workspace_id, lead_id, idempotency_key, source, rank, payload_json)
+  SELECT run_id, workspace_id, id, run_key, source, rank, payload FROM fresh JOIN lead USING (id)
+),
+event AS (
+  INSERT INTO audit_events (id, workspace_id, lead_id, event_type, actor, details)
+  SELECT event_id, workspace_id, id, 'LEAD_SIGNAL_CREATED', 'SYSTEM', event FROM fresh JOIN lead USING (id)
+)
+SELECT id, created_at FROM lead
+"""
+
+
+_INSERT_ONE = _statement(_ONE_ROW, _UNKEYED, _TOUCH)
+_INSERT_KEYED = _statement(_ONE_ROW, _KEY, _TOUCH)
+_INSERT_SIGNALS = _statement(_MANY_ROWS, _UNKEYED, _ONCE)
+
+
+class StoredKey(NamedTuple):
+    request_hash: str
+    lead_id: uuid.UUID
+    created_at: Any
+
+
+def _run(session: Session, sql: str, values: dict[str, Any]) -> Any:
+    return session.connection().exec_driver_sql(sql, values)
+
+
+def insert_one(session: Session, row: dict[str, Any], *, keyed: bool) -> tuple[uuid.UUID, Any] | None:
+    """(lead id, created_at) of the new lead, or of the one that has this person's same words; None when the key is
+    taken or the earlier lead is past the duplicate window."""
+    found = _run(session, _INSERT_KEYED if keyed else _INSERT_ONE, row).first()
+    return (found[0], found[1]) if found else None
+
+
+def insert_signals(session: Session, rows: list[dict[str, Any]]) -> list[uuid.UUID]:
+    """Insert many; returns the ids of those that were new, in the order given."""
+    if not rows:
+        return []
+    listed = [{name: row[name] for name in _COLUMNS} for row in rows]
+    for row in listed:
+        for name in ("attributes", "attribution", "verdict", "payload", "event"):
+            row[name] = json.loads(row[name])
+    new = {found[0] for found in _run(session, _INSERT_SIGNALS, {"rows": json.dumps(listed, default=str)})}
+    return [row["id"] for row in rows if row["id"] in new]
+
+
+def stored_key(session: Session, workspace_id: uuid.UUID, door: Door, key: str) -> StoredKey | None:
+    """What a key was used for. Looked up after the insert found it taken, when its holder has committed."""
+    found = _run(
+        session,
+        "SELECT k.request_hash, k.lead_id, l.created_at FROM idempotency_keys k JOIN leads l ON l.id = k.lead_id "
+        "WHERE k.workspace_id = %(workspace_id)s AND k.door = %(door)s AND k.key = %(key)s",
+        {"workspace_id": workspace_id, "door": door.value, "key": key},
+    ).first()
+    return StoredKey(*found) if found else None
+
+
+def retire_dedupe_key(session: Session, row: dict[str, Any]) -> None:
+    """Let a lead past the duplicate window no longer stand in the way of a new one."""
+    _run(
+        session,
+        "UPDATE leads SET dedupe_key = NULL WHERE workspace_id = %(workspace_id)s AND dedupe_key = %(dedupe_key)s "
+        "AND created_at <= now() - make_interval(days => %(duplicate_days)s)",
+        row,
+    )
+
+
+def lock_external_id(session: Session, workspace_id: uuid.UUID, external_id: str) -> None:
+    """Serialise the posts of one business id until the transaction ends."""
+    _run(
+        session,
+        "SELECT pg_advisory_xact_lock(hashtextextended(%(name)s, 0))",
+        {"name": f"external_id:{workspace_id}:{external_id}"},
+    )
+
+
+def add_touch(session: Session, row: dict[str, Any], lead_id: uuid.UUID) -> None:
+    """Keep a repeat as it came: a touch on the lead, an audit event, and the key pointing to that lead."""
+    values = row | {"lead_id": lead_id, "key": row.get("key")}
+    _run(
+        session,
+        """
+WITH touch AS (
+  INSERT INTO touches (id, workspace_id, lead_id, door, key, message, payload)
+  VALUES (%(id)s, %(workspace_id)s, %(lead_id)s, %(door)s, %(key)s, %(message)s, %(payload)s::jsonb)
+),
+keyed AS (
+  UPDATE idempotency_keys SET lead_id = %(lead_id)s
+  WHERE workspace_id = %(workspace_id)s AND door = %(door)s AND key = %(key)s
+)
+INSERT INTO audit_events (id, workspace_id, lead_id, event_type, actor, details)
+VALUES (%(event_id)s, %(workspace_id)s, %(lead_id)s, 'LEAD_TOUCHED', 'SYSTEM', %(event)s::jsonb)
+""",
+        values,
+    )

@@ -1,0 +1,291 @@
+"""Run: pass leads through the stages and settle where they stand.
+
+Rows are the truth (``webapp.leads.claims``): a batch of due runs is claimed and committed, worked with no
+transaction open, and settled in a second short transaction in which every UPDATE names the fencing token. A
+worker that was killed half-way has therefore settled nothing, and one that was given up for dead settles
+nothing either.
+
+What goes wrong, and what then: a stage fails → it degrades (``run_stages``); a whole run crashes → only that
+run is tried again, after 2 s and 8 s, then FAILED with a plain reason; the worker dies → the run is done once
+more by its successor. A run that takes its worker along is suspected after three claims, worked alone from
+then on so that its neighbours get done, and given up after ``MAX_CLAIMS``.
+"""
+
+import logging
+import random
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session, sessionmaker
+
+from webapp.leads import audit, claims, run_stages, run_store, verdict
+from webapp.leads.claims import RUNS, Claim, Holder
+from webapp.leads.ports import Drained
+from webapp.leads.run_stages import Item, Outcome
+from webapp.leads.stages import classify, route
+from webapp.leads.states import LeadStatus, RunStatus, RunTrigger
+from webapp.models.lead import Lead
+from webapp.models.work import Run
+
+log = logging.getLogger(__name__)
+
+#: Rows of one claim: large enough to spread the cost of two commits, small enough to be done in a tenth of a
+#: second.
+BATCH = 64
+#: Crashes of a run before it counts as failed.
+MAX_ATTEMPTS = 3
+#: Claims of a run whose workers never came back before it is given up.
+MAX_CLAIMS = 12
+#: Leases are renewed when a batch has been worked for so long.
+RENEW_AFTER_SECONDS = claims.LEASE_SECONDS / 3
+#: How old the members' loads may be while a backlog is drained; what this worker gives out is counted at
+#: once.
+LOADS_SECONDS = 1.0
+
+SessionFactory = sessionmaker[Session]
+
+
+@dataclass(frozen=True, slots=True)
+class _Crash:
+    """A run that could not be worked or saved, with the reason in plain words."""
+
+    run_id: uuid.UUID
+    attempt: int
+    reason: str
+    hopeless: bool = False
+
+
+def request_rerun(session: Session, lead: Lead, *, requested_by: str) -> Run:
+    """Queue a run of ``lead``; one that waits already is brought forward instead. The caller commits, then
+    rings."""
+    # Two people asking at once: the lead's lock makes the second find the first one's run.
+    session.execute(sa.select(Lead.id).where(Lead.id == lead.id).with_for_update(key_share=True))
+    waiting = (
+        sa.select(Run).where(Run.lead_id == lead.id, Run.status == RunStatus.QUEUED).order_by(Run.created_at)
+    )
+    run = session.scalars(waiting.limit(1).with_for_update(skip_locked=True)).first()
+    reused = run is not None
+    if run is None:
+        earlier = session.scalars(
+            sa.select(Run.payload_json).where(Run.lead_id == lead.id).order_by(Run.created_at.desc()).limit(1)
+        ).first()
+        run = Run(
+            workspace_id=lead.workspace_id,
+            lead_id=lead.id,
+            source=lead.source,
+            trigger=RunTrigger.RERUN,
+            payload_json=earlier or {},
+        )
+        session.add(run)
+    run.requested_by = requested_by
+    run.rank = 0  # somebody is looking at it
+    run.due_at = sa.func.now()
+    session.flush()
+    audit.record(
+        session,
+        lead.workspace_id,
+        "RUN_REQUESTED",
+        actor=requested_by,
+        lead_id=lead.id,
+        run_id=str(run.id),
+        already_queued=reused,
+    )
+    session.flush()
+    return run
+
+
+def process(
+    session_factory: SessionFactory,
+    holder: Holder,
+    *,
+    max_rows: int = 5_000,
+    max_seconds: float = 5.0,
+    batch: int = BATCH,
+    default_region: str = "US",
+    judge: classify.Judge = verdict.judge,
+    stop: Callable[[], bool] = lambda: False,
+) -> Drained:
+    """Work due runs until none is left, a bound is reached or ``stop()`` says so; batches are never
+    cut short.
+
+    Raises SQLAlchemy's errors when the database is away. Claims then stay until the holder's slot is entered
+    anew or their lease ends.
+    """
+    drain = _Drain(session_factory, holder, judge, default_region)
+    until = time.monotonic() + max_seconds
+    done = 0
+    while True:
+        size = min(batch, max_rows - done)
+        claimed = drain.step(size)
+        done += claimed
+        if claimed < size:
+            return Drained(done, False)
+        if done >= max_rows or time.monotonic() >= until or stop():
+            with session_factory() as session:
+                return Drained(done, claims.has_due(session, RUNS))
+
+
+@dataclass(slots=True)
+class _Drain:
+    """One drain's state: what is injected, and each workspace's board of members with the time it was
+    read."""
+
+    session_factory: SessionFactory
+    holder: Holder
+    judge: classify.Judge
+    default_region: str
+    boards: dict[uuid.UUID, tuple[float, route.Board]] = field(default_factory=dict)
+
+    def step(self, size: int) -> int:
+        """Claim and work one batch; returns how many runs were claimed."""
+        with self.session_factory.begin() as session:
+            if not claims.is_current(session, self.holder):
+                return 0  # another process has this slot now
+            held = claims.claim(
+                session, RUNS, self.holder, limit=size, also_set={"started_at": sa.func.now()}
+            )
+            rows = run_store.load(session, held) if held else []
+            self._refresh_boards(session, {row.workspace_id for row in rows})
+        if held:
+            self._work(held, rows)
+        return len(held)
+
+    def _refresh_boards(self, session: Session, workspace_ids: set[uuid.UUID]) -> None:
+        now = time.monotonic()
+        stale = {
+            key
+            for key in workspace_ids
+            if key not in self.boards or now - self.boards[key][0] > LOADS_SECONDS
+        }
+        if stale:
+            for key, members in run_store.members(session, stale).items():
+                self.boards[key] = (now, route.Board(members))
+
+    def _work(self, held: Sequence[Claim], rows: Sequence[sa.Row[tuple[object, ...]]]) -> None:
+        attempts = {claim.id: claim.attempt for claim in held}
+        calm = [row for row in rows if attempts[row.run_id] <= MAX_ATTEMPTS]
+        suspects = [row for row in rows if attempts[row.run_id] > MAX_ATTEMPTS]
+        if calm:
+            self._work_together(calm, attempts)
+        # In no fixed order: whichever of them kills its worker must not do so before the same neighbours
+        # every time.
+        random.shuffle(suspects)
+        for row in suspects:
+            if attempts[row.run_id] > MAX_CLAIMS:
+                reason = f"Its worker was lost {MAX_CLAIMS} times while working on it."
+                self._crashed([_Crash(row.run_id, attempts[row.run_id], reason, hopeless=True)])
+            else:
+                self._work_together([row], attempts)
+
+    def _work_together(
+        self, rows: Sequence[sa.Row[tuple[object, ...]]], attempts: dict[uuid.UUID, int]
+    ) -> None:
+        outcomes: list[Outcome] = []
+        crashes: list[_Crash] = []
+        renewed = time.monotonic()
+        for row in rows:
+            try:
+                outcomes.append(self._go_through(run_store.item_from(row, attempts[row.run_id])))
+            except Exception as error:
+                log.exception("run %s crashed", row.run_id)
+                crashes.append(_Crash(row.run_id, attempts[row.run_id], plain(error)))
+            if time.monotonic() - renewed > RENEW_AFTER_SECONDS:
+                self._renew(attempts)
+                renewed = time.monotonic()
+        crashes += self._settle(outcomes)
+        if crashes:
+            self._crashed(crashes)
+
+    def _go_through(self, item: Item) -> Outcome:
+        board = self.boards[item.workspace_id][1]
+        return run_stages.go_through(item, board, judge=self.judge, default_region=self.default_region)
+
+    def _renew(self, attempts: dict[uuid.UUID, int]) -> None:
+        with self.session_factory.begin() as session:
+            claims.renew(session, RUNS, [Claim(run_id, attempt) for run_id, attempt in attempts.items()])
+
+    def _settle(self, outcomes: Sequence[Outcome]) -> list[_Crash]:
+        """Save all at once; when that fails, each by itself, so that only the culprit is left over."""
+        if not outcomes:
+            return []
+        try:
+            with self.session_factory.begin() as session:
+                kept = run_store.settle(session, outcomes)
+        except Exception as error:
+            if _database_is_away(error):
+                raise
+            if len(outcomes) > 1:
+                log.warning(
+                    "saving %d runs together failed, saving each by itself: %s", len(outcomes), plain(error)
+                )
+                return [crash for outcome in outcomes for crash in self._settle([outcome])]
+            log.exception("run %s could not be saved", outcomes[0].item.run_id)
+            return [_Crash(outcomes[0].item.run_id, outcomes[0].item.attempt, plain(error))]
+        if kept < len(outcomes):
+            log.warning("dropped %d runs that another worker has taken over", len(outcomes) - kept)
+        return []
+
+    def _crashed(self, crashes: Sequence[_Crash]) -> None:
+        for crash in crashes:
+            with self.session_factory.begin() as session:
+                _retry_or_fail(session, crash)
+
+
+def _retry_or_fail(session: Session, crash: _Crash) -> None:
+    """Put the run back with a delay, or fail it visibly; a lead that would have gone out by itself then waits
+    for a person, since nothing has looked at it properly."""
+    failed = crash.hopeless or crash.attempt >= MAX_ATTEMPTS
+    values = {
+        Run.status: RunStatus.FAILED if failed else RunStatus.QUEUED,
+        Run.error: crash.reason,
+        Run.lease_until: None,
+        Run.finished_at: sa.func.now() if failed else None,
+        Run.due_at: sa.func.now() + sa.func.make_interval(0, 0, 0, 0, 0, 0, 2 * 4 ** (crash.attempt - 1)),
+    }
+    lead_id = session.scalar(
+        sa.update(Run)
+        .where(Run.id == crash.run_id, Run.attempt == crash.attempt, Run.status == RunStatus.RUNNING)
+        .values(values)
+        .returning(Run.lead_id)
+        .execution_options(synchronize_session=False)
+    )
+    if lead_id is None or not failed:
+        return
+    workspace_id = session.scalars(sa.select(Lead.workspace_id).where(Lead.id == lead_id)).one()
+    raised = session.scalar(
+        sa.update(Lead)
+        .where(Lead.id == lead_id, Lead.status == LeadStatus.NEW_AUTO, Lead.settled_at.is_(None))
+        .values(status=LeadStatus.NEW_ESCALATE, version=Lead.version + 1, updated_at=sa.func.now())
+        .returning(Lead.id)
+        .execution_options(synchronize_session=False)
+    )
+    audit.record(
+        session,
+        workspace_id,
+        "RUN_FAILED",
+        lead_id=lead_id,
+        run_id=str(crash.run_id),
+        attempt=crash.attempt,
+        error=crash.reason,
+        escalated=raised is not None,
+    )
+
+
+def plain(error: Exception) -> str:
+    """One line that a person can read and JSON can hold. A database error's parameters may be somebody's
+    data, so only its first line is shown."""
+    cause = error.orig if isinstance(error, sa.exc.DBAPIError) and error.orig is not None else error
+    lines = str(cause).replace("\0", "").splitlines()
+    return f"The run crashed ({type(cause).__name__}: {lines[0] if lines else 'no message'})"[:500]
+
+
+def _database_is_away(error: Exception) -> bool:
+    """As against a row that the database refuses."""
+    if isinstance(error, sa.exc.DBAPIError):
+        return error.connection_invalidated or (
+            isinstance(error, sa.exc.OperationalError) and getattr(error.orig, "sqlstate", None) is None
+        )
+    return isinstance(error, sa.exc.TimeoutError)

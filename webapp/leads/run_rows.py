@@ -1,0 +1,146 @@
+"""The statements that settle a batch of runs, and the rows they take: one JSON document each.
+
+``jsonb_to_recordset`` lets a batch be one parameter of one statement.
+"""
+
+import json
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from webapp.leads import audit
+from webapp.leads.run_stages import Outcome, Standing, parts_json
+from webapp.models.base import new_id
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """An outcome beside what stood and what stands now, both read under the lead's lock."""
+
+    outcome: Outcome
+    before: Standing
+    after: Standing
+    assignment_reason: str | None
+
+    @property
+    def first(self) -> bool:
+        return not self.before.settled
+
+
+_LEADS = """
+UPDATE leads AS l
+SET status = v.status, intent = v.intent, priority = v.priority, next_action = v.next_action,
+    confidence = v.confidence, verdict = coalesce(v.verdict, l.verdict), score = v.score,
+    score_parts = v.score_parts, qualified = v.qualified, version = v.version, assignee_id = v.assignee_id,
+    assignment_reason = coalesce(v.assignment_reason, l.assignment_reason),
+    settled_at = coalesce(l.settled_at, now()), updated_at = now()
+FROM jsonb_to_recordset(%(rows)s::jsonb) AS v(
+  id uuid, was int, status text, intent text, priority text, next_action text, confidence double precision,
+  verdict jsonb, score int, score_parts jsonb, qualified boolean, version int, assignee_id uuid,
+  assignment_reason text)
+WHERE l.id = v.id AND l.version = v.was
+  AND (l.status = v.status OR l.status IN ('new_auto', 'new_draft', 'new_escalate'))
+"""
+_RUNS = """
+UPDATE runs AS r
+SET status = 'success', result_json = v.result, stages = v.stages, error = NULL, finished_at = now(),
+    lease_until = NULL
+FROM jsonb_to_recordset(%(rows)s::jsonb) AS v(id uuid, attempt int, result jsonb, stages jsonb)
+WHERE r.id = v.id AND r.attempt = v.attempt AND r.status = 'running'
+"""
+_EVENTS = """
+INSERT INTO audit_events (id, workspace_id, lead_id, event_type, actor, details)
+SELECT id, workspace_id, lead_id, event_type, actor, details FROM jsonb_to_recordset(%(rows)s::jsonb)
+  AS v(id uuid, workspace_id uuid, lead_id uuid, event_type text, actor text, details jsonb)
+"""
+
+
+def write(session: Session, settled: Sequence[Settled]) -> None:
+    runs: list[dict[str, Any]] = []
+    leads: dict[uuid.UUID, dict[str, Any]] = {}
+    events: list[dict[str, Any]] = []
+    for one in settled:
+        result = _result(one)
+        runs.append(
+            {
+                "id": str(one.outcome.item.run_id),
+                "attempt": one.outcome.item.attempt,
+                "result": result,
+                "stages": one.outcome.stages,
+            }
+        )
+        row = _lead_row(one)
+        # Another run of this lead in the batch: the last word counts.
+        earlier = leads.get(one.outcome.item.lead_id)
+        leads[one.outcome.item.lead_id] = row | {"was": earlier["was"]} if earlier else row
+        events.extend(_events(one, result))
+    connection = session.connection()
+    connection.exec_driver_sql(_LEADS, {"rows": json.dumps(list(leads.values()))})
+    connection.exec_driver_sql(_RUNS, {"rows": json.dumps(runs)})
+    connection.exec_driver_sql(_EVENTS, {"rows": json.dumps(events)})
+
+
+def _verdict_columns(standing: Standing) -> dict[str, Any]:
+    return {
+        "status": standing.status.value,
+        "intent": standing.intent.value,
+        "priority": standing.priority.value,
+        "next_action": standing.next_action.value,
+        "confidence": standing.confidence,
+    }
+
+
+def _lead_row(one: Settled) -> dict[str, Any]:
+    outcome, after = one.outcome, one.after
+    return _verdict_columns(after) | {
+        "id": str(outcome.item.lead_id),
+        "was": one.before.version,
+        "version": after.version,
+        "verdict": None if outcome.verdict == outcome.item.machine else outcome.verdict.as_json(),
+        "score": outcome.score.total,
+        "score_parts": parts_json(outcome.score),
+        "qualified": outcome.qualified,
+        "assignee_id": str(after.assignee_id) if after.assignee_id else None,
+        "assignment_reason": one.assignment_reason,
+    }
+
+
+def _result(one: Settled) -> dict[str, Any]:
+    """``runs.result_json``: what stands after the run, and what the machine found where a person has
+    decided."""
+    outcome = one.outcome
+    result = _verdict_columns(one.after) | {
+        "version": one.after.version,
+        "score": outcome.score.total,
+        "qualified": outcome.qualified,
+        "assignee_id": str(one.after.assignee_id) if one.after.assignee_id else None,
+        "facts": {fact.name: fact.value for fact in outcome.learned},
+        "degraded": [stage["name"] for stage in outcome.degraded],
+    }
+    if one.before.decided:
+        found = outcome.verdict
+        result["machine"] = {
+            "status": outcome.status.value,
+            "intent": found.intent.value,
+            "priority": found.priority.value,
+            "confidence": found.confidence,
+        }
+    return result
+
+
+def _events(one: Settled, result: dict[str, Any]) -> list[dict[str, Any]]:
+    item = one.outcome.item
+    about = {"workspace_id": str(item.workspace_id), "lead_id": str(item.lead_id), "actor": audit.SYSTEM}
+    details = {key: value for key, value in result.items() if key not in ("facts", "degraded")}
+    details |= {"run_id": str(item.run_id), "attempt": item.attempt}
+    if one.before.version != one.after.version:
+        before = _verdict_columns(one.before)
+        details["before"] = {key: before[key] for key in ("status", "intent", "priority")}
+    events = [about | {"id": str(new_id()), "event_type": "RUN_SUCCEEDED", "details": details}]
+    for stage in one.outcome.degraded:
+        said = {"run_id": str(item.run_id), "stage": stage["name"], "error": stage["error"]}
+        events.append(about | {"id": str(new_id()), "event_type": "STAGE_DEGRADED", "details": said})
+    return events

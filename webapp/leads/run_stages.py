@@ -1,0 +1,217 @@
+"""One lead through the stages: each recorded, each failure made good as the design says. No database here.
+
+What a stage's failure costs: enrich → partial data; classify → intake's verdict, confidence capped; score →
+fallback score; route → manual review. A stage therefore never loses the lead, and the record says what was
+done instead.
+"""
+
+import logging
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from webapp.leads.stages import classify, enrich, route, score
+from webapp.leads.states import (
+    DECIDED_STATUSES,
+    Intent,
+    LeadStatus,
+    NextAction,
+    Priority,
+    StageStatus,
+    status_for,
+)
+from webapp.leads.types import Assignment, Fact, LeadFacts, Score, Verdict
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """A workspace's settings that a run depends on."""
+
+    auto_from: float
+    draft_from: float
+    qualified_from: int
+    currency: str
+    region: str  # ISO 3166 country of numbers written without a country code; empty: the deployment's default
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What stands for a lead: a machine's verdict, or a person's once one has decided."""
+
+    status: LeadStatus
+    version: int
+    intent: Intent
+    priority: Priority
+    next_action: NextAction
+    confidence: float
+    assignee_id: uuid.UUID | None
+    settled: bool
+
+    @property
+    def decided(self) -> bool:
+        return self.status in DECIDED_STATUSES
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A claimed run with all that the stages need. ``attempt`` is the fencing token."""
+
+    run_id: uuid.UUID
+    attempt: int
+    lead_id: uuid.UUID
+    workspace_id: uuid.UUID
+    rules: Rules
+    facts: LeadFacts
+    standing: Standing
+    machine: Verdict  # the machine's verdict so far (intake's, or the last run's)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What the stages made of an item. ``status`` is what the machine would give, decided or not."""
+
+    item: Item
+    verdict: Verdict
+    status: LeadStatus
+    score: Score
+    qualified: bool
+    assignment: Assignment
+    learned: tuple[Fact, ...]
+    stages: tuple[dict[str, Any], ...]
+
+    @property
+    def degraded(self) -> list[dict[str, Any]]:
+        return [stage for stage in self.stages if stage["status"] == StageStatus.DEGRADED.value]
+
+
+@dataclass(slots=True)
+class _Recorder:
+    """Runs stages and keeps their records: ``{name, status, input, output, evidence, error, started_at,
+    ms}``."""
+
+    run_id: uuid.UUID
+    records: list[dict[str, Any]] = field(default_factory=list)
+
+    def stage(self, name: str, given: dict[str, Any], work: Callable[[], T], otherwise: Callable[[], T]) -> T:
+        started_at, start = datetime.now(UTC), time.perf_counter()
+        status, error = StageStatus.OK, None
+        try:
+            value = work()
+        except Exception as problem:
+            log.exception("stage %s of run %s failed; going on without it", name, self.run_id)
+            status, error = (
+                StageStatus.DEGRADED,
+                f"{type(problem).__name__}: {problem}"[:500].replace("\0", ""),
+            )
+            value = otherwise()
+        self.records.append(
+            {
+                "name": name,
+                "status": status.value,
+                "input": given,
+                "output": None,
+                "evidence": None,
+                "error": error,
+                "started_at": started_at.isoformat(),
+                "ms": round((time.perf_counter() - start) * 1000, 3),
+            }
+        )
+        return value
+
+    def shows(self, output: Any, evidence: Any = None, *, status: StageStatus | None = None) -> None:
+        self.records[-1].update(output=output, evidence=evidence)
+        if status is not None and self.records[-1]["error"] is None:
+            self.records[-1]["status"] = status.value
+
+
+def go_through(item: Item, board: route.Board, *, judge: classify.Judge, default_region: str) -> Outcome:
+    """Enrich → classify → score → route. ``board`` counts the assignment; raises only on a bug in this
+    module."""
+    recorder = _Recorder(item.run_id)
+    facts, rules = item.facts, item.rules
+    learned = _enrich(recorder, facts, rules.region or default_region)
+    verdict = _classify(recorder, item, judge)
+    status = status_for(verdict.confidence, auto_from=rules.auto_from, draft_from=rules.draft_from)
+    stands = _standing_verdict(item.standing, verdict)
+    total = recorder.stage(
+        "score",
+        {"intent": stands.intent.value, "priority": stands.priority.value, "currency": rules.currency},
+        lambda: score.score(facts, stands, learned, currency=rules.currency),
+        lambda: score.fallback(stands),
+    )
+    is_qualified = score.qualified(total.total, stands.intent, qualified_from=rules.qualified_from)
+    recorder.shows({"total": total.total, "qualified": is_qualified}, parts_json(total))
+    final = item.standing.status if item.standing.decided else status
+    assignment = _route(recorder, item, final, stands.intent, board)
+    return Outcome(item, verdict, status, total, is_qualified, assignment, learned, tuple(recorder.records))
+
+
+def parts_json(total: Score) -> list[dict[str, Any]]:
+    """``leads.score_parts``, and the evidence of the score stage."""
+    return [{"name": part.name, "points": part.points, "reason": part.reason} for part in total.parts]
+
+
+def _standing_verdict(standing: Standing, machine: Verdict) -> Verdict:
+    """Score and routing follow a person's decision where there is one."""
+    if not standing.decided:
+        return machine
+    return replace(
+        machine,
+        intent=standing.intent,
+        priority=standing.priority,
+        next_action=standing.next_action,
+        confidence=standing.confidence,
+    )
+
+
+def _enrich(recorder: _Recorder, facts: LeadFacts, default_region: str) -> tuple[Fact, ...]:
+    learned = recorder.stage(
+        "enrich",
+        {"email": bool(facts.email), "phone": bool(facts.phone), "default_region": default_region},
+        lambda: enrich.enrich(facts, default_region=default_region),
+        lambda: (),
+    )
+    recorder.shows(
+        {fact.name: fact.value for fact in learned},
+        [
+            {"name": fact.name, "provider": fact.provider, "confidence": fact.confidence, "note": fact.note}
+            for fact in learned
+        ],
+        status=None if learned else StageStatus.SKIPPED,
+    )
+    return learned
+
+
+def _classify(recorder: _Recorder, item: Item, judge: classify.Judge) -> Verdict:
+    verdict = recorder.stage(
+        "classify",
+        {"characters": len(item.facts.message)},
+        lambda: classify.classify(item.facts, judge=judge),
+        lambda: classify.degraded(item.machine),
+    )
+    said = verdict.as_json()
+    recorder.shows(said, said.pop("evidence"))
+    return verdict
+
+
+def _route(
+    recorder: _Recorder, item: Item, status: LeadStatus, intent: Intent, board: route.Board
+) -> Assignment:
+    has = item.standing.assignee_id
+    assignment = recorder.stage(
+        "route",
+        {"status": status.value, "intent": intent.value, "assignee": str(has) if has else None},
+        lambda: route.route(item.facts, status, intent, board, assignee=str(has) if has else None),
+        lambda: Assignment(str(has) if has else None, "", f"{route.MANUAL_REVIEW}: routing failed"),
+    )
+    skipped = has is not None or assignment.reason == route.NOBODY_NEEDED
+    shown = {"user_id": assignment.user_id, "name": assignment.name, "reason": assignment.reason}
+    recorder.shows(shown, status=StageStatus.SKIPPED if skipped else None)
+    return assignment

@@ -1,0 +1,230 @@
+"""How runs are loaded and settled: a handful of statements a batch, since one flush a row would cost most of
+the time.
+
+Settling takes its locks in one order (leads by id, then their runs), as ``request_rerun`` and reviewers do,
+and in one transaction: fence, decide under the lock what stands, write leads, runs and audit events, plan
+deliveries. Nothing here commits.
+"""
+
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from webapp.leads import outbox
+from webapp.leads.claims import Claim
+from webapp.leads.run_rows import Settled, write
+from webapp.leads.run_stages import Item, Outcome, Rules, Standing
+from webapp.leads.states import (
+    PRIORITY_VIEW,
+    UNDELIVERABLE_INTENTS,
+    WAITING_STATUSES,
+    DestinationKind,
+    DestinationMode,
+    LeadStatus,
+    Role,
+    RunStatus,
+)
+from webapp.leads.types import LeadFacts, Member, Verdict
+from webapp.models.account import Membership, User, Workspace
+from webapp.models.lead import Lead
+from webapp.models.work import Destination, Run
+
+_STANDING = (
+    Lead.status,
+    Lead.version,
+    Lead.intent,
+    Lead.priority,
+    Lead.next_action,
+    Lead.confidence,
+    Lead.assignee_id,
+    Lead.settled_at,
+)
+_FACTS = (
+    Lead.message,
+    Lead.name,
+    Lead.email,
+    Lead.email_normalized,
+    Lead.phone,
+    Lead.phone_e164,
+    Lead.company,
+    Lead.source,
+    Lead.budget,
+    Lead.touches,
+)
+_RULES = (
+    Workspace.auto_from,
+    Workspace.draft_from,
+    Workspace.qualified_from,
+    Workspace.currency,
+    Workspace.settings["region"].astext.label("region"),
+)
+_LOAD = (
+    sa.select(Run.id.label("run_id"), Lead.id.label("lead_id"), Lead.workspace_id, Lead.verdict)
+    .add_columns(*_STANDING, *_FACTS, *_RULES)
+    .join(Lead, Lead.id == Run.lead_id)
+    .join(Workspace, Workspace.id == Lead.workspace_id)
+)
+
+
+def load(session: Session, claims: Sequence[Claim]) -> list[sa.Row[Any]]:
+    """One row per claimed run, with its lead and its workspace's rules; ``item_from`` reads it."""
+    return list(session.execute(_LOAD.where(Run.id.in_([claim.id for claim in claims]))))
+
+
+def item_from(row: sa.Row[Any], attempt: int) -> Item:
+    """Raises what a row that cannot be read raises: that is the run's failure, not its batch's."""
+    return Item(
+        run_id=row.run_id,
+        attempt=attempt,
+        lead_id=row.lead_id,
+        workspace_id=row.workspace_id,
+        rules=Rules(row.auto_from, row.draft_from, row.qualified_from, row.currency, row.region or ""),
+        facts=LeadFacts(
+            str(row.lead_id),
+            str(row.workspace_id),
+            **{column.key: getattr(row, column.key) for column in _FACTS},
+        ),
+        standing=_standing(row),
+        machine=Verdict.from_json(row.verdict),
+    )
+
+
+def _standing(row: Any) -> Standing:
+    return Standing(
+        row.status,
+        row.version,
+        row.intent,
+        row.priority,
+        row.next_action,
+        row.confidence,
+        row.assignee_id,
+        row.settled_at is not None,
+    )
+
+
+def members(session: Session, workspace_ids: Iterable[uuid.UUID]) -> dict[uuid.UUID, list[Member]]:
+    """Who takes leads in each workspace, and how many waiting ones each has. A viewer cannot decide, so gets
+    none."""
+    waiting = (
+        sa.select(sa.func.count())
+        .where(
+            Lead.assignee_id == Membership.user_id,
+            Lead.workspace_id == Membership.workspace_id,
+            Lead.status.in_(WAITING_STATUSES),
+        )
+        .correlate(Membership)
+        .scalar_subquery()
+    )
+    found: dict[uuid.UUID, list[Member]] = {workspace_id: [] for workspace_id in workspace_ids}
+    rows = session.execute(
+        sa.select(Membership.workspace_id, Membership.user_id, User.name, waiting)
+        .join(User, User.id == Membership.user_id)
+        .where(
+            Membership.workspace_id.in_(list(found)),
+            Membership.takes_leads,
+            Membership.role != Role.VIEWER,
+            User.active,
+        )
+    )
+    for workspace_id, user_id, name, count in rows:
+        found[workspace_id].append(Member(str(user_id), name, count))
+    return found
+
+
+def settle(session: Session, outcomes: Sequence[Outcome]) -> int:
+    """Write what the runs found. Returns how many were still held; the others' work is dropped."""
+    leads = {
+        row.id: _standing(row)
+        for row in session.execute(
+            sa.select(Lead.id, *_STANDING)
+            .where(Lead.id.in_({outcome.item.lead_id for outcome in outcomes}))
+            .order_by(Lead.id)
+            .with_for_update(key_share=True)  # FOR NO KEY UPDATE: does not hold up who refers to the lead
+        )
+    }
+    held = _held(session, outcomes)
+    settled: list[Settled] = []
+    for outcome in (outcome for outcome in outcomes if outcome.item.run_id in held):
+        before = leads[outcome.item.lead_id]
+        after, reason = _after(before, outcome)
+        # For another run of the same lead in this batch.
+        leads[outcome.item.lead_id] = replace(after, settled=True)
+        settled.append(Settled(outcome, before, after, reason))
+    if settled:
+        write(session, settled)
+        _deliveries(session, settled)
+    return len(settled)
+
+
+def _held(session: Session, outcomes: Sequence[Outcome]) -> set[uuid.UUID]:
+    """Lock the runs that are still ours by their fencing tokens."""
+    tokens = [(outcome.item.run_id, outcome.item.attempt) for outcome in outcomes]
+    return set(
+        session.scalars(
+            sa.select(Run.id)
+            .where(sa.tuple_(Run.id, Run.attempt).in_(tokens), Run.status == RunStatus.RUNNING)
+            .with_for_update()
+        )
+    )
+
+
+def _after(before: Standing, outcome: Outcome) -> tuple[Standing, str | None]:
+    """What stands after the run. A person's decision stays whatever the run found, also one made
+    meanwhile."""
+    assignee, reason = before.assignee_id, None
+    if assignee is None:
+        given = outcome.assignment.user_id
+        assignee, reason = (uuid.UUID(given) if given else None), outcome.assignment.reason
+    if before.decided:
+        return replace(before, assignee_id=assignee), reason
+    verdict = outcome.verdict
+    found = (outcome.status, verdict.intent, verdict.priority)
+    changed = found != (before.status, before.intent, before.priority)
+    after = replace(
+        before,
+        status=outcome.status,
+        intent=verdict.intent,
+        priority=verdict.priority,
+        next_action=verdict.next_action,
+        confidence=verdict.confidence,
+        version=before.version + changed,
+        assignee_id=assignee,
+    )
+    return after, reason
+
+
+def _deliveries(session: Session, settled: Sequence[Settled]) -> None:
+    """A lead that the machine is sure of goes out once its first run has settled; one that is not so any
+    more, not."""
+    auto = LeadStatus.NEW_AUTO
+    due, follow_ups = [], []
+    for one in settled:
+        lead_id, before, after = one.outcome.item.lead_id, one.before, one.after
+        goes_out = after.status is auto and after.intent not in UNDELIVERABLE_INTENTS
+        if goes_out and (one.first or before != after):
+            due.append(lead_id)
+        elif before.status is auto and before.settled and not after.decided and before != after:
+            outbox.cancel(session, lead_id, reason="the verdict was lowered")
+        if one.first and PRIORITY_VIEW[after.priority] == "high":
+            follow_ups.append(lead_id)
+    if not due and not follow_ups:
+        return
+    # Most batches of a backlog share one answer to "is there a destination at all?", so ask that before
+    # loading leads.
+    live = sa.select(Destination.kind).where(Destination.mode == DestinationMode.LIVE).distinct()
+    kinds = set(session.scalars(live))
+    if kinds - {DestinationKind.N8N} and due:
+        outbox.plan_many(session, _leads(session, due), due_in_seconds=0)
+    if DestinationKind.N8N in kinds:
+        for lead in _leads(session, follow_ups):
+            outbox.plan_follow_up(session, lead)
+
+
+def _leads(session: Session, lead_ids: Sequence[uuid.UUID]) -> Sequence[Lead]:
+    """As written a moment ago, behind the session's back."""
+    found = sa.select(Lead).where(Lead.id.in_(lead_ids)).execution_options(populate_existing=True)
+    return session.scalars(found).all()

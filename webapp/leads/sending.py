@@ -1,0 +1,429 @@
+"""The database's side of sending: claim and load what is due, save what came of it. ``deliver`` is the loop around it.
+
+Every function runs in a short transaction of its caller's, and none of them calls the outside.
+"""
+
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session, aliased
+
+from webapp.leads import audit
+from webapp.leads.claims import DELIVERIES, Claim, Holder, claim
+from webapp.leads.outbox import still_wanted
+from webapp.leads.ports import DeliveryRequest, LeadSnapshot, Target
+from webapp.leads.states import DeliveryState, DestinationKind, DestinationMode
+from webapp.models.account import User
+from webapp.models.lead import Lead, Person
+from webapp.models.work import Delivery, DeliveryAttempt, Destination
+
+_MS = 1000.0
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A claimed delivery, loaded and ready for a thread. ``check_first``: its outcome may already be there."""
+
+    claim: Claim
+    workspace_id: uuid.UUID
+    lead_id: uuid.UUID
+    target: Target
+    tries: int
+    check_first: bool
+    request: DeliveryRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """What is to be written of one attempt.
+
+    ``state`` PENDING means again in ``delay`` seconds. ``outcome``: delivered | reconciled | retry | dead | uncertain.
+    ``healthy``: what it says about the destination (None: nothing). ``pause``: seconds the destination asked for.
+    """
+
+    job: Job
+    state: DeliveryState
+    outcome: str
+    tries: int
+    ms: int
+    ambiguous: bool = False
+    delay: float = 0.0
+    remote_id: str | None = None
+    payload: dict[str, Any] | None = None
+    http_status: int | None = None
+    error: str | None = None
+    excerpt: str | None = None
+    healthy: bool | None = None
+    pause: float | None = None
+    gone: bool = False
+
+
+def seconds(value: float) -> sa.ColumnElement[Any]:
+    """An interval for PostgreSQL's clock."""
+    return sa.func.make_interval(0, 0, 0, 0, 0, 0, value)
+
+
+def _after_its_predecessors() -> sa.ColumnElement[bool]:
+    """Steps of a lead at a destination go in order: the ones before must have been delivered."""
+    before = aliased(Delivery)
+    return ~sa.exists().where(
+        before.lead_id == Delivery.lead_id,
+        before.destination_id == Delivery.destination_id,
+        before.step < Delivery.step,
+        before.state != DeliveryState.DELIVERED,
+    )
+
+
+def _usable() -> sa.ColumnElement[bool]:
+    """The destination is on, has not asked for a pause, and its breaker is closed."""
+    return sa.exists().where(
+        Destination.id == Delivery.destination_id,
+        Destination.mode == DestinationMode.LIVE,
+        sa.or_(Destination.paused_until.is_(None), Destination.paused_until <= sa.func.now()),
+        Destination.open_until.is_(None),
+    )
+
+
+def _due() -> sa.ColumnElement[bool]:
+    return sa.or_(
+        sa.and_(Delivery.state == DeliveryState.PENDING, Delivery.due_at <= sa.func.now()),
+        sa.and_(Delivery.state == DeliveryState.SENDING, Delivery.lease_until < sa.func.now()),
+    )
+
+
+def _half_open() -> sa.ColumnElement[bool]:
+    """The breaker's time is over and something waits for the destination: it may be probed."""
+    return sa.and_(
+        Destination.mode == DestinationMode.LIVE,
+        sa.or_(Destination.paused_until.is_(None), Destination.paused_until <= sa.func.now()),
+        Destination.open_until <= sa.func.now(),
+        sa.exists().where(Delivery.destination_id == Destination.id, _due(), _after_its_predecessors()),
+    )
+
+
+def has_due(session: Session) -> bool:
+    """Can anything be sent now? Unlike ``claims.has_due`` it leaves out what waits for a pause, an open breaker or an
+    earlier step, so that the clock does not ring in vain."""
+    ready = sa.exists().where(_due(), _usable(), _after_its_predecessors())
+    probe = sa.exists().where(_half_open())
+    return bool(session.scalar(sa.select(sa.or_(ready, probe))))
+
+
+def claim_due(session: Session, holder: Holder, *, limit: int, lease: float) -> list[Claim]:
+    """Up to ``limit`` sendable deliveries, oldest first."""
+    return claim(
+        session, DELIVERIES, holder, limit=limit, where=(_usable(), _after_its_predecessors()), seconds=lease
+    )
+
+
+def claim_probes(session: Session, holder: Holder, *, limit: int, lease: float, hold: float) -> list[Claim]:
+    """One delivery for each destination whose breaker may be probed.
+
+    Whoever pushes ``open_until`` out wins the probe, so all workers together make one call. Its success closes the
+    breaker; a prober that dies leaves the breaker open for ``hold`` seconds more.
+    """
+    won = session.scalars(
+        sa.update(Destination)
+        .where(
+            Destination.id.in_(
+                sa.select(Destination.id)
+                .where(_half_open())
+                .limit(limit)
+                .with_for_update(skip_locked=True)
+                .scalar_subquery()
+            )
+        )
+        .values(open_until=sa.func.now() + seconds(hold))
+        .returning(Destination.id)
+        .execution_options(synchronize_session=False)
+    ).all()
+    found: list[Claim] = []
+    for destination_id in won:
+        where = (Delivery.destination_id == destination_id, _after_its_predecessors())
+        found.extend(claim(session, DELIVERIES, holder, limit=1, where=where, seconds=lease))
+    return found
+
+
+def claim_next_steps(session: Session, holder: Holder, jobs: Iterable[Job], *, limit: int, lease: float) -> list[Claim]:
+    """The steps that these just delivered jobs have made sendable, so that a lead waits for no further ring."""
+    places = {(job.lead_id, job.target.id) for job in jobs}
+    if not places or limit <= 0:
+        return []
+    here = sa.tuple_(Delivery.lead_id, Delivery.destination_id).in_(list(places))
+    return claim(
+        session, DELIVERIES, holder, limit=limit, where=(here, _usable(), _after_its_predecessors()), seconds=lease
+    )
+
+
+def load(session: Session, claims: Sequence[Claim]) -> list[Job]:
+    """What the threads need of the claimed rows. Rows that are no longer wanted are cancelled on the way.
+
+    A claim before this one that left no attempt behind was cut off in the middle (its worker was killed): its call
+    may have taken effect, so the row counts as ambiguous and says so in its attempts.
+    """
+    if not claims:
+        return []
+    tokens = {claim.id: claim for claim in claims}
+    told = sa.exists().where(
+        DeliveryAttempt.delivery_id == Delivery.id, DeliveryAttempt.attempt == Delivery.attempt - 1
+    )
+    rows = session.execute(
+        sa.select(Delivery, Lead, Destination, Person, User, told)
+        .join(Lead, Lead.id == Delivery.lead_id)
+        .join(Destination, Destination.id == Delivery.destination_id)
+        .outerjoin(Person, Person.id == Lead.person_id)
+        .outerjoin(User, User.id == Lead.assignee_id)
+        .where(Delivery.id.in_(tokens))
+        .order_by(Delivery.due_at, Delivery.step)
+        .execution_options(populate_existing=True)
+    ).all()
+    remote = _remote_ids(session, [row[0] for row in rows if row[0].step > 0])
+    jobs: list[Job] = []
+    for delivery, lead, destination, person, assignee, was_told in rows:
+        token = tokens[delivery.id]
+        silent = person is not None and person.do_not_contact
+        unwanted = still_wanted(
+            destination.kind, destination.config, lead, delivery.action, do_not_contact=silent
+        )
+        if unwanted is not None:
+            _withdraw(session, token, delivery, unwanted)
+            continue
+        cut_off = token.attempt > 1 and not was_told
+        if cut_off:
+            _note_cut_off(session, delivery, token)
+        jobs.append(
+            Job(
+                claim=token,
+                workspace_id=delivery.workspace_id,
+                lead_id=lead.id,
+                target=_target(destination),
+                tries=delivery.tries,
+                check_first=delivery.ambiguous or cut_off,
+                request=DeliveryRequest(
+                    delivery_id=delivery.id,
+                    action=delivery.action,
+                    attempt=token.attempt,
+                    lead=snapshot(lead, person, assignee),
+                    remote=remote.get((lead.id, destination.id), {}),
+                ),
+            )
+        )
+    return jobs
+
+
+def save(session: Session, results: Sequence[Saved], *, breaker_failures: int, breaker_seconds: float) -> list[Job]:
+    """Write what came of the attempts. Returns the jobs that were delivered.
+
+    A row whose claim was taken over matches no UPDATE, and what this worker learned of it is dropped: its successor
+    reconciles and tells the story.
+    """
+    kept = [result for result in results if _save_row(session, result)]
+    if kept:
+        session.execute(sa.insert(DeliveryAttempt), [_attempt_row(result) for result in kept])
+    for result in kept:
+        _tell(session, result)
+    for target_id in sorted({result.job.target.id for result in kept}, key=str):
+        about = [result for result in kept if result.job.target.id == target_id]
+        _save_health(session, target_id, about, breaker_failures, breaker_seconds)
+    return [result.job for result in kept if result.state is DeliveryState.DELIVERED]
+
+
+def _save_row(session: Session, result: Saved) -> bool:
+    values: dict[str, Any] = {
+        "state": result.state,
+        "tries": result.tries,
+        "ambiguous": result.ambiguous,
+        "lease_until": None,
+        "last_error": result.error,
+        "updated_at": sa.func.now(),
+    }
+    if result.state is DeliveryState.PENDING:
+        values["due_at"] = sa.func.now() + seconds(result.delay)
+    if result.payload is not None:
+        values["payload"] = result.payload
+    if result.state is DeliveryState.DELIVERED:
+        values |= {"remote_id": result.remote_id, "delivered_at": sa.func.now()}
+    row = session.execute(
+        sa.update(Delivery)
+        .where(
+            Delivery.id == result.job.claim.id,
+            Delivery.attempt == result.job.claim.attempt,
+            Delivery.state == DeliveryState.SENDING,
+        )
+        .values(values)
+        .returning(Delivery.id)
+        .execution_options(synchronize_session=False)
+    ).one_or_none()
+    return row is not None
+
+
+def _attempt_row(result: Saved) -> dict[str, Any]:
+    return {
+        "workspace_id": result.job.workspace_id,
+        "delivery_id": result.job.claim.id,
+        "attempt": result.job.claim.attempt,
+        "started_at": sa.func.now() - seconds(result.ms / _MS),
+        "ms": result.ms,
+        "http_status": result.http_status,
+        "outcome": result.outcome,
+        "error": result.error,
+        "excerpt": result.excerpt,
+    }
+
+
+_EVENTS = {
+    DeliveryState.DELIVERED: "DELIVERY_SENT",
+    DeliveryState.DEAD: "DELIVERY_DEAD",
+    DeliveryState.UNCERTAIN: "DELIVERY_UNCERTAIN",
+}
+
+
+def _tell(session: Session, result: Saved) -> None:
+    job = result.job
+    facts: dict[str, Any] = {
+        "delivery_id": str(job.claim.id),
+        "destination": job.target.name,
+        "action": job.request.action,
+    }
+    if result.state in _EVENTS:
+        more = {"remote_id": result.remote_id} if result.state is DeliveryState.DELIVERED else {"error": result.error}
+        audit.record(session, job.workspace_id, _EVENTS[result.state], lead_id=job.lead_id, **facts, **more)
+    if result.gone:
+        audit.record(session, job.target.workspace_id, "DESTINATION_GONE", **facts)
+
+
+def _save_health(
+    session: Session, target_id: uuid.UUID, results: Sequence[Saved], breaker_failures: int, breaker_seconds: float
+) -> None:
+    """Bring the destination's breaker, pause and mode up to date; touches no row while all is well."""
+    here = Destination.id == target_id
+    quiet = {"synchronize_session": False}
+    failures = 0
+    for result in results:  # in order of completion: a success ends a row of failures
+        failures = 0 if result.healthy else failures + (result.healthy is False)
+    if any(result.healthy for result in results):
+        closed = sa.update(Destination).where(
+            here, sa.or_(Destination.failures > 0, Destination.open_until.is_not(None))
+        )
+        session.execute(closed.values(failures=0, open_until=None).execution_options(**quiet))
+    if failures:
+        total = Destination.failures + failures
+        # While it is open already (others failed beside us, or this is the probe) its end stays where it is.
+        opens = sa.and_(
+            total >= breaker_failures,
+            sa.or_(Destination.open_until.is_(None), Destination.open_until <= sa.func.now()),
+        )
+        until = sa.case((opens, sa.func.now() + seconds(breaker_seconds)), else_=Destination.open_until)
+        session.execute(
+            sa.update(Destination).where(here).values(failures=total, open_until=until).execution_options(**quiet)
+        )
+    pause = max((result.pause for result in results if result.pause), default=None)
+    if pause:
+        until = sa.func.greatest(Destination.paused_until, sa.func.now() + seconds(pause))
+        session.execute(sa.update(Destination).where(here).values(paused_until=until).execution_options(**quiet))
+    if any(result.gone for result in results):
+        session.execute(
+            sa.update(Destination).where(here).values(mode=DestinationMode.OFF).execution_options(**quiet)
+        )
+
+
+def _withdraw(session: Session, token: Claim, delivery: Delivery, reason: str) -> None:
+    session.execute(
+        sa.update(Delivery)
+        .where(Delivery.id == token.id, Delivery.attempt == token.attempt)
+        .values(state=DeliveryState.CANCELLED, lease_until=None, last_error=reason, updated_at=sa.func.now())
+        .execution_options(synchronize_session=False)
+    )
+    audit.record(
+        session,
+        delivery.workspace_id,
+        "DELIVERY_CANCELLED",
+        lead_id=delivery.lead_id,
+        deliveries=[str(delivery.id)],
+        reason=reason,
+    )
+
+
+def _note_cut_off(session: Session, delivery: Delivery, token: Claim) -> None:
+    session.add(
+        DeliveryAttempt(
+            workspace_id=delivery.workspace_id,
+            delivery_id=delivery.id,
+            attempt=token.attempt - 1,
+            outcome="uncertain",
+            error="the worker stopped in the middle of it",
+        )
+    )
+    # Stored as well as remembered: the next worker may be killed before it has reconciled.
+    delivery.ambiguous = True
+
+
+def _remote_ids(session: Session, later: Sequence[Delivery]) -> dict[tuple[uuid.UUID, uuid.UUID], dict[str, str]]:
+    """Remote ids of the delivered steps, by (lead, destination) and action."""
+    places = {(row.lead_id, row.destination_id) for row in later}
+    found: dict[tuple[uuid.UUID, uuid.UUID], dict[str, str]] = {}
+    if places:
+        for row in session.execute(
+            sa.select(Delivery.lead_id, Delivery.destination_id, Delivery.action, Delivery.remote_id).where(
+                sa.tuple_(Delivery.lead_id, Delivery.destination_id).in_(list(places)),
+                Delivery.remote_id.is_not(None),
+            )
+        ):
+            found.setdefault((row.lead_id, row.destination_id), {})[row.action] = row.remote_id
+    return found
+
+
+def _target(row: Destination) -> Target:
+    return Target(
+        id=row.id,
+        workspace_id=row.workspace_id,
+        kind=DestinationKind(row.kind),
+        name=row.name,
+        config=row.config,
+        credentials=row.credentials,
+        managed_by=row.managed_by,
+    )
+
+
+def snapshot(lead: Lead, person: Person | None, assignee: User | None) -> LeadSnapshot:
+    """The lead as destinations may see it: no sensitive attribute, whatever was sent."""
+    known = {key: value for key, value in lead.attributes.items() if isinstance(value, str) and value.strip()}
+    return LeadSnapshot(
+        lead_id=lead.id,
+        workspace_id=lead.workspace_id,
+        external_id=lead.external_id,
+        name=lead.name or (person.name if person else None),
+        first_name=known.get("first_name"),
+        last_name=known.get("last_name"),
+        email=lead.email_normalized or lead.email or (person.email if person else None),
+        phone=lead.phone,
+        phone_e164=lead.phone_e164 or (person.phone if person else None),
+        company=lead.company or (person.company if person else None),
+        job_title=known.get("job_title"),
+        city=known.get("city"),
+        message=lead.message,
+        lang=lead.lang,
+        source=lead.source,
+        budget=lead.budget,
+        platform=lead.platform,
+        author_name=lead.author_name,
+        author_id=lead.author_id,
+        status=lead.status,
+        intent=lead.intent,
+        priority=lead.priority,
+        next_action=lead.next_action,
+        confidence=lead.confidence,
+        score=lead.score,
+        qualified=lead.qualified,
+        reasons=tuple(str(reason) for reason in lead.verdict.get("reasons", ())),
+        attribution=lead.attribution,
+        consent=lead.consent,
+        assignee_name=assignee.name if assignee else None,
+        assignee_email=assignee.email if assignee else None,
+        decided_by=lead.decided_by,
+        created_at=lead.created_at,
+        event_at=lead.decided_at or lead.settled_at or lead.created_at,
+    )

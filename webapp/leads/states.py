@@ -1,0 +1,260 @@
+"""Closed vocabularies of the domain and the transitions that are legal between them.
+
+Every enum is stored by value with a CHECK constraint (see ``webapp.models.base``); the words are defined in
+docs/taxonomy.md, and the older vocabularies that clients expect are views of them (``LABEL_VIEW`` and friends).
+"""
+
+from enum import StrEnum
+
+
+class Intent(StrEnum):
+    PURCHASE_INTENT = "purchase_intent"
+    INQUIRY_PRICE = "inquiry_price"
+    DEMO_REQUEST = "demo_request"
+    CONTACT_REQUEST = "contact_request"
+    INQUIRY = "inquiry"
+    SUPPORT = "support"
+    COMPLAINT = "complaint"
+    JOB = "job"
+    PARTNERSHIP = "partnership"
+    VENDOR_PITCH = "vendor_pitch"
+    SPAM = "spam"
+    UNSUBSCRIBE = "unsubscribe"
+    THANKS = "thanks"
+    ENGAGEMENT = "engagement"
+    UNKNOWN = "unknown"
+
+
+class Priority(StrEnum):
+    P0 = "P0"
+    P1 = "P1"
+    P2 = "P2"
+    P3 = "P3"
+
+
+class NextAction(StrEnum):
+    CALL = "call"
+    EMAIL = "email"
+    QUALIFY = "qualify"
+    IGNORE = "ignore"
+
+
+class LeadStatus(StrEnum):
+    NEW_AUTO = "new_auto"
+    NEW_DRAFT = "new_draft"
+    NEW_ESCALATE = "new_escalate"
+    APPROVED = "approved"
+    OVERRIDDEN = "overridden"
+    REJECTED = "rejected"
+
+
+class DecisionAction(StrEnum):
+    APPROVE = "approve"
+    OVERRIDE = "override"
+    REJECT = "reject"
+
+
+class RejectReason(StrEnum):
+    """Why a lead is not one. A rejection always carries one of these; free text may be added."""
+
+    SPAM = "spam"
+    DUPLICATE = "duplicate"
+    COMPETITOR = "competitor"
+    EXISTING_CUSTOMER = "existing_customer"
+    WRONG_REGION = "wrong_region"
+    NO_BUDGET = "no_budget"
+    TEST = "test"
+    OTHER = "other"
+
+
+class RunStatus(StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCESS = "success"
+    FAILED = "failed"
+
+
+class StageStatus(StrEnum):
+    OK = "ok"
+    DEGRADED = "degraded"  # went on with less: partial data, a fallback
+    FAILED = "failed"
+    SKIPPED = "skipped"
+
+
+class RunTrigger(StrEnum):
+    INTAKE = "intake"
+    TOUCH = "touch"
+    RERUN = "rerun"
+
+
+class DeliveryState(StrEnum):
+    """Where an effect stands. PENDING waits for ``due_at`` (undo window or back-off)."""
+
+    PENDING = "pending"
+    SENDING = "sending"
+    DELIVERED = "delivered"
+    UNCERTAIN = "uncertain"  # may or may not have arrived, and the other side cannot tell
+    DEAD = "dead"  # dead letter: needs a person
+    CANCELLED = "cancelled"
+
+
+class DestinationKind(StrEnum):
+    TWENTY = "twenty"
+    WEBHOOK = "webhook"
+    N8N = "n8n"  # the follow-up contract of WEBHOOK_URL
+
+
+class DestinationMode(StrEnum):
+    LIVE = "live"
+    OFF = "off"
+
+
+class Role(StrEnum):
+    """Browser roles, weakest first; each includes the ones before it."""
+
+    VIEWER = "viewer"
+    REVIEWER = "reviewer"
+    MANAGER = "manager"
+    ADMIN = "admin"
+
+    def includes(self, other: "Role") -> bool:
+        order = list(Role)
+        return order.index(self) >= order.index(other)
+
+
+class Scope(StrEnum):
+    """What an API key may do. PLATFORM keys belong to no workspace and may only create them."""
+
+    INGEST = "ingest"
+    READ = "read"
+    REVIEW = "review"
+    ADMIN = "admin"
+    PLATFORM = "platform"
+
+
+class Door(StrEnum):
+    """Which inbound contract a lead came in by; idempotency keys are scoped by it."""
+
+    TRIAGE = "triage"  # POST /leads/
+    SOCIAL = "social"  # /webhooks/facebook
+    V1 = "v1"  # /api/v1/leads
+    ENRICH = "enrich"  # POST /enrich-lead
+    CRM = "crm"  # POST /leads
+
+
+class QuarantineState(StrEnum):
+    HELD = "held"
+    REPLAYED = "replayed"
+    DISCARDED = "discarded"
+
+
+OPEN_STATUSES = frozenset({LeadStatus.NEW_AUTO, LeadStatus.NEW_DRAFT, LeadStatus.NEW_ESCALATE})
+DECIDED_STATUSES = frozenset({LeadStatus.APPROVED, LeadStatus.OVERRIDDEN, LeadStatus.REJECTED})
+#: What waits for a person. ``new_auto`` is its own view.
+WAITING_STATUSES = frozenset({LeadStatus.NEW_DRAFT, LeadStatus.NEW_ESCALATE})
+
+BUYING_INTENTS = frozenset(
+    {Intent.PURCHASE_INTENT, Intent.INQUIRY_PRICE, Intent.DEMO_REQUEST, Intent.CONTACT_REQUEST}
+)
+QUALIFIABLE_INTENTS = BUYING_INTENTS | {Intent.INQUIRY, Intent.PARTNERSHIP}
+#: Never delivered, whatever their status.
+UNDELIVERABLE_INTENTS = frozenset(
+    {
+        Intent.SPAM,
+        Intent.VENDOR_PITCH,
+        Intent.JOB,
+        Intent.UNSUBSCRIBE,
+        Intent.THANKS,
+        Intent.ENGAGEMENT,
+        Intent.UNKNOWN,
+    }
+)
+
+STATUS_AFTER = {
+    DecisionAction.APPROVE: LeadStatus.APPROVED,
+    DecisionAction.OVERRIDE: LeadStatus.OVERRIDDEN,
+    DecisionAction.REJECT: LeadStatus.REJECTED,
+}
+
+#: Who wins when a message does several things (taxonomy: precedence). Pitches and spam stand above all.
+PRECEDENCE: tuple[Intent, ...] = (
+    Intent.UNSUBSCRIBE,
+    Intent.COMPLAINT,
+    Intent.PURCHASE_INTENT,
+    Intent.INQUIRY_PRICE,
+    Intent.DEMO_REQUEST,
+    Intent.CONTACT_REQUEST,
+    Intent.SUPPORT,
+    Intent.PARTNERSHIP,
+    Intent.JOB,
+    Intent.INQUIRY,
+    Intent.THANKS,
+    Intent.ENGAGEMENT,
+)
+
+#: Signals API: the older, smaller set of labels.
+LABEL_VIEW: dict[Intent, str] = {
+    Intent.PURCHASE_INTENT: "purchase_intent",
+    Intent.INQUIRY_PRICE: "inquiry_price",
+    Intent.DEMO_REQUEST: "demo_request",
+    Intent.CONTACT_REQUEST: "contact_request",
+    Intent.INQUIRY: "inquiry",
+    Intent.SUPPORT: "inquiry",
+    Intent.COMPLAINT: "complaint",
+    Intent.JOB: "inquiry",
+    Intent.PARTNERSHIP: "contact_request",
+    Intent.VENDOR_PITCH: "unknown",
+    Intent.SPAM: "unknown",
+    Intent.UNSUBSCRIBE: "unknown",
+    Intent.THANKS: "thanks",
+    Intent.ENGAGEMENT: "engagement",
+    Intent.UNKNOWN: "unknown",
+}
+
+#: Insight API: the coarse set.
+COARSE_VIEW: dict[Intent, str] = {
+    Intent.PURCHASE_INTENT: "buy",
+    Intent.INQUIRY_PRICE: "buy",
+    Intent.DEMO_REQUEST: "buy",
+    Intent.CONTACT_REQUEST: "buy",
+    Intent.INQUIRY: "other",
+    Intent.SUPPORT: "support",
+    Intent.COMPLAINT: "support",
+    Intent.JOB: "job",
+    Intent.PARTNERSHIP: "other",
+    Intent.VENDOR_PITCH: "spam",
+    Intent.SPAM: "spam",
+    Intent.UNSUBSCRIBE: "other",
+    Intent.THANKS: "other",
+    Intent.ENGAGEMENT: "other",
+    Intent.UNKNOWN: "other",
+}
+
+PRIORITY_VIEW: dict[Priority, str] = {
+    Priority.P0: "high",
+    Priority.P1: "high",
+    Priority.P2: "medium",
+    Priority.P3: "low",
+}
+
+
+def status_for(confidence: float, *, auto_from: float, draft_from: float) -> LeadStatus:
+    """The status that a machine's confidence (a probability, 0..1) gives under the workspace's thresholds."""
+    if confidence >= auto_from:
+        return LeadStatus.NEW_AUTO
+    if confidence >= draft_from:
+        return LeadStatus.NEW_DRAFT
+    return LeadStatus.NEW_ESCALATE
+
+
+def next_action_for(intent: Intent, priority: Priority) -> NextAction:
+    """The next action that taxonomy.md gives for a verdict."""
+    if intent in BUYING_INTENTS:
+        if priority is Priority.P0 or (intent is Intent.CONTACT_REQUEST and priority is Priority.P1):
+            return NextAction.CALL
+        return NextAction.EMAIL
+    if intent in (Intent.SUPPORT, Intent.COMPLAINT):
+        return NextAction.CALL if priority is Priority.P0 else NextAction.EMAIL
+    if intent in (Intent.PARTNERSHIP, Intent.INQUIRY, Intent.UNKNOWN):
+        return NextAction.QUALIFY
+    return NextAction.IGNORE

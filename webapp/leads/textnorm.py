@@ -1,0 +1,104 @@
+"""Text normalisation: folding with a way back to the text as sent, and forms for comparison.
+
+Pure functions on strings. Offsets are code points of the text as sent, because that is what a browser and an
+API client can highlight; NFD input, where one letter is several code points, therefore needs an offset map.
+"""
+
+import re
+import unicodedata
+from collections.abc import Callable
+from dataclasses import dataclass
+
+_TONES = frozenset("\u0300\u0301\u0303\u0309\u0323")  # grave, acute, tilde, hook above, dot below
+_SPACE = re.compile(r"\s+")
+# Invisible characters that spammers and copy-paste leave inside words; they carry no meaning here.
+_INVISIBLE = dict.fromkeys([*range(0x200B, 0x2010), 0x2060, 0xFEFF, 0x00AD])
+
+
+@dataclass(frozen=True, slots=True)
+class Mapped:
+    """A normalised text and where each of its characters came from.
+
+    ``starts`` and ``ends`` are None when normalising moved nothing (the usual case, and the cheap one).
+    """
+
+    text: str
+    starts: tuple[int, ...] | None = None
+    ends: tuple[int, ...] | None = None
+
+    def origin(self, start: int, end: int) -> tuple[int, int]:
+        """Code-point offsets in the text as sent of ``text[start:end]`` (which must not be empty)."""
+        if self.starts is None or self.ends is None:
+            return start, end
+        return self.starts[start], self.ends[end - 1]
+
+
+def compose(text: str) -> Mapped:
+    """NFC and casefold, diacritics kept, with the offset map."""
+    folded = text.casefold()
+    # Casefolding never shrinks, so an unchanged length means that every character stayed in its place.
+    if len(folded) == len(text) and (text.isascii() or unicodedata.is_normalized("NFC", text)):
+        return Mapped(folded)
+    return _by_cluster(text, lambda cluster: unicodedata.normalize("NFC", cluster).casefold())
+
+
+def fold(text: str) -> Mapped:
+    """NFC, casefold, diacritics stripped (``Đ`` becomes ``d``), with the offset map."""
+    if text.isascii():
+        return Mapped(text.lower())
+    return _by_cluster(text, fold_search)
+
+
+def fold_search(text: str) -> str:
+    """The form under which search ignores case and diacritics: ``Đặt hàng`` and ``dat hang`` are the same."""
+    if text.isascii():
+        return text.lower()
+    decomposed = unicodedata.normalize("NFD", text.casefold())
+    if decomposed.isascii():
+        return decomposed
+    return "".join(c for c in decomposed if not unicodedata.combining(c)).replace("đ", "d")
+
+
+def normalize_message(text: str) -> str:
+    """The form in which two messages count as the same text.
+
+    Unicode form, case, white space and invisible characters do not tell two messages apart; words, diacritics
+    and punctuation do, so that nobody's changed question is swallowed as a repeat.
+    """
+    plain = unicodedata.normalize("NFKC", text).translate(_INVISIBLE).casefold()
+    plain = "".join(c for c in plain if c.isspace() or unicodedata.category(c) != "Cc")
+    return _SPACE.sub(" ", unicodedata.normalize("NFC", plain)).strip()
+
+
+def tone_key(word: str) -> str:
+    """A casefolded NFC word with its tone mark moved to the end.
+
+    Vietnamese has two customs of placing the mark (``hủy``/``huỷ``, ``hòa``/``hoà``); both give one key, while
+    words that differ in tone or letter (``bán``/``bạn``, ``giá``/``già``) stay apart.
+    """
+    if word.isascii():
+        return word
+    marks: list[str] = []
+    letters: list[str] = []
+    for char in unicodedata.normalize("NFD", word):
+        (marks if char in _TONES else letters).append(char)
+    return unicodedata.normalize("NFC", "".join(letters)) + "".join(marks)
+
+
+def _by_cluster(text: str, convert: Callable[[str], str]) -> Mapped:
+    """Convert base character by base character (with its combining marks), recording where each came from."""
+    out: list[str] = []
+    starts: list[int] = []
+    ends: list[int] = []
+    i, size = 0, len(text)
+    while i < size:
+        j = i + 1
+        while j < size and unicodedata.combining(text[j]):
+            j += 1
+        piece = convert(text[i:j])
+        out.append(piece)
+        starts.extend([i] * len(piece))
+        ends.extend([j] * len(piece))
+        i = j
+    return Mapped("".join(out), tuple(starts), tuple(ends))
+

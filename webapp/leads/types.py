@@ -1,0 +1,139 @@
+"""Frozen values that pass between the stages of a lead's way. No I/O, no ORM."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from webapp.leads.states import Intent, NextAction, Priority
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Evidence: ``message[start:end]`` (code points of the text as sent) and what it speaks for.
+
+    ``kind``: ``intent`` | ``priority`` | ``negation``; ``cue``: the rule's phrase, as a person may read it.
+    """
+
+    start: int
+    end: int
+    kind: str
+    label: str
+    cue: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a judge says of one message. ``confidence`` is a probability (0..1)."""
+
+    intent: Intent
+    priority: Priority
+    next_action: NextAction
+    confidence: float
+    evidence: tuple[Span, ...] = ()
+    runner_up: Intent | None = None
+    runner_up_confidence: float = 0.0
+    lang: str = "en"
+    tags: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()
+    judge: str = "rules"
+    ruleset: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """The stored form (``leads.verdict``); ``from_json`` reads it back."""
+        return {
+            "intent": self.intent.value,
+            "priority": self.priority.value,
+            "next_action": self.next_action.value,
+            "confidence": self.confidence,
+            "evidence": [[s.start, s.end, s.kind, s.label, s.cue] for s in self.evidence],
+            "runner_up": self.runner_up.value if self.runner_up else None,
+            "runner_up_confidence": self.runner_up_confidence,
+            "lang": self.lang,
+            "tags": list(self.tags),
+            "reasons": list(self.reasons),
+            "judge": self.judge,
+            "ruleset": self.ruleset,
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "Verdict":
+        return cls(
+            intent=Intent(data["intent"]),
+            priority=Priority(data["priority"]),
+            next_action=NextAction(data["next_action"]),
+            confidence=float(data["confidence"]),
+            evidence=tuple(Span(*span) for span in data.get("evidence", ())),
+            runner_up=Intent(data["runner_up"]) if data.get("runner_up") else None,
+            runner_up_confidence=float(data.get("runner_up_confidence") or 0.0),
+            lang=data.get("lang", "en"),
+            tags=tuple(data.get("tags", ())),
+            reasons=tuple(data.get("reasons", ())),
+            judge=data.get("judge", "rules"),
+            ruleset=data.get("ruleset", ""),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """One thing learned about a lead. ``provider`` says who said so; ``confidence`` 0..1."""
+
+    name: str
+    value: Any
+    provider: str
+    confidence: float
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ScorePart:
+    """One named component of the score; the total is always the sum of the parts."""
+
+    name: str
+    points: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    parts: tuple[ScorePart, ...]
+
+    @property
+    def total(self) -> int:
+        """0..100: the parts are scaled so that they sum to it."""
+        return sum(part.points for part in self.parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """Someone whom a lead can be given to. ``open_leads``: waiting leads assigned to them now."""
+
+    user_id: str
+    name: str
+    open_leads: int
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """Who gets the lead and why; ``user_id`` None means the manual-review queue."""
+
+    user_id: str | None
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeadFacts:
+    """What the stages may know of a lead: its own words and what intake normalised."""
+
+    lead_id: str
+    workspace_id: str
+    message: str
+    name: str | None = None
+    email: str | None = None
+    email_normalized: str | None = None
+    phone: str | None = None
+    phone_e164: str | None = None
+    company: str | None = None
+    source: str = "unknown"
+    budget: float | None = None
+    touches: int = 1
+    attributes: dict[str, Any] = field(default_factory=dict)

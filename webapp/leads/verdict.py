@@ -1,0 +1,494 @@
+"""The intake judge: explainable rules for English and Vietnamese, fast enough to run inside the request.
+
+``judge`` is pure: no I/O, no clock, no framework. It splits the message into tokens once, walks the ruleset's
+trie from each token (longest match wins), lets negations undo cues, sums the weights per intent, and lets the
+taxonomy's precedence choose among the intents that are clearly there. All knowledge of words is in the ruleset.
+"""
+
+import re
+from dataclasses import dataclass
+
+from webapp.leads.ruleset import Cue, Node, Ruleset, default_ruleset, word_key
+from webapp.leads.states import (
+    BUYING_INTENTS,
+    PRECEDENCE,
+    Intent,
+    Priority,
+    next_action_for,
+)
+from webapp.leads.textnorm import Mapped, compose, fold_search
+from webapp.leads.types import Span, Verdict
+
+_WORDS = re.compile(
+    r"\d(?:\w|[.,](?=\d))*|[^\W_]+(?:['’][^\W_]+)*"
+    r"|[.!?;,:()\n%$€£₫…]|[\U0001F300-\U0001FAFF\u2600-\u27BF\u2B50]"
+)
+# The special forms are tried only on texts that hold one: they cost more per token. All bounded or linear.
+_SPECIAL_HINT = re.compile(r"[@]|\w\.[a-z]{2}|://|\d[\d\s().-]{7,17}\d")
+_SPECIAL = re.compile(
+    r"(?P<url>https?://\S+|www\.\S+|(?<![\w@.])[a-z0-9-]{2,40}\.(?:com|net|org|io|vn|example|ly|me|info|biz|xyz|top|shop)\b\S*)"
+    r"|(?P<email>[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,4})"
+    r"|(?P<phone>\+?\(?\d[\d\s().-]{7,17}\d(?!\w))"
+    r"|(?P<word>" + _WORDS.pattern + ")"
+)
+_NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
+_ENDERS = frozenset(".!?;\n…")
+_BREAKS = frozenset(",:()")
+_PHONE_DIGITS = range(9, 16)
+
+_VI_BARE = frozenset(
+    "khong ko hok hong hem hom kg dc duoc minh mik mk anh chi em ben cho gia nhieu nhiu bao nha nhe voi cua roi giup "
+    "gi nao nay vay sao xin tu van goi lai can mua ban hang muon lay dat chot cty cong ty ng nguoi thi van chua con "
+    "cam on oi ad shop la co o toi bn sdt dien thoai ngay gap khi neu de den di ra vao ve them mot hai nhan gui tien "
+    "loi hoi lam tuyen hop tac va cac nhung trong ngoai sau truoc".split()
+)
+_EN_COMMON = frozenset(
+    "the you your is are for and with this that have can we i my our of to in on it a an be do does how what please "
+    "from at or if not would could any us me by was will about has".split()
+)
+_LOANS = frozenset(
+    "shop size ship online email mail zoom app web website link inbox sale fanpage menu file excel zalo facebook fb "
+    "tiktok video laptop camera pro vip combo team group admin ok oke hotline internet wifi massage spa photo seo "
+    "google marketing sir data demo gps pin code freeship form logo fan like".split()
+)
+_KEY_MASHING = re.compile("[bcdfghjklmnpqrstvwxz]{4}")
+_VI_SYLLABLE = re.compile(
+    r"(?:ngh|ng|nh|gh|gi|kh|ph|qu|th|tr|ch|[bcdghklmnpqrstvx])?[aeiouy]{1,3}(?:ch|ng|nh|[cmnpt])?"
+)
+
+_RANK = {intent: rank for rank, intent in enumerate((Intent.SPAM, Intent.VENDOR_PITCH, *PRECEDENCE, Intent.UNKNOWN))}
+_JUNK = frozenset({Intent.SPAM, Intent.VENDOR_PITCH})
+
+_KEYS: dict[str, str] = {}
+_KEYS_MAX = 50_000  # a bound on what hostile input can make a process remember
+
+
+@dataclass(frozen=True, slots=True)
+class _Tokens:
+    """Parallel lists: key for the trie, surface form, sentence and clause number (virtual tokens: "")."""
+
+    keys: list[str]
+    words: list[str]
+    clauses: list[int]
+    sentences: list[int]
+
+
+@dataclass(slots=True)
+class _Hit:
+    """A cue found at the token ranges ``parts`` (several for a phrase with gaps)."""
+
+    parts: tuple[tuple[int, int], ...]
+    cue: Cue
+    negated: bool = False
+
+
+def judge(text: str, *, rules: Ruleset | None = None, channel: str | None = None) -> Verdict:
+    """The verdict on one message. Never raises for any text; offsets in the evidence are those of ``text``.
+
+    ``channel`` is accepted because callers know it; the shipped rules judge by the words alone.
+    """
+    rules = rules or default_ruleset()
+    mapped = compose(text)
+    tokens = _tokenize(mapped.text)
+    lang, bare = _language(tokens.words)
+    trie = rules.english if lang == "en" else rules.bare if bare else rules.marked
+    hits, flags = _scan(tokens, trie, rules.gap)
+    _negate(hits, tokens, rules)
+    scores = _scores(hits, rules)
+    words = [word for word in tokens.words if word[:1].isalnum()]
+    if not words:
+        scores = {intent: score for intent, score in scores.items() if intent is Intent.ENGAGEMENT}
+    elif not scores and _gibberish(words):
+        scores[Intent.SPAM] = rules.pitch
+    names = {cue.cue.label for cue in flags}
+    if any(literal in mapped.text for literal in rules.attack_literals):
+        names.add("attack")
+    if "attack" in names:
+        scores[Intent.SPAM] = scores.get(Intent.SPAM, 0.0) + rules.strong - 0.5
+    intent, runner_up = _decide(scores, rules)
+    if intent is Intent.COMPLAINT and _large_sum(tokens, rules, lang):
+        names.add("large_sum")
+    priority = _priority(intent, names)
+    confidence = _confidence(intent, runner_up, scores, tokens, rules)
+    return Verdict(
+        intent=intent,
+        priority=priority,
+        next_action=next_action_for(intent, priority),
+        confidence=confidence,
+        evidence=_evidence(hits, flags, intent, tokens, mapped),
+        runner_up=runner_up,
+        runner_up_confidence=_runner_up_confidence(confidence, runner_up, scores),
+        lang=lang,
+        tags=tuple(sorted(names)),
+        reasons=_reasons(hits, tokens, intent, runner_up, scores, names),
+        ruleset=rules.version,
+    )
+
+
+def _tokenize(text: str) -> _Tokens:
+    keys, words, clauses, sentences = ["^"], [""], [0], [0]
+    clause = sentence = 0
+    fresh = False  # a sentence has ended and the next has not begun
+    for word, key in _pieces(text):
+        if word in _ENDERS:
+            if word != "\n" and word != ";":
+                keys.append("!" if word == "!" else "?" if word == "?" else ".")
+                words.append(word)
+                clauses.append(clause)
+                sentences.append(sentence)
+            fresh = True
+            continue
+        if word in _BREAKS:
+            clause += 1
+        elif fresh:
+            clause += 1
+            sentence += 1
+            fresh = False
+            keys.append("^")
+            words.append("")
+            clauses.append(clause)
+            sentences.append(sentence)
+        keys.append(key)
+        words.append(word)
+        clauses.append(clause)
+        sentences.append(sentence)
+    keys.append("<end>")
+    words.append("")
+    clauses.append(clause)
+    sentences.append(sentence)
+    return _Tokens(keys, words, clauses, sentences)
+
+
+def _pieces(text: str) -> list[tuple[str, str]]:
+    """Tokens with their keys, in order."""
+    if not _SPECIAL_HINT.search(text):
+        return [(word, _KEYS.get(word) or _key(word)) for word in _WORDS.findall(text)]
+    pieces = []
+    for match in _SPECIAL.finditer(text):
+        word, group = match[0], match.lastgroup
+        if group == "word":
+            pieces.append((word, _KEYS.get(word) or _key(word)))
+        elif group == "phone":
+            digits = sum(c.isdecimal() for c in word)
+            pieces.append((word, "<phone>" if digits in _PHONE_DIGITS else "#"))
+        else:
+            pieces.append((word, f"<{group}>"))
+    return pieces
+
+
+def _key(word: str) -> str:
+    key = word_key(word)
+    if not word[0].isalnum() and ord(word[0]) > 0x2000 and word not in "€₫…":
+        key = "<emoji>"
+    elif len(word) > 3:
+        key = re.sub(r"(\w)\1{2,}", r"\1", key)  # "giáaaa", "soooo"
+    if len(_KEYS) < _KEYS_MAX and len(word) <= 40:
+        _KEYS[word] = key
+    return key
+
+
+def _language(words: list[str]) -> tuple[str, bool]:
+    """``en``, ``vi`` or ``mixed`` (English when nothing speaks for Vietnamese), and whether diacritics are left out."""
+    marked = bare = english = foreign = total = shaped = 0
+    for word in words:
+        if not word.isalpha():
+            continue
+        total += 1
+        if not word.isascii():
+            marked += word.isalpha()
+        elif word in _EN_COMMON:
+            english += 1
+            bare += word in _VI_BARE
+        elif word in _VI_BARE:
+            bare += 1
+        elif word.isalpha() and _VI_SYLLABLE.fullmatch(word):
+            shaped += 1
+        elif len(word) > 2 and word.isalpha() and word not in _LOANS:
+            foreign += any(vowel in word for vowel in "aeiouy")
+    if total > 1 and english * 4 <= min(total, bare * 4) and (bare + shaped + english) * 4 >= total * 3:
+        bare += shaped  # a bare Vietnamese text of rarer words
+    if (marked * 5 < total and bare * 3 < total) or (not marked and bare <= english):
+        return "en", False
+    mixed = foreign + english >= 3 or (foreign >= 2 and foreign * 8 >= total)
+    return "mixed" if mixed else "vi", marked * 6 < total
+
+
+def _scan(tokens: _Tokens, root: Node, gap: int) -> tuple[list[_Hit], list[_Hit]]:
+    """All cues and flags found, longest match first from the left; phrases with gaps on top of those."""
+    keys, size = tokens.keys, len(tokens.keys)
+    hits: list[_Hit] = []
+    flags: list[_Hit] = []
+    gapped: list[_Hit] = []
+    open_chains: dict[int, tuple[tuple[int, int], ...]] = {}
+    free = flag_free = 0
+    top = root.next
+    for i in range(size):
+        node = top.get(keys[i])
+        if node is None:
+            continue
+        j = i + 1
+        best = best_flags = None
+        while True:
+            if node.cues and i >= free:
+                best = (j, node.cues)
+            if node.flags and i >= flag_free:
+                best_flags = (j, node.flags)
+            if node.steps or node.opens:
+                _follow(node, i, j, open_chains, gapped, flags, tokens.sentences, gap)
+            if j >= size:
+                break
+            following = node.next.get(keys[j])
+            if following is None:
+                break
+            node = following
+            j += 1
+        if best:
+            # "^" only anchors a cue: what begins at the word after it is as far left and must not be hidden.
+            free = i if keys[i] == "^" else best[0]
+            hits.extend(_Hit(((i, best[0]),), cue) for cue in best[1])
+        if best_flags:
+            flag_free = best_flags[0]
+            flags.extend(_Hit(((i, flag_free),), cue) for cue in best_flags[1])
+    return (_settle(hits, gapped) if gapped else hits), flags
+
+
+def _follow(
+    node: Node,
+    start: int,
+    end: int,
+    open_chains: dict[int, tuple[tuple[int, int], ...]],
+    gapped: list[_Hit],
+    flags: list[_Hit],
+    sentences: list[int],
+    gap: int,
+) -> None:
+    """Go on with the phrases with gaps: finish or lengthen those that wait for this part, open new ones."""
+    for before, after, cue in node.steps:
+        parts = open_chains.get(before)
+        if parts is None:
+            continue
+        last = parts[-1][1]
+        if not last <= start <= last + gap or sentences[last - 1] != sentences[start]:
+            continue
+        parts = (*parts, (start, end))
+        if cue is not None:
+            (flags if cue.kind == "flag" else gapped).append(_Hit(parts, cue))
+        if after is not None:
+            open_chains[after] = parts
+    for chain in node.opens:
+        open_chains[chain] = ((start, end),)
+
+
+def _settle(hits: list[_Hit], gapped: list[_Hit]) -> list[_Hit]:
+    """Let each phrase with gaps replace the weaker cues whose words it uses, or give way to a stronger one."""
+    owner: dict[int, list[_Hit]] = {}
+    for hit in hits:
+        for i in range(*hit.parts[0]):
+            owner.setdefault(i, []).append(hit)
+    dropped: set[int] = set()
+    kept: list[_Hit] = []
+    for hit in sorted(gapped, key=lambda h: -h.cue.weight):
+        used = [i for part in hit.parts for i in range(*part)]
+        rivals = [rival for i in used for rival in owner.get(i, ()) if id(rival) not in dropped]
+        if any(r.cue.kind != "intent" or r.cue.weight > hit.cue.weight or len(r.parts) > 1 for r in rivals):
+            continue
+        dropped.update(id(rival) for rival in rivals)
+        kept.append(hit)
+        for i in used:
+            owner.setdefault(i, []).append(hit)
+    return sorted((*(h for h in hits if id(h) not in dropped), *kept), key=lambda h: h.parts[0])
+
+
+def _negate(hits: list[_Hit], tokens: _Tokens, rules: Ruleset) -> None:
+    """Mark the cues that stand within reach of a negation in the same clause, and those joined to them."""
+    if all(hit.cue.kind != "negation" for hit in hits):
+        return
+    until = -1
+    clause = -1
+    negations = [hit.parts[0][0] for hit in hits if hit.cue.kind == "negation"]
+    for hit in hits:
+        (start, end) = hit.parts[0]
+        if len(hit.parts) > 1 and any(start < place < hit.parts[-1][0] for place in negations):
+            hit.negated = Intent(hit.cue.label) in rules.negatable
+        if hit.cue.kind == "negation":
+            until, clause = end + hit.cue.reach, tokens.clauses[start]
+        elif start <= until and tokens.clauses[start] == clause and hit.cue.kind == "intent":
+            if Intent(hit.cue.label) in rules.negatable:
+                hit.negated = True
+                last = hit.parts[-1][1]
+                if last < len(tokens.keys) and tokens.keys[last] in ("or", "nor", "hay", "hoặc", "hoac"):
+                    until = max(until, last + 3)
+
+
+def _gibberish(words: list[str]) -> bool:
+    """Whether the words look like keys hit at random; a single such word says nothing (taxonomy: ``unknown``)."""
+    odd = sum(_KEY_MASHING.search(fold_search(word)) is not None for word in words)
+    return odd >= 2 and odd * 2 >= len(words)
+
+
+def _scores(hits: list[_Hit], rules: Ruleset) -> dict[Intent, float]:
+    """Weights summed per intent; the same phrase said twice counts once."""
+    scores: dict[Intent, float] = {}
+    seen: set[tuple[str, str]] = set()
+    for hit in hits:
+        cue = hit.cue
+        if cue.kind != "intent" or hit.negated or (cue.label, cue.phrase) in seen:
+            continue
+        seen.add((cue.label, cue.phrase))
+        intent = Intent(cue.label)
+        scores[intent] = scores.get(intent, 0.0) + cue.weight
+    return scores
+
+
+def _decide(scores: dict[Intent, float], rules: Ruleset) -> tuple[Intent, Intent | None]:
+    """The intent and its closest rival.
+
+    A pitch or spam that is clearly one wins whatever else it says. Otherwise the taxonomy's precedence chooses
+    among the intents that are clearly there (``strong``), and failing those among the best-scored.
+    """
+    if not scores:
+        return Intent.UNKNOWN, None
+    ranked = sorted(scores, key=lambda i: (-scores[i], _RANK[i]))
+    junk = [i for i in ranked if i in _JUNK and scores[i] >= rules.pitch]
+    needed = min(rules.strong, scores[ranked[0]])
+    eligible = junk or [i for i in sorted(scores, key=_RANK.__getitem__) if scores[i] >= needed]
+    intent = eligible[0] if scores[eligible[0]] >= rules.floor else Intent.UNKNOWN
+    rivals = [i for i in ranked if i is not intent]
+    return intent, rivals[0] if rivals else None
+
+
+def _priority(intent: Intent, names: set[str]) -> Priority:
+    """taxonomy.md, "Priority"."""
+    pressing = "urgent" in names or "deadline" in names
+    if intent in BUYING_INTENTS:
+        if pressing and not ("put_off" in names and "urgent" not in names):
+            return Priority.P0
+        return Priority.P2 if "put_off" in names else Priority.P1
+    if intent is Intent.COMPLAINT:
+        return Priority.P0 if names & {"threat", "large_sum"} else Priority.P1
+    if intent in (Intent.INQUIRY, Intent.SUPPORT, Intent.PARTNERSHIP, Intent.UNKNOWN):
+        return Priority.P2
+    return Priority.P3
+
+
+def _large_sum(tokens: _Tokens, rules: Ruleset, lang: str) -> bool:
+    """Whether the message names an amount of money at or above the ruleset's large sum (in USD)."""
+    units = rules.units["en" if lang == "en" else "vi"]
+    for i, key in enumerate(tokens.keys):
+        if key != "#":
+            continue
+        number = _NUMBER.match(tokens.words[i])
+        if number is None:
+            continue
+        attached = tokens.words[i][number.end() :]
+        near = [attached, tokens.words[i - 1], tokens.words[i + 1]]
+        worth = [units[word_key(unit)] for unit in near if unit and word_key(unit) in units]
+        if worth and _amount(number[0]) * max(worth) >= rules.large_sum:
+            return True
+    return False
+
+
+def _amount(digits: str) -> float:
+    """``38,000`` and ``38.000`` are thirty-eight thousand; ``4.5`` and ``4,5`` are four and a half."""
+    groups = re.split("[.,]", digits)
+    if len(groups) > 1 and len(groups[-1]) != 3:
+        return float("".join(groups[:-1])[:15] + "." + groups[-1][:3])
+    return float("".join(groups)[:15])
+
+
+def _confidence(
+    intent: Intent, rival: Intent | None, scores: dict[Intent, float], tokens: _Tokens, rules: Ruleset
+) -> float:
+    """The share of verdicts with evidence like this that were right on labelled messages (ruleset table)."""
+    if intent is Intent.UNKNOWN:
+        count = sum(word[:1].isalnum() for word in tokens.words)
+        return rules.unknown["empty" if count == 0 else "short" if count <= 4 else "long"]
+    margin = min(scores[intent], 8.0) - (0.6 * min(scores[rival], 6.0) if rival else 0.0)
+    found = rules.margins[0][1]
+    for low, probability in rules.margins:
+        if margin < low:
+            break
+        found = probability
+    return found
+
+
+def _runner_up_confidence(confidence: float, rival: Intent | None, scores: dict[Intent, float]) -> float:
+    """The rival's share, by score, of what the verdict leaves over."""
+    if rival is None:
+        return 0.0
+    rest = (1.0 - confidence) * scores[rival] / (scores[rival] + 1.0)
+    return round(min(rest, confidence), 3)
+
+
+def _evidence(
+    hits: list[_Hit], flags: list[_Hit], intent: Intent, tokens: _Tokens, mapped: Mapped
+) -> tuple[Span, ...]:
+    """Non-overlapping spans: the verdict's own cues first, then priority words, negations, other intents."""
+    if not hits and not flags:
+        return ()
+    ranked: list[tuple[int, _Hit, str, str]] = []
+    for hit in hits:
+        if hit.cue.kind == "negation":
+            ranked.append((2, hit, "negation", "negation"))
+        elif hit.cue.kind == "intent" and not hit.negated:
+            ranked.append((0 if hit.cue.label == intent.value else 3, hit, "intent", hit.cue.label))
+    ranked.extend((1, flag, "priority", flag.cue.label) for flag in flags)
+    ranked.sort(key=lambda item: item[0])
+    places = _positions(tokens.words, mapped.text)
+    taken: set[int] = set()
+    spans: list[Span] = []
+    for _, hit, kind, label in ranked:
+        for first, after in hit.parts:
+            real = [i for i in range(first, after) if tokens.words[i]]
+            if not real or not taken.isdisjoint(real):
+                continue
+            taken.update(real)
+            start, end = mapped.origin(places[real[0]], places[real[-1]] + len(tokens.words[real[-1]]))
+            spans.append(Span(start, end, kind, label, _readable(hit, tokens)))
+    spans.sort(key=lambda span: span.start)
+    return tuple(spans)
+
+
+def _readable(hit: _Hit, tokens: _Tokens) -> str:
+    """The rule's phrase; for one that stands for many spellings, the words that it met."""
+    if hit.cue.phrase.isalpha():
+        return hit.cue.phrase
+    return " … ".join(" ".join(filter(None, tokens.words[a:b])) for a, b in hit.parts) or hit.cue.phrase
+
+
+def _positions(words: list[str], text: str) -> list[int]:
+    """Where each token starts. Skipped characters can start no token, so the next ``find`` is the token."""
+    places = []
+    at = 0
+    for word in words:
+        if word:
+            at = text.find(word, at)
+            places.append(at)
+            at += len(word)
+        else:
+            places.append(at)
+    return places
+
+
+def _reasons(
+    hits: list[_Hit],
+    tokens: _Tokens,
+    intent: Intent,
+    rival: Intent | None,
+    scores: dict[Intent, float],
+    names: set[str],
+) -> tuple[str, ...]:
+    """Why, in words that a reviewer can read."""
+    if intent is Intent.UNKNOWN:
+        reasons = ["No phrase of the ruleset says what this message wants."]
+    else:
+        own = (h for h in hits if h.cue.label == intent.value and not h.negated)
+        cues = dict.fromkeys(_readable(hit, tokens) for hit in own)
+        quoted = ", ".join(f"“{cue}”" for cue in list(cues)[:4])
+        reasons = [f"{intent.value} ({scores[intent]:g}): {quoted}" if quoted else intent.value]
+    if rival is not None:
+        reasons.append(f"also {rival.value} ({scores[rival]:g})")
+    if any(hit.negated for hit in hits):
+        reasons.append("a negation undoes " + ", ".join(f"“{_readable(h, tokens)}”" for h in hits if h.negated))
+    reasons.extend(name.replace("_", " ") for name in sorted(names))
+    return tuple(reasons)

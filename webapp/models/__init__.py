@@ -1,0 +1,39 @@
+"""What is stored, one module per aggregate. Importing this package registers every table on ``db``."""
+
+from webapp.models.account import ApiKey, Membership, SocialPage, User, Workspace
+from webapp.models.base import db, new_id, scoped
+from webapp.models.lead import (
+    AuditEvent,
+    Decision,
+    IdempotencyKey,
+    Lead,
+    Person,
+    Presence,
+    Quarantined,
+    Touch,
+)
+from webapp.models.work import Delivery, DeliveryAttempt, Destination, Run, WorkerSlot
+
+__all__ = [
+    "ApiKey",
+    "AuditEvent",
+    "Decision",
+    "Delivery",
+    "DeliveryAttempt",
+    "Destination",
+    "IdempotencyKey",
+    "Lead",
+    "Membership",
+    "Person",
+    "Presence",
+    "Quarantined",
+    "Run",
+    "SocialPage",
+    "Touch",
+    "User",
+    "WorkerSlot",
+    "Workspace",
+    "db",
+    "new_id",
+    "scoped",
+]

@@ -1,0 +1,91 @@
+"""``db``, naming conventions and the mixins that every table uses."""
+
+import uuid
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Any
+
+import sqlalchemy as sa
+from flask_sqlalchemy import SQLAlchemy
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from uuid6 import uuid7
+
+#: A constraint without a name cannot be dropped by a migration; these make every name predictable.
+NAMING = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+JSON = dict[str, Any]
+Timestamp = Annotated[datetime, mapped_column(sa.DateTime(timezone=True))]
+UUIDPK = Annotated[uuid.UUID, mapped_column(sa.Uuid, primary_key=True)]
+
+
+class Base(DeclarativeBase):
+    metadata = sa.MetaData(naming_convention=NAMING)
+    type_annotation_map = {
+        datetime: sa.DateTime(timezone=True),
+        dict[str, Any]: JSONB,
+        list[Any]: JSONB,
+        str: sa.Text,
+    }
+
+
+# Models derive from Base, not from db.Model: plain SQLAlchemy to workers and type checkers, with Flask-SQLAlchemy
+# giving the app its session and engine.
+db = SQLAlchemy(metadata=Base.metadata, disable_autonaming=True)
+
+
+def new_id() -> uuid.UUID:
+    """UUIDv7: unique everywhere, and in order of time, which keeps indexes dense."""
+    return uuid.UUID(int=uuid7().int)
+
+
+def enum_column(enum: type[StrEnum], name: str, **kwargs: Any) -> Any:
+    """An enum stored by value in a text column, held to its members by a CHECK constraint."""
+    kind = sa.Enum(
+        enum,
+        name=name,
+        native_enum=False,
+        create_constraint=True,
+        length=32,
+        values_callable=lambda members: [member.value for member in members],
+    )
+    return mapped_column(kind, **kwargs)
+
+
+class Identified:
+    id: Mapped[uuid.UUID] = mapped_column(sa.Uuid, primary_key=True, default=new_id)
+
+
+class Created:
+    created_at: Mapped[datetime] = mapped_column(server_default=sa.func.now())
+
+
+class InWorkspace:
+    """A row that belongs to one workspace; queries go through ``scoped()``."""
+
+    workspace_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("workspaces.id"))
+
+
+class Claimable:
+    """A unit of background work that a worker takes under a lease.
+
+    ``attempt`` is the fencing token: it grows with each claim, and every later UPDATE of the claim names it.
+    """
+
+    due_at: Mapped[datetime] = mapped_column(server_default=sa.func.now())
+    lease_until: Mapped[datetime | None]
+    attempt: Mapped[int] = mapped_column(default=0, server_default="0")
+    slot: Mapped[str | None]
+    incarnation: Mapped[uuid.UUID | None]
+    rq_job_id: Mapped[str | None]
+
+
+def scoped(model: Any, workspace_id: uuid.UUID) -> sa.Select[Any]:
+    """``SELECT model`` of one workspace: the one way by which rows of a workspace are read."""
+    return sa.select(model).where(model.workspace_id == workspace_id)

@@ -1,0 +1,228 @@
+"""The lead, its person, its repeat touches, and what people decided."""
+
+import uuid
+from datetime import datetime
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from webapp.leads.states import (
+    WAITING_STATUSES,
+    DecisionAction,
+    Door,
+    Intent,
+    LeadStatus,
+    NextAction,
+    Priority,
+    QuarantineState,
+    RejectReason,
+)
+from webapp.models.account import User
+from webapp.models.base import JSON, Base, Created, Identified, InWorkspace, enum_column
+
+_WAITING = "status IN (%s)" % ", ".join(f"'{status.value}'" for status in sorted(WAITING_STATUSES))
+
+
+class Person(Identified, InWorkspace, Created, Base):
+    """Who wrote. ``identity_key``: normalised e-mail, else E.164 phone, else ``platform:author id``; NULL when
+    nobody can be told, which never links to anyone."""
+
+    __tablename__ = "people"
+    __table_args__ = (sa.UniqueConstraint("workspace_id", "identity_key"),)
+
+    identity_key: Mapped[str | None]
+    name: Mapped[str | None]
+    email: Mapped[str | None]  # normalised
+    phone: Mapped[str | None]  # E.164
+    company: Mapped[str | None]
+    do_not_contact: Mapped[bool] = mapped_column(default=False, server_default=sa.false())
+    updated_at: Mapped[datetime] = mapped_column(server_default=sa.func.now())
+
+
+class Lead(Identified, InWorkspace, Created, Base):
+    """One request from a person, as sent, with the verdict that stands now.
+
+    ``intent, priority, next_action, confidence`` are what stands (a person's, once one has decided); ``verdict`` is
+    the machine's own with its evidence. ``version`` grows whenever something that a decision rests on changes.
+    """
+
+    __tablename__ = "leads"
+    __table_args__ = (
+        sa.CheckConstraint("confidence BETWEEN 0 AND 1", name="confidence"),
+        sa.CheckConstraint("score BETWEEN 0 AND 100", name="score"),
+        sa.UniqueConstraint("workspace_id", "external_id"),
+        sa.UniqueConstraint("workspace_id", "dedupe_key"),
+        sa.Index(
+            "uq_leads_message",
+            "workspace_id",
+            "platform",
+            "external_message_id",
+            unique=True,
+            postgresql_where=sa.text("external_message_id IS NOT NULL"),
+        ),
+        sa.Index("ix_leads_newest", "workspace_id", sa.text("created_at DESC"), sa.text("id DESC")),
+        sa.Index(
+            "ix_leads_status", "workspace_id", "status", sa.text("created_at DESC"), sa.text("id DESC")
+        ),
+        sa.Index(
+            "ix_leads_waiting", "workspace_id", "priority", "created_at", "id", postgresql_where=sa.text(_WAITING)
+        ),
+        sa.Index("ix_leads_person_id", "person_id"),
+        sa.Index(
+            "ix_leads_assignee", "assignee_id", "status", postgresql_where=sa.text("assignee_id IS NOT NULL")
+        ),
+        sa.Index("ix_leads_search", "search", postgresql_using="gin"),
+    )
+
+    person_id: Mapped[uuid.UUID | None] = mapped_column(sa.ForeignKey("people.id"))
+    door: Mapped[Door] = enum_column(Door, "door")
+    source: Mapped[str] = mapped_column(server_default="unknown")
+    external_id: Mapped[str | None]
+    dedupe_key: Mapped[str | None]  # person and normalised message; NULL once the duplicate window has passed
+
+    # As sent, with the normalised forms beside
+    name: Mapped[str | None]
+    email: Mapped[str | None]
+    email_normalized: Mapped[str | None]
+    phone: Mapped[str | None]
+    phone_e164: Mapped[str | None]
+    company: Mapped[str | None]
+    message: Mapped[str]
+    content_hash: Mapped[str]  # sha256 hex of the message as sent
+    lang: Mapped[str]
+    budget: Mapped[float | None]
+    attributes: Mapped[JSON] = mapped_column(server_default="{}")  # other known fields; sensitive ones encrypted
+    attribution: Mapped[JSON] = mapped_column(server_default="{}")
+    consent: Mapped[str | None]
+    consent_at: Mapped[datetime | None]
+
+    # Social signals
+    platform: Mapped[str | None]
+    source_type: Mapped[str | None]
+    source_subtype: Mapped[str | None]
+    external_post_id: Mapped[str | None]
+    external_thread_id: Mapped[str | None]
+    external_message_id: Mapped[str | None]
+    author_name: Mapped[str | None]
+    author_id: Mapped[str | None]
+
+    # What stands now
+    status: Mapped[LeadStatus] = enum_column(LeadStatus, "status")
+    intent: Mapped[Intent] = enum_column(Intent, "intent")
+    priority: Mapped[Priority] = enum_column(Priority, "priority")
+    next_action: Mapped[NextAction] = enum_column(NextAction, "next_action")
+    confidence: Mapped[float]
+    verdict: Mapped[JSON]
+    score: Mapped[int | None]
+    score_parts: Mapped[list[JSON] | None] = mapped_column(JSONB)
+    qualified: Mapped[bool | None]
+    version: Mapped[int] = mapped_column(server_default="1")
+
+    # Work on it
+    assignee_id: Mapped[uuid.UUID | None] = mapped_column(sa.ForeignKey("users.id"))
+    assignment_reason: Mapped[str | None]
+    touches: Mapped[int] = mapped_column(server_default="1")
+    last_contact_at: Mapped[datetime] = mapped_column(server_default=sa.func.now())
+    follow_up_at: Mapped[datetime | None]
+    decided_at: Mapped[datetime | None]
+    decided_by: Mapped[str | None]  # as shown to people: a user's name or a key's
+    settled_at: Mapped[datetime | None]  # when a first run has gone through all stages
+    updated_at: Mapped[datetime] = mapped_column(server_default=sa.func.now())
+    search: Mapped[str] = mapped_column(TSVECTOR)
+
+    person: Mapped[Person | None] = relationship(lazy="raise_on_sql")
+    assignee: Mapped[User | None] = relationship(lazy="raise_on_sql")
+
+
+class Touch(Identified, InWorkspace, Created, Base):
+    """The same request come again: counted on its lead, kept as it came."""
+
+    __tablename__ = "touches"
+
+    lead_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("leads.id"), index=True)
+    door: Mapped[Door] = enum_column(Door, "door")
+    key: Mapped[str | None]
+    message: Mapped[str]
+    payload: Mapped[JSON]
+
+
+class Decision(Identified, InWorkspace, Created, Base):
+    """What a person did about a lead, with before and after; ``undone_at`` when taken back."""
+
+    __tablename__ = "decisions"
+    __table_args__ = (
+        sa.CheckConstraint("(action = 'reject') = (reject_reason IS NOT NULL)", name="reject_reason"),
+        sa.Index("ix_decisions_lead_id", "lead_id", "created_at"),
+    )
+
+    lead_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("leads.id"))
+    user_id: Mapped[uuid.UUID | None] = mapped_column(sa.ForeignKey("users.id"))
+    actor: Mapped[str]
+    action: Mapped[DecisionAction] = enum_column(DecisionAction, "action")
+    before: Mapped[JSON]
+    after: Mapped[JSON]
+    reject_reason: Mapped[RejectReason | None] = enum_column(RejectReason, "reject_reason_value")
+    reason: Mapped[str | None]
+    undo_until: Mapped[datetime]
+    undone_at: Mapped[datetime | None]
+
+
+class Presence(Base):
+    """Who has a lead open; a heartbeat keeps the row fresh, and old rows mean nothing."""
+
+    __tablename__ = "lead_presence"
+
+    lead_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("leads.id"), primary_key=True)
+    user_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("users.id"), primary_key=True)
+    since: Mapped[datetime] = mapped_column(server_default=sa.func.now())
+    seen_at: Mapped[datetime] = mapped_column(server_default=sa.func.now())
+
+
+class IdempotencyKey(Created, Base):
+    """A caller's key, per workspace and door, with the answer it was given."""
+
+    __tablename__ = "idempotency_keys"
+    __table_args__ = (sa.Index("ix_idempotency_keys_expires_at", "expires_at"),)
+
+    workspace_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("workspaces.id"), primary_key=True)
+    door: Mapped[Door] = enum_column(Door, "door", primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    request_hash: Mapped[str]  # sha256 hex of the parsed body in canonical JSON
+    lead_id: Mapped[uuid.UUID | None]
+    response: Mapped[str | None]  # the first answer's body, byte for byte
+    lease_until: Mapped[datetime | None]
+    expires_at: Mapped[datetime]
+
+
+class Quarantined(Identified, Created, Base):
+    """A provider's entry that could not be digested, kept raw with the reason."""
+
+    __tablename__ = "quarantine"
+
+    workspace_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("workspaces.id"), index=True)
+    door: Mapped[Door] = enum_column(Door, "door")
+    reason: Mapped[str]
+    raw: Mapped[str]  # JSON text as received: it may hold what JSONB cannot
+    state: Mapped[QuarantineState] = enum_column(
+        QuarantineState, "state", default=QuarantineState.HELD, server_default="held"
+    )
+
+
+class AuditEvent(Identified, InWorkspace, Created, Base):
+    """Append-only (a trigger refuses UPDATE and DELETE). ``xid`` orders events for sealing: ids are not in commit
+    order, transactions older than ``pg_snapshot_xmin`` are final."""
+
+    __tablename__ = "audit_events"
+    __table_args__ = (
+        sa.Index("ix_audit_events_newest", "workspace_id", sa.text("created_at DESC"), sa.text("id DESC")),
+        sa.Index("ix_audit_events_lead_id", "lead_id"),
+    )
+
+    lead_id: Mapped[uuid.UUID | None]
+    event_type: Mapped[str]
+    actor: Mapped[str]
+    details: Mapped[JSON] = mapped_column(server_default="{}")
+    xid: Mapped[int] = mapped_column(sa.BigInteger, server_default=sa.text("pg_current_xact_id()::text::bigint"))
+
+

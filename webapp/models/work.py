@@ -1,0 +1,136 @@
+"""Background work: runs, deliveries and the workers that hold them."""
+
+import uuid
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from webapp.leads.states import DeliveryState, DestinationKind, DestinationMode, RunStatus, RunTrigger
+from webapp.models.base import JSON, Base, Claimable, Created, Identified, InWorkspace, enum_column
+from webapp.models.lead import Lead
+
+
+class Run(Identified, InWorkspace, Created, Claimable, Base):
+    """One passage of a lead through the stages.
+
+    ``payload_json`` is what came in (sensitive values encrypted), ``stages`` one object per stage in order:
+    ``{name, status, input, output, evidence, error, started_at, ms}``. ``rank`` orders the backlog (0 first).
+    """
+
+    __tablename__ = "runs"
+    __table_args__ = (
+        sa.Index("ix_runs_lead_id", "lead_id", "created_at"),
+        sa.Index(
+            "ix_runs_due", "rank", "due_at", postgresql_where=sa.text("status IN ('queued', 'running')")
+        ),
+        sa.Index("ix_runs_newest", "workspace_id", sa.text("created_at DESC"), sa.text("id DESC")),
+        sa.Index(
+            "ix_runs_failed",
+            "workspace_id",
+            sa.text("created_at DESC"),
+            postgresql_where=sa.text("status = 'failed'"),
+        ),
+    )
+
+    lead_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("leads.id"))
+    idempotency_key: Mapped[str | None]
+    source: Mapped[str]
+    trigger: Mapped[RunTrigger] = enum_column(RunTrigger, "trigger", server_default="intake")
+    requested_by: Mapped[str | None]
+    rank: Mapped[int] = mapped_column(sa.SmallInteger, server_default="2")
+    payload_json: Mapped[JSON] = mapped_column(server_default="{}")
+    result_json: Mapped[JSON | None]
+    stages: Mapped[list[Any]] = mapped_column(server_default="[]")
+    status: Mapped[RunStatus] = enum_column(RunStatus, "status", server_default="queued")
+    error: Mapped[str | None]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+    lead: Mapped[Lead] = relationship(lazy="raise_on_sql")
+
+
+class WorkerSlot(Base):
+    """A worker's place. A restart takes a new incarnation, which frees its predecessor's claims at once."""
+
+    __tablename__ = "worker_slots"
+
+    slot: Mapped[str] = mapped_column(primary_key=True)
+    incarnation: Mapped[uuid.UUID]
+    started_at: Mapped[datetime] = mapped_column(server_default=sa.func.now())
+    seen_at: Mapped[datetime] = mapped_column(server_default=sa.func.now())
+
+
+class Destination(Identified, InWorkspace, Created, Base):
+    """Where effects go. ``credentials`` is encrypted. ``managed_by`` ``environment``: made from settings, not editable.
+
+    The breaker lives here so that all workers agree: ``failures`` in a row, and ``open_until`` while it is open.
+    """
+
+    __tablename__ = "destinations"
+    __table_args__ = (sa.UniqueConstraint("workspace_id", "name"),)
+
+    kind: Mapped[DestinationKind] = enum_column(DestinationKind, "kind")
+    name: Mapped[str]
+    config: Mapped[JSON] = mapped_column(default=dict, server_default="{}")
+    credentials: Mapped[str | None]
+    mode: Mapped[DestinationMode] = enum_column(
+        DestinationMode, "mode", default=DestinationMode.LIVE, server_default="live"
+    )
+    managed_by: Mapped[str | None]
+    failures: Mapped[int] = mapped_column(default=0, server_default="0")
+    open_until: Mapped[datetime | None]
+    paused_until: Mapped[datetime | None]  # the other side asked us to wait (429)
+
+
+class Delivery(Identified, InWorkspace, Created, Claimable, Base):
+    """One effect of one lead on one destination (the outbox row, its id is the idempotency key).
+
+    ``step`` orders the actions of a lead at a destination: a later one waits for the earlier to be delivered.
+    """
+
+    __tablename__ = "deliveries"
+    __table_args__ = (
+        sa.UniqueConstraint("lead_id", "destination_id", "action"),
+        sa.Index("ix_deliveries_due", "due_at", postgresql_where=sa.text("state IN ('pending', 'sending')")),
+        sa.Index("ix_deliveries_newest", "workspace_id", sa.text("created_at DESC"), sa.text("id DESC")),
+        sa.Index(
+            "ix_deliveries_stuck",
+            "workspace_id",
+            sa.text("created_at DESC"),
+            postgresql_where=sa.text("state IN ('dead', 'uncertain')"),
+        ),
+    )
+
+    lead_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("leads.id"))
+    destination_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("destinations.id"))
+    decision_id: Mapped[uuid.UUID | None] = mapped_column(sa.ForeignKey("decisions.id"))
+    action: Mapped[str]
+    step: Mapped[int] = mapped_column(sa.SmallInteger, server_default="0")
+    state: Mapped[DeliveryState] = enum_column(DeliveryState, "state", server_default="pending")
+    tries: Mapped[int] = mapped_column(default=0, server_default="0")  # calls made since last queued by a person
+    ambiguous: Mapped[bool] = mapped_column(default=False, server_default=sa.false())
+    remote_id: Mapped[str | None]
+    payload: Mapped[JSON | None]  # what was last sent
+    last_error: Mapped[str | None]
+    delivered_at: Mapped[datetime | None]
+    updated_at: Mapped[datetime] = mapped_column(server_default=sa.func.now())
+
+    lead: Mapped[Lead] = relationship(lazy="raise_on_sql")
+    destination: Mapped[Destination] = relationship(lazy="raise_on_sql")
+
+
+class DeliveryAttempt(Identified, InWorkspace, Base):
+    """One call on the wire for a delivery. ``outcome``: delivered | retry | dead | uncertain | reconciled."""
+
+    __tablename__ = "delivery_attempts"
+
+    delivery_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("deliveries.id"), index=True)
+    attempt: Mapped[int]
+    started_at: Mapped[datetime] = mapped_column(server_default=sa.func.now())
+    ms: Mapped[int | None]
+    http_status: Mapped[int | None]
+    outcome: Mapped[str]
+    error: Mapped[str | None]
+    excerpt: Mapped[str | None]  # of the response, redacted

@@ -1,0 +1,1 @@
+"""Passwords and sessions, API keys, roles, headers, signatures, field encryption."""

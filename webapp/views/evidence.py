@@ -1,0 +1,77 @@
+"""The message with its evidence: cut into pieces along the verdict's spans, so that templates escape each piece."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from webapp.leads.states import Intent
+from webapp.leads.types import Span, Verdict
+from webapp.views import words
+
+
+class Piece(NamedTuple):
+    """Part of the message. ``kind`` is a CSS class (None: unmarked); ``why`` says what the words speak for."""
+
+    text: str
+    kind: str | None = None
+    why: str = ""
+
+
+def pieces(message: str, verdict: Verdict | None) -> list[Piece]:
+    """``message`` in order and complete: joining the texts gives it back, whatever the spans are."""
+    found: list[Piece] = []
+    at = 0
+    spans = sorted(verdict.evidence, key=lambda span: (span.start, span.end)) if verdict else []
+    for span in spans:
+        start, end = max(span.start, at), min(span.end, len(message))
+        if start >= end:
+            continue
+        if start > at:
+            found.append(Piece(message[at:start]))
+        kind, why = _kind(span, verdict.intent if verdict else Intent.UNKNOWN)
+        found.append(Piece(message[start:end], kind, why))
+        at = end
+    if at < len(message):
+        found.append(Piece(message[at:]))
+    return found
+
+
+def _kind(span: Span, intent: Intent) -> tuple[str, str]:
+    if span.kind == "priority":
+        return "urgent", f"speaks for the priority: {words.plain(span.label)}"
+    if span.kind == "negation":
+        return "not", "a negation: it undoes what follows"
+    said = _intent(span.label)
+    return ("own", f"speaks for {said}") if span.label == intent.value else ("other", f"speaks for {said}")
+
+
+def _intent(label: str) -> str:
+    try:
+        return words.word(Intent(label))
+    except ValueError:
+        return words.plain(label)
+
+
+def quotes(message: str, spans: Iterable[Span], *, most: int = 4) -> list[str]:
+    """The marked words themselves, each once."""
+    found = dict.fromkeys(" ".join(message[span.start : span.end].split()) for span in spans)
+    return [text for text in found if text][:most]
+
+
+class Why(NamedTuple):
+    """What the verdict rests on, as words of the message."""
+
+    intent: list[str]
+    runner_up: list[str]
+    priority: list[str]
+    negated: bool
+
+
+def why(message: str, verdict: Verdict) -> Why:
+    """Quotes per part of the verdict."""
+    rival = verdict.runner_up.value if verdict.runner_up else ""
+    return Why(
+        quotes(message, (s for s in verdict.evidence if s.kind == "intent" and s.label == verdict.intent.value)),
+        quotes(message, (s for s in verdict.evidence if s.kind == "intent" and s.label == rival)),
+        quotes(message, (s for s in verdict.evidence if s.kind == "priority")),
+        any(s.kind == "negation" for s in verdict.evidence),
+    )

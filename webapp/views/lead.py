@@ -1,0 +1,144 @@
+"""One lead: what was said, what the machine made of it and why, what has happened, what can be done."""
+
+import uuid
+from typing import Any
+
+from flask import Blueprint, request
+from flask_login import current_user
+from sqlalchemy.orm import Session
+
+from jobs.queue import ring
+from webapp.extensions import db
+from webapp.leads import deliver, review, run
+from webapp.leads.states import DECIDED_STATUSES, DecisionAction, Role, RunStatus
+from webapp.leads.types import Verdict
+from webapp.models.lead import Lead
+from webapp.security.roles import requires
+from webapp.views import evidence, facts, helpers, queue, reads
+
+bp = Blueprint("lead", __name__)
+
+
+@bp.get("/queue/<uuid:lead_id>")
+@requires(Role.VIEWER)
+def show(lead_id: uuid.UUID) -> Any:
+    return page(lead_id)
+
+
+def page(lead_id: uuid.UUID, *, args: dict[str, str] | None = None, status: int = 200, **extra: Any) -> Any:
+    """The lead beside its list; for htmx the lead alone, with the rows and counts that toasts speak of."""
+    session = db.session()
+    args = helpers.filter_args() if args is None else args
+    shown = pane(session, reads.lead(session, helpers.here(), lead_id)) | extra
+    db.session.commit()  # the heartbeat
+    if not helpers.is_htmx("pane"):
+        return helpers.show("pages/queue.html", **queue.context(args), pane=shown, status=status)
+    said = helpers.toasts()
+    touched = [uuid.UUID(one["lead"]) for one in said if one["lead"]]
+    around: dict[str, Any] = {"args": args, "qs": helpers.query_string(args), "touched": [], "said": said}
+    if touched:
+        around |= queue.context(args) | {
+            "touched": queue.queries.rows_by_id(session, helpers.here(), touched),
+        }
+    return helpers.show("pages/queue.html", "pane", pane=shown, status=status, **around)
+
+
+def pane(session: Session, lead: Lead) -> dict[str, Any]:
+    """Everything that the lead's side of the page shows. Reviewers claim the lead softly by opening it."""
+    if helpers.may(Role.REVIEWER):
+        present = review.be_present(session, lead.workspace_id, lead.id, helpers.me())
+    else:
+        present = review.who_is_here(session, lead.id)
+    verdict = stored_verdict(lead)
+    runs = reads.runs_of(session, lead)
+    decision = reads.last_decision(session, lead) if lead.status in DECIDED_STATUSES else None
+    window = helpers.settings().undo_window_seconds
+    return {
+        "lead": lead,
+        "verdict": verdict,
+        "pieces": evidence.pieces(lead.message, verdict),
+        "why": evidence.why(lead.message, verdict) if verdict else None,
+        "facts": facts.of(lead, runs),
+        "sent": facts.sent(lead),
+        "runs": runs,
+        "pending": bool(runs) and runs[0].status in (RunStatus.QUEUED, RunStatus.RUNNING),
+        "decided": lead.status in DECIDED_STATUSES,
+        "decision": decision,
+        "differs": bool(verdict and decision and (verdict.intent, verdict.priority) != (lead.intent, lead.priority)),
+        "deliveries": reads.deliveries_of(session, lead),
+        "preview": deliver.preview(session, lead, due_in_seconds=window),
+        "events": reads.events_of(session, lead),
+        "touches": reads.touches_of(session, lead),
+        "others": reads.others_of(session, lead),
+        "members": reads.members(session, lead.workspace_id),
+        "present": present,
+        "me": helpers.me(),
+        "workspace": current_user.workspace,
+        "score_total": sum(part.get("points", 0) for part in lead.score_parts or ()),
+        "undo_seconds": window,
+        "action": DecisionAction,
+    }
+
+
+def stored_verdict(lead: Lead) -> Verdict | None:
+    """None when what is stored cannot be read: the page then says so instead of breaking."""
+    try:
+        return Verdict.from_json(lead.verdict)
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+@bp.post("/queue/<uuid:lead_id>/here")
+@requires(Role.REVIEWER)
+def heartbeat(lead_id: uuid.UUID) -> Any:
+    """Tell that the page is still open; answers who else has it."""
+    present = review.be_present(db.session(), helpers.here(), lead_id, helpers.me())
+    db.session.commit()
+    return helpers.show("pages/here.html", present=present, me=helpers.me())
+
+
+@bp.post("/queue/<uuid:lead_id>/leave")
+@requires(Role.REVIEWER)
+def leave(lead_id: uuid.UUID) -> Any:
+    lead = reads.lead(db.session(), helpers.here(), lead_id)
+    review.leave(db.session(), lead.id, helpers.me())
+    db.session.commit()
+    return "", 204
+
+
+@bp.post("/queue/<uuid:lead_id>/rerun")
+@requires(Role.REVIEWER)
+def rerun(lead_id: uuid.UUID) -> Any:
+    session = db.session()
+    run.request_rerun(
+        session, reads.lead(session, helpers.here(), lead_id), requested_by=current_user.user.name
+    )
+    session.commit()
+    ring("runs")
+    helpers.toast("Run queued", "its result shows here by itself")
+    return helpers.see("lead.show", lead_id=lead_id, **helpers.back_args())
+
+
+@bp.post("/queue/<uuid:lead_id>/assign")
+@requires(Role.REVIEWER)
+def assign(lead_id: uuid.UUID) -> Any:
+    given = request.form.get("assignee", "")
+    lead = review.assign(
+        db.session(), helpers.here(), lead_id, user_id=user_from(given), actor=helpers.actor()
+    )
+    db.session.commit()
+    name = next((m.name for m in reads.members(db.session(), helpers.here()) if m.id == lead.assignee_id), "nobody")
+    helpers.toast("Assigned", f"to {name}", lead_id=lead_id)
+    return helpers.see("lead.show", lead_id=lead_id, **helpers.back_args())
+
+
+def user_from(given: str) -> uuid.UUID | None:
+    """The member that a form names; empty is nobody. An id that is none names no member either."""
+    if not given:
+        return None
+    if given == "me":
+        return helpers.me()
+    try:
+        return uuid.UUID(given)
+    except ValueError:
+        return uuid.UUID(int=0)
