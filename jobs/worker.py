@@ -51,9 +51,7 @@ class LeadOpsWorker(SimpleWorker):
 
     def __init__(self, queue_name: str, connection: redis.Redis, process: "Process") -> None:
         self.process = process
-        super().__init__(
-            [queue_name], connection=connection, worker_ttl=_WORKER_TTL, serializer=JSONSerializer
-        )
+        super().__init__([queue_name], connection=connection, worker_ttl=_WORKER_TTL, serializer=JSONSerializer)
 
     @property
     def connection_timeout(self) -> int:
@@ -190,9 +188,7 @@ class _Interruptible:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m jobs.worker", description="Work one queue until stopped."
-    )
+    parser = argparse.ArgumentParser(prog="python -m jobs.worker", description="Work one queue until stopped.")
     parser.add_argument("queue", choices=sorted(DRAINS))
     name = parser.parse_args(arguments).queue
     slot = os.environ.setdefault("WORKER_SLOT", f"{name}-{os.getpid()}")

@@ -47,9 +47,7 @@ class OnlyContract(Contract):
     def _inward(self, graph: ImportGraph) -> list[tuple[str, str, str]]:
         if not self.target:
             return []
-        targets = {
-            m for m in graph.modules if m == self.target or (not self.exact and _is_below(m, [self.target]))
-        }
+        targets = {m for m in graph.modules if m == self.target or (not self.exact and _is_below(m, [self.target]))}
         return [
             (importer, imported, _lines(graph, importer, imported))
             for imported in sorted(targets)

@@ -24,6 +24,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     from webapp import api, cli, errors, logs, views
     from webapp.config import load_settings
     from webapp.extensions import csrf, db, limiter, login_manager, migrate
+    from webapp.leads.ruleset import default_ruleset
     from webapp.models.engine import engine_options, guard
     from webapp.security import headers
     from webapp.security.fields import FieldCipher
@@ -74,6 +75,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         hops = settings.trusted_proxies
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=hops)  # type: ignore[method-assign]
 
+    default_ruleset()  # compiled before the first request rather than in it
     errors.install(app)
     headers.install(app, https=https)
     api.register(app)

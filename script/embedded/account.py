@@ -44,9 +44,7 @@ def _lookup() -> Account | None:
 def _create() -> Account:
     command = shutil.which("useradd", path="/usr/sbin:/sbin:/usr/bin:/bin")
     if command is None:
-        raise StartError(
-            f"As root, PostgreSQL needs a system account {NAME}, and there is no useradd to make it."
-        )
+        raise StartError(f"As root, PostgreSQL needs a system account {NAME}, and there is no useradd to make it.")
     made = subprocess.run(
         [command, "--system", "--user-group", "--no-create-home", "--home-dir", "/nonexistent",
          "--shell", "/usr/sbin/nologin", "--comment", "Lead Ops Console database", NAME],

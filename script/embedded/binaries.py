@@ -18,9 +18,7 @@ def _package_folder(name: str) -> Path:
     """Where a package lies, without importing it: both patch things or write files at import."""
     spec = importlib.util.find_spec(name)
     if spec is None or not spec.submodule_search_locations:
-        raise StartError(
-            f"The Python package {name} is not installed; run script/server, or set both server URLs."
-        )
+        raise StartError(f"The Python package {name} is not installed; run script/server, or set both server URLs.")
     return Path(next(iter(spec.submodule_search_locations)))
 
 

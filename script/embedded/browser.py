@@ -21,9 +21,7 @@ def find() -> str | None:
             return found
     if importlib.util.find_spec("playwright") is None:
         return None
-    program = (
-        "import playwright.sync_api as p\nwith p.sync_playwright() as w: print(w.chromium.executable_path)"
-    )
+    program = "import playwright.sync_api as p\nwith p.sync_playwright() as w: print(w.chromium.executable_path)"
     answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     path = Path(answer.stdout.strip() or "/nonexistent")
     return str(path) if path.is_file() else None

@@ -117,9 +117,7 @@ class Ownership:
 
     def publish(self, servers: Servers) -> None:
         """From now on others can join."""
-        ready = replace(
-            self.state, database_url=servers.database_url, redis_url=servers.redis_url, ready=True
-        )
+        ready = replace(self.state, database_url=servers.database_url, redis_url=servers.redis_url, ready=True)
         ready.write(self._state_path)
 
     def withdraw(self) -> None:

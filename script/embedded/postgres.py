@@ -115,8 +115,7 @@ class PostgresServer:
             back = home / "data_folder"
             if home.parent != account.ROOT or not back.exists():
                 raise StartError(
-                    f"The database of {self.data_dir} is missing ({home});"
-                    f" remove {pointer} to begin with an empty one."
+                    f"The database of {self.data_dir} is missing ({home}); remove {pointer} to begin with an empty one."
                 )
             known = Path(back.read_text().strip())
             if known != self.data_dir:
@@ -284,10 +283,7 @@ class PostgresServer:
         except OSError:
             return False
         return (
-            self.process is not None
-            and len(lines) >= 8
-            and lines[0] == str(self.process.pid)
-            and "ready" in lines[7]
+            self.process is not None and len(lines) >= 8 and lines[0] == str(self.process.pid) and "ready" in lines[7]
         )
 
     def _end_orphan(self, cluster: Path) -> None:

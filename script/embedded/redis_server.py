@@ -99,9 +99,7 @@ class RedisServer:
                     if self.process.poll() is not None:
                         raise StartError(f"Redis does not start: {tail(self.log)} (see {self.log})") from None
                     if time.monotonic() > deadline:
-                        raise StartError(
-                            f"Redis does not start within {timeout:.0f} s; see {self.log}."
-                        ) from None
+                        raise StartError(f"Redis does not start within {timeout:.0f} s; see {self.log}.") from None
                     time.sleep(0.02)
 
     def client(self, database: int = 0) -> redis.Redis:

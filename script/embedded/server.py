@@ -45,12 +45,8 @@ EXAMPLE_LEAD = {
 
 
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="script/server", description="Run the Lead Ops Console on this machine."
-    )
-    parser.add_argument(
-        "--demo", action="store_true", help="with invented leads and stand-ins of the outside services"
-    )
+    parser = argparse.ArgumentParser(prog="script/server", description="Run the Lead Ops Console on this machine.")
+    parser.add_argument("--demo", action="store_true", help="with invented leads and stand-ins of the outside services")
     options = parser.parse_args(arguments)
     setproctitle("leadops: server")
     for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -71,7 +67,6 @@ def serve(*, with_demo: bool) -> None:
     folder = data_folder()
     wanted = Wanted.by(os.environ)
     settings = load_settings()
-    create_data_folder(folder)
     with own_data_folder(folder, wanted) as ownership:
         check_port(settings.host, settings.port)
         postgres = PostgresServer(folder) if wanted.postgres else None
@@ -85,8 +80,7 @@ def serve(*, with_demo: bool) -> None:
                 start_server(supervisor, server)
             if not supervisor.stopping:
                 check_database(settings)
-            migrate(environ, supervisor)
-            first = bootstrap(environ, supervisor)
+            first = prepare(environ, supervisor)
             if ownership and not supervisor.stopping:
                 ownership.publish(servers)
             if with_demo and not supervisor.stopping:
@@ -115,6 +109,7 @@ def own_data_folder(folder: Path, wanted: Wanted) -> Iterator[Ownership | None]:
     if not wanted.any:
         yield None
         return
+    create_data_folder(folder)
     ownership = Ownership(folder, "server")
     ownership.claim_for_server()
     try:
@@ -170,9 +165,7 @@ def check_database(settings: Settings) -> None:
             version = connection.info.server_version
     except psycopg.Error as error:
         reason = _reason(error)
-        raise StartError(
-            f"DATABASE_URL: cannot use the database {url.database!r} at {where}: {reason}"
-        ) from None
+        raise StartError(f"DATABASE_URL: cannot use the database {url.database!r} at {where}: {reason}") from None
     if version < 150000:
         raise StartError(f"DATABASE_URL: PostgreSQL 15 or newer is needed, this is {version // 10000}.")
 
@@ -183,11 +176,14 @@ def _reason(error: psycopg.Error) -> str:
     return lines[0].rpartition("failed: ")[2].strip()
 
 
-def flask(environ: Mapping[str, str], supervisor: Supervisor, *arguments: str) -> str:
-    """Run one flask command to its end (or ours) and return what it printed."""
+def prepare(environ: Mapping[str, str], supervisor: Supervisor) -> dict[str, Any]:
+    """Migrate, and make the first workspace, admin and key if there are none; answers in one line of JSON."""
+    nothing = {"created": False}
+    if supervisor.stopping:
+        return nothing
     parent = os.getpid()
     child = subprocess.Popen(
-        [sys.executable, "-m", "flask", "--app", "wsgi", *arguments],
+        [sys.executable, "-m", "embedded.prepare"],
         env=dict(environ),
         cwd=PROJECT,
         stdout=subprocess.PIPE,
@@ -199,33 +195,18 @@ def flask(environ: Mapping[str, str], supervisor: Supervisor, *arguments: str) -
         supervisor.tick(0.1)
     if supervisor.stopping:
         stop_child(child, [(signal.SIGTERM, 1.0)])
-        return ""
+        return nothing
     with child.stdout as output:
         printed = output.read().decode()
     if child.returncode:
-        raise StartError(f"flask {' '.join(arguments)} ended with status {child.returncode}; see above.")
-    return printed
-
-
-def migrate(environ: Mapping[str, str], supervisor: Supervisor) -> None:
-    if not supervisor.stopping:
-        flask(environ, supervisor, "db", "upgrade")
-
-
-def bootstrap(environ: Mapping[str, str], supervisor: Supervisor) -> dict[str, Any]:
-    """The first workspace, admin and key, made once; the command answers in one line of JSON."""
-    printed = flask(environ, supervisor, "bootstrap") if not supervisor.stopping else ""
-    if not printed:
-        return {"created": False}
+        raise StartError(f"The database cannot be migrated (status {child.returncode}); see above.")
     return dict(json.loads(printed.strip().splitlines()[-1]))
 
 
 # The console's own processes
 
 
-def start_programs(
-    supervisor: Supervisor, settings: Settings, environ: Mapping[str, str], *, local: bool
-) -> None:
+def start_programs(supervisor: Supervisor, settings: Settings, environ: Mapping[str, str], *, local: bool) -> None:
     """Slots are stable across restarts, so that a worker's successor takes over its claims at once.
 
     With a database that other hosts share, the slot names the host and port too.
@@ -277,19 +258,18 @@ def _readiness(url: str) -> int | None:
 
 def greet(settings: Settings, first: Mapping[str, Any], *, with_url: bool) -> None:
     """What one needs to begin; secrets appear at the very first start only."""
-    url = url_of(settings)
+    url, key = url_of(settings), first.get("api_key")
     lines = [f"Ready: {url}"] if with_url else []
+    lines += [f"  Login:    {first.get('admin_email') or settings.admin_email}"]
     if first["created"]:
-        password = first.get("admin_password") or "as in ADMIN_PASSWORD"
-        lines += [f"  Login:    {first.get('admin_email') or settings.admin_email}"]
-        lines += [f"  Password: {password}", f"  API key:  {first.get('api_key')}", "  (shown this once)"]
+        lines += [f"  Password: {first.get('admin_password') or '(the one in ADMIN_PASSWORD)'}"]
+    if key:
+        lines += [f"  API key:  {key}"]
+    if first["created"] or key:
+        lines += ["  These are shown this once."]
     else:
-        lines += [f"  Login:    {settings.admin_email}"]
-        lines += [
-            "  New API key: script/flask create-key --workspace default --name NAME --scopes ingest,read"
-        ]
+        lines += ["  New key:  script/flask create-key --workspace default --name NAME --scopes ingest,read"]
     if with_url:
-        key = first.get("api_key")
         lines += ["", "Post a lead:", f"  {curl(url, key)}", ""]
     print("\n".join(lines), flush=True)
 
@@ -304,4 +284,7 @@ def curl(url: str, key: str | None) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    status = main(sys.argv[1:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)  # nothing is left to tidy up, and a busy machine takes a second over an interpreter's end

@@ -124,9 +124,7 @@ class Supervisor:
             if now >= program.due:
                 try:
                     program.start()
-                except (
-                    Exception
-                ) as error:  # a server whose orphan does not stop, a full disk: try again later
+                except Exception as error:  # a server whose orphan does not stop, a full disk: try again later
                     self._put_off(program, f"cannot be started: {error}")
         elif program.child is not None and program.child.poll() is not None:
             _kill_group(program.child.pid)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -49,27 +50,27 @@ def port(request: pytest.FixtureRequest, database_url: str, redis_url: str) -> I
 
 
 def answers(port: int) -> bool:
-    try:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
-        connection.request("GET", "/healthz")
-        return connection.getresponse().status == 200
-    except OSError:
-        return False
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=2)) as connection:
+        try:
+            connection.request("GET", "/healthz")
+            return connection.getresponse().status == 200
+        except OSError:
+            return False
 
 
 def test_chunked_bodies_are_read_whole_or_refused(port: int, session: Session, workspace: Workspace) -> None:
     key = factories.make_key(session, workspace)
 
     def post(body: bytes) -> tuple[int, dict[str, object]]:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
         headers = {"X-API-Key": key, "Idempotency-Key": str(uuid.uuid4()), "Content-Type": "application/json"}
+        headers["Transfer-Encoding"] = "chunked"
         parts = (body[i : i + 60_000] for i in range(0, len(body), 60_000))
-        try:
-            connection.request("POST", "/leads/", body=parts, headers=headers, encode_chunked=True)
-        except (BrokenPipeError, ConnectionResetError):
-            pass  # the server answered before it had read everything
-        answer = connection.getresponse()
-        return answer.status, json.loads(answer.read())
+        with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=20)) as connection:
+            # The server may answer before it has read everything.
+            with suppress(BrokenPipeError, ConnectionResetError):
+                connection.request("POST", "/leads/", body=parts, headers=headers, encode_chunked=True)
+            answer = connection.getresponse()
+            return answer.status, json.loads(answer.read())
 
     status, body = post(json.dumps({"note": "n" * 20_000, "padding": "p" * 500_000}).encode())
     assert (status, len(str(body["note"]))) == (201, 20_000)

@@ -29,7 +29,7 @@ def test_a_full_lead(client: FlaskClient, headers: dict[str, str], session: Sess
     assert body["confidence"] >= 0.85 and body["version"] == 1
     assert body["attribution"] == {"utm_source": "google", "gclid": "g1"}
     assert body["consent"] == "yes" and body["consent_at"].startswith("2026-11-20T08:00:00")
-    stored = str(session.execute(sa.text("SELECT attributes, payload_json FROM leads JOIN runs ON lead_id = leads.id")).one())
+    stored = str(tuple(session.execute(sa.text("SELECT attributes, payload_json FROM leads JOIN runs ON lead_id = leads.id")).one()))
     assert "1990-01-02" not in stored and "CTO" in stored and "else" in stored
     lead = session.scalars(sa.select(Lead)).one()
     assert app.extensions["cipher"].decrypt(lead.attributes["date_of_birth"]) == "1990-01-02"

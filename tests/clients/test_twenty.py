@@ -22,9 +22,7 @@ def twenty() -> Iterator[TwentyFake]:
 
 
 def _client(twenty: TwentyFake, *, token: str = TOKEN, timeout: float = 5, **over: Any) -> TwentyClient:
-    http = HttpClient(
-        twenty.url, headers={"Authorization": f"Bearer {token}"}, timeout=timeout, secrets=(token,)
-    )
+    http = HttpClient(twenty.url, headers={"Authorization": f"Bearer {token}"}, timeout=timeout, secrets=(token,))
     return TwentyClient(http, **over)
 
 

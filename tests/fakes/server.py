@@ -181,7 +181,8 @@ class FakeServer:
                     return Response(200, self.state())
             case "GET", "/__requests":
                 with self.lock:
-                    shown = [{"method": r.method, "path": r.path, "query": r.query, "json": r.json} for r in self.requests]
+                    seen = list(self.requests)
+                shown = [{"method": r.method, "path": r.path, "query": r.query, "json": r.json} for r in seen]
                 return Response(200, shown)
             case "POST", "/__faults":
                 for one in request.json if isinstance(request.json, list) else [request.json]:

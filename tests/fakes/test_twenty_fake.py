@@ -128,7 +128,8 @@ def test_a_task_target_takes_one_name_of_the_field_and_not_the_other(
 ) -> None:
     with TwentyFake(old_task_targets=old) as twenty:
         person = http.post(f"{twenty.url}/people", json=_person()).json()["data"]["createPerson"]["id"]
-        task = http.post(f"{twenty.url}/tasks", json={"title": "Call", "status": "TODO"}).json()["data"]["createTask"]["id"]
+        made = http.post(f"{twenty.url}/tasks", json={"title": "Call", "status": "TODO"})
+        task = made.json()["data"]["createTask"]["id"]
         other = {"personId", "targetPersonId"} - {field}
         refused = http.post(f"{twenty.url}/taskTargets", json={"taskId": task, other.pop(): person})
         assert refused.status_code == 400

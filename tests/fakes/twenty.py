@@ -98,7 +98,8 @@ class TwentyFake(FakeServer):
         return self._live("taskTargets")
 
     def add_member(self, email: str, first: str = "Ana", last: str = "Rep") -> str:
-        record = _new_record({"userEmail": email, "name": {"firstName": first, "lastName": last}, "userId": str(uuid.uuid4())})
+        name = {"firstName": first, "lastName": last}
+        record = _new_record({"userEmail": email, "name": name, "userId": str(uuid.uuid4())})
         with self.lock:
             self.store["workspaceMembers"][record["id"]] = record
         return str(record["id"])
@@ -295,7 +296,8 @@ class TwentyFake(FakeServer):
         assignee = body.get("assigneeId")
         if assignee is not None and assignee not in self.store["workspaceMembers"]:
             raise _bad("insert or update violates foreign key constraint on assigneeId")
-        if "bodyV2" in body and (not isinstance(body["bodyV2"], dict) or set(body["bodyV2"]) - {"markdown", "blocknote"}):
+        rich = body.get("bodyV2", {})
+        if not isinstance(rich, dict) or set(rich) - {"markdown", "blocknote"}:
             raise _bad('Invalid value for field "bodyV2"')
 
     def _check_task_target(self, body: Record) -> None:

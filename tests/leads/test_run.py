@@ -47,7 +47,7 @@ def runs_of(session, lead):
 def events(session, lead, event_type):
     session.rollback()
     chosen = sa.select(AuditEvent.details).where(AuditEvent.lead_id == lead.id)
-    return session.scalars(chosen.where(AuditEvent.event_type == event_type)).all()
+    return session.scalars(chosen.where(AuditEvent.event_type == event_type).order_by(AuditEvent.created_at)).all()
 
 
 def due_now(session):
@@ -82,6 +82,7 @@ class TestOneRun:
     def test_the_same_verdict_leaves_the_version_and_another_one_moves_it(self, session, session_factory, workspace):
         lead = make_lead(session, workspace)
         before = fresh(session, lead)
+        intent = before.intent.value
         drain(session_factory, judge=says(before.confidence, before.intent, before.priority))
         assert fresh(session, lead).version == 1
         run.request_rerun(session, fresh(session, lead), requested_by="Ann")
@@ -91,7 +92,7 @@ class TestOneRun:
         assert lead.version == 2
         assert (lead.intent, lead.priority) == (Intent.COMPLAINT, Priority.P0)
         assert lead.verdict["judge"] == "test"
-        assert events(session, lead, "RUN_SUCCEEDED")[-1]["before"]["intent"] == before.intent.value
+        assert events(session, lead, "RUN_SUCCEEDED")[-1]["before"]["intent"] == intent
 
     @pytest.mark.parametrize(
         ("confidence", "status"),
@@ -179,10 +180,8 @@ class TestRouting:
         for _ in range(9):
             make_lead(session, workspace)
         drain(session_factory, judge=says(0.75))
-        counts = dict(
-            session.execute(sa.select(Lead.assignee_id, sa.func.count()).group_by(Lead.assignee_id)).tuples().all()
-        )
-        assert counts == {user.id: 3 for user in takers}
+        counts = session.execute(sa.select(Lead.assignee_id, sa.func.count()).group_by(Lead.assignee_id))
+        assert dict(counts.all()) == {user.id: 3 for user in takers}
 
     def test_who_has_many_waiting_leads_gets_none(self, session, session_factory, workspace):
         busy = make_user(session, workspace, takes_leads=True)
@@ -236,9 +235,7 @@ class TestDeliveries:
         drain(session_factory, judge=judge)
         assert self.deliveries(session, lead) == [DeliveryState.CANCELLED]
 
-    def test_a_second_run_with_the_same_verdict_sends_nothing_twice(
-        self, session, session_factory, workspace, webhook
-    ):
+    def test_a_second_run_with_the_same_verdict_sends_nothing_twice(self, session, session_factory, workspace, webhook):
         lead = make_lead(session, workspace)
         for _ in range(2):
             drain(session_factory, judge=says(0.95))
@@ -253,9 +250,7 @@ class TestDegradation:
         assert done.status is RunStatus.SUCCESS
         return next(stage for stage in done.stages if stage["name"] == name)
 
-    def test_classification_fails_intakes_verdict_stands_for_a_person_to_see(
-        self, session, session_factory, workspace
-    ):
+    def test_classification_fails_intakes_verdict_stands_for_a_person_to_see(self, session, session_factory, workspace):
         lead = make_lead(session, workspace)
         intake = fresh(session, lead)
         intent = intake.intent
@@ -313,9 +308,7 @@ class TestCrashes:
     def poison(self, text):
         return replace(says(0.9)(text), confidence=7.0 if "poison" in text else 0.9)
 
-    def test_neighbours_are_done_and_the_culprit_alone_is_tried_three_times(
-        self, session, session_factory, workspace
-    ):
+    def test_neighbours_are_done_and_the_culprit_alone_is_tried_three_times(self, session, session_factory, workspace):
         good = [make_lead(session, workspace) for _ in range(3)]
         bad = make_lead(session, workspace, "poison please")
         assert drain(session_factory, judge=self.poison).done == 4

@@ -10,7 +10,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
@@ -199,14 +199,14 @@ def flask(data: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def ordinary_user(program: Sequence[str]) -> list[str] | None:
-    """The command as an ordinary user; None where root cannot arrange that.
+def ordinary_user() -> list[str] | None:
+    """What to put before a command to run it as an ordinary user; None where root cannot arrange that.
 
     Root's project and interpreter may lie below a 0700 home: the capability to read there is then
     kept, and nothing else of root's.
     """
     if os.geteuid() != 0:
-        return list(program)
+        return []
     drop = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
     read = ["--inh-caps=-all,+dac_read_search", "--ambient-caps=-all,+dac_read_search"]
     for prefix in (drop, drop + read):
@@ -214,5 +214,5 @@ def ordinary_user(program: Sequence[str]) -> list[str] | None:
             loads = f"import psycopg, redis; open({str(PROJECT / 'wsgi.py')!r})"
             probe = [*prefix, sys.executable, "-c", loads]
             if subprocess.run(probe, capture_output=True, cwd="/").returncode == 0:
-                return [*prefix, *program]
+                return prefix
     return None

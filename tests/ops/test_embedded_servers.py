@@ -171,9 +171,7 @@ def test_servers_end_when_the_process_that_started_them_is_killed(tmp_path: Path
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root runs PostgreSQL as somebody else")
 class TestAsRoot:
-    def test_the_cluster_belongs_to_a_system_account_outside_the_data_folder(
-        self, postgres: PostgresServer
-    ) -> None:
+    def test_the_cluster_belongs_to_a_system_account_outside_the_data_folder(self, postgres: PostgresServer) -> None:
         postgres.start()
         owner = postgres.cluster.stat().st_uid
         assert owner not in (0, os.stat(postgres.data_dir).st_uid)
@@ -208,9 +206,7 @@ class TestAsRoot:
         finally:
             moved.destroy()
 
-    def test_a_copied_data_folder_does_not_share_its_database(
-        self, postgres: PostgresServer, tmp_path: Path
-    ) -> None:
+    def test_a_copied_data_folder_does_not_share_its_database(self, postgres: PostgresServer, tmp_path: Path) -> None:
         postgres.start()
         postgres.stop()
         copy = tmp_path / "copy"
@@ -219,9 +215,7 @@ class TestAsRoot:
         with pytest.raises(StartError, match="copy of"):
             PostgresServer(copy).start()
 
-    def test_a_data_folder_made_anew_begins_empty_and_keeps_the_old_database(
-        self, postgres: PostgresServer
-    ) -> None:
+    def test_a_data_folder_made_anew_begins_empty_and_keeps_the_old_database(self, postgres: PostgresServer) -> None:
         postgres.start()
         postgres.stop()
         (postgres.data_dir / "postgres.path").unlink()
@@ -238,17 +232,22 @@ class TestAsRoot:
 
 def test_an_ordinary_user_runs_both_servers_in_the_data_folder() -> None:
     program = (
-        "import json, os, sys, psycopg; from embedded import PostgresServer, RedisServer\n"
+        "import json, os, sys, psycopg; from pathlib import Path\n"
+        "from embedded import PostgresServer, RedisServer, binaries\n"
+        # initdb asks access(), which knows no capabilities: below a 0700 home it needs a copy of itself
+        "os.umask(0o077); copied = binaries.postgres_bin_copied_to(Path(sys.argv[1]) / 'bin')\n"
+        "binaries.postgres_bin = lambda: copied\n"
         "p, r = PostgresServer(sys.argv[1]), RedisServer(sys.argv[1]); p.start(); r.start()\n"
         "with psycopg.connect(p.url()) as c: one = c.execute('SELECT 1').fetchone()[0]\n"
         "print(json.dumps([one, r.client().ping(), os.geteuid(), str(p.home), p.cluster.stat().st_uid]))\n"
         "p.stop(); r.stop()"
     )
     data = Path("/tmp") / f"leadops-ordinary-{os.getpid()}"
-    command = ordinary_user([sys.executable, "-c", program, str(data)])
-    if command is None:
+    prefix = ordinary_user()
+    if prefix is None:
         pytest.skip("root cannot become an ordinary user here (no setpriv)")
     env = environment(PYTHONPATH=PROJECT / "script", HOME="/nonexistent", PYTHONDONTWRITEBYTECODE=1)
+    command = [*prefix, sys.executable, "-c", program, data]
     answer = subprocess.run(command, env=env, cwd="/", capture_output=True, text=True, timeout=60)
     try:
         assert answer.returncode == 0, answer.stderr

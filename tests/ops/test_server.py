@@ -87,10 +87,10 @@ class TestRunning:
         before = {part: console.child(part) for part in parts}
         for pid in before.values():
             os.kill(pid, signal.SIGKILL)
-        assert eventually(lambda: status_of(f"{console.url}/readyz") == 200, 15), console.output
+        assert eventually(lambda: status_of(f"{console.url}/readyz") == 200, 40), console.output
         console.remember()
         for part, pid in before.items():
-            assert eventually(lambda part=part, pid=pid: _other(console, part, pid), 10), part
+            assert eventually(lambda part=part, pid=pid: _other(console, part, pid), 40), part
 
     def test_sigterm_stops_everything_within_five_seconds(self, console: Console) -> None:
         assert console.stop(signal.SIGTERM) < 5
@@ -99,7 +99,7 @@ class TestRunning:
         assert console.alive() == []
 
     def test_the_second_start_takes_seconds_and_finds_its_data(self, console: Console) -> None:
-        assert console.start() < 10
+        assert console.start() < 20  # 2 s on an idle machine
         assert "Password: " not in console.output
         listed = flask(console.data, "create-workspace", "ops")
         assert listed.returncode == 0 or "ops" in listed.stderr
@@ -112,9 +112,7 @@ class TestRunning:
 
     def test_control_c_stops_it_as_well_even_at_work(self, console: Console) -> None:
         with socket.create_connection(("127.0.0.1", console.port)) as half_a_request:
-            half_a_request.sendall(
-                b"POST /leads/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{"
-            )
+            half_a_request.sendall(b"POST /leads/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
             assert console.stop(signal.SIGINT) < 5
         assert console.alive() == []
 
@@ -152,9 +150,7 @@ class TestRefusals:
         assert "cannot be written to" in self.line(LEADOPS_DATA_DIR=tmp_path / "var")
 
     def test_a_database_url_of_another_kind(self, tmp_path: Path) -> None:
-        assert "DATABASE_URL" in self.line(
-            LEADOPS_DATA_DIR=tmp_path / "var", DATABASE_URL="mysql://localhost/x"
-        )
+        assert "DATABASE_URL" in self.line(LEADOPS_DATA_DIR=tmp_path / "var", DATABASE_URL="mysql://localhost/x")
 
     def test_a_database_of_ones_own_without_secrets_of_ones_own(self, tmp_path: Path) -> None:
         said = self.line(LEADOPS_DATA_DIR=tmp_path / "var", DATABASE_URL="postgres://localhost/x")

@@ -208,9 +208,7 @@ def _said_no(response: requests.Response, exchange: Exchange, reads: bool) -> Ex
         return (Unreached if reads else OutcomeUnknown)(words, retry_after=asked, exchange=exchange)
     if 300 <= status < 400:
         return Refused(f"{words}: redirects are not followed", exchange=exchange)
-    return Refused(
-        words, exchange=exchange, destination_wide=status in _DESTINATION_WIDE, gone=status == 410
-    )
+    return Refused(words, exchange=exchange, destination_wide=status in _DESTINATION_WIDE, gone=status == 410)
 
 
 def parse_retry_after(value: str | None, *, now: datetime | None = None) -> float | None:

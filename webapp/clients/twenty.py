@@ -5,6 +5,7 @@ harmless. Tasks and task targets take an id of ours: the POST is without ``upser
 has already moved on is never overwritten, and "duplicate" means that an earlier attempt arrived.
 """
 
+import contextlib
 import threading
 import time
 import uuid
@@ -17,7 +18,7 @@ import phonenumbers
 
 from webapp.clients.http import Answer, HttpClient
 from webapp.leads.errors import Permanent
-from webapp.leads.ports import DeliveryRequest, LeadSnapshot, Receipt, Refused
+from webapp.leads.ports import DeliveryRequest, LeadSnapshot, OutcomeUnknown, Receipt, Refused, Unreached
 from webapp.leads.states import Intent, NextAction, Priority
 
 #: Ids of people without an e-mail; never to be changed.
@@ -39,7 +40,7 @@ DUE_IN = {
 _STEPS = {
     NextAction.CALL: ("Call them; if nobody answers, write and propose two times.", "Note what was agreed here."),
     NextAction.EMAIL: ("Answer their question by e-mail.", "Propose the next step and a date for it."),
-    NextAction.QUALIFY: ("Find out what they need, by when, and who decides.", "Move it on, or close it with a reason."),
+    NextAction.QUALIFY: ("Find out what they need, by when, and who decides.", "Move it on, or close it."),
     NextAction.IGNORE: ("Check whether anything has to be done.", "Close the task if not."),
 }
 
@@ -50,7 +51,11 @@ class TwentyClient:
     reconciles = True
 
     def __init__(
-        self, http: HttpClient, *, task_target_field: str = "targetPersonId", clock: Callable[[], float] = time.monotonic
+        self,
+        http: HttpClient,
+        *,
+        task_target_field: str = "targetPersonId",
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._http = http
         self._task_target_field = task_target_field
@@ -142,16 +147,18 @@ class TwentyClient:
             if found is None:
                 raise
             return found
-        return Receipt(_created_id(answer, f"create{singular[0].upper()}{singular[1:]}") or body["id"], answer.exchange)
+        return Receipt(_created_id(answer, f"create{singular[0].upper()}{singular[1:]}"), answer.exchange)
 
     def _find(self, plural: str, singular: str, record_id: str, shown: dict[str, Any] | None) -> Receipt | None:
         # Twenty answers 400 or 404 for an id that is not there, depending on its version.
         answer = self._http.call(
             "GET", f"/{plural}/{record_id}", params={"depth": "0"}, shown=shown, accept=frozenset({400, 404})
         )
-        record = _inner(answer, singular)
-        if answer.status != 200 or not isinstance(record, dict) or record.get("id") != record_id:
+        if answer.status != 200:
             return None
+        record = _inner(answer, singular)
+        if not isinstance(record, dict) or record.get("id") != record_id:
+            raise Unreached(f"answered 200 without the {singular}", exchange=answer.exchange)
         return Receipt(record_id, answer.exchange)
 
     # Members
@@ -235,10 +242,8 @@ def canonical_email(email: str) -> str:
     """As Twenty stores it: lower case, IDN as punycode, no trailing dot."""
     local, at, domain = email.strip().lower().rpartition("@")
     domain = domain.rstrip(".")
-    try:
+    with contextlib.suppress(idna.IDNAError, UnicodeError):  # not ours to judge: the other side will
         domain = idna.encode(domain, uts46=True).decode()
-    except (idna.IDNAError, UnicodeError):
-        pass  # not ours to judge: the other side will
     return f"{local}{at}{domain}"
 
 
@@ -309,9 +314,14 @@ def _inner(answer: Answer, key: str) -> Any:
 
 def _records(answer: Answer, plural: str) -> list[dict[str, Any]]:
     found = _inner(answer, plural)
-    return [record for record in found if isinstance(record, dict)] if isinstance(found, list) else []
+    if not isinstance(found, list):
+        raise Unreached(f"answered {answer.status} without {plural}", exchange=answer.exchange)
+    return [record for record in found if isinstance(record, dict)]
 
 
-def _created_id(answer: Answer, key: str) -> str | None:
+def _created_id(answer: Answer, key: str) -> str:
+    """The new record's id. A 2xx without it is not Twenty's (a proxy's page, say), so nothing is known."""
     record = _inner(answer, key)
-    return str(record["id"]) if isinstance(record, dict) and record.get("id") else None
+    if not isinstance(record, dict) or not record.get("id"):
+        raise OutcomeUnknown(f"answered {answer.status} without the record", exchange=answer.exchange)
+    return str(record["id"])

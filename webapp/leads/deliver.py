@@ -14,12 +14,13 @@ from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
-from webapp.leads import sending
+from webapp.leads import outcomes, sending
 from webapp.leads.claims import DELIVERIES, LEASE_SECONDS, Claim, Holder, is_current, renew
 from webapp.leads.errors import Ambiguous, LeadError, Permanent
 from webapp.leads.outbox import cancel, plan, plan_follow_up, plan_many, preview, replay
+from webapp.leads.outcomes import Saved
 from webapp.leads.ports import Clients, Drained, Receipt, Refused, Throttled, exchange_of
-from webapp.leads.sending import Job, Saved, has_due
+from webapp.leads.sending import Job, has_due
 from webapp.leads.states import DeliveryState
 
 __all__ = [
@@ -126,26 +127,22 @@ class _Drain:
             return Drained(saved, has_due(session))
 
     def _turn(self, done: Sequence[Saved], *, room: int) -> None:
-        """Save what is done, go on with the leads it was for, fill the free threads; then set the threads to work."""
+        """Save what is done, claim for the free threads, commit; then set the threads to work."""
         policy, lease = self._policy, self._policy.lease_seconds
         room = min(room, policy.threads - len(self._flying))
         if not done and room <= 0:
             return
         with self._session_factory() as session:
-            delivered = sending.save(
-                session,
-                done,
-                breaker_failures=policy.breaker_failures,
-                breaker_seconds=policy.breaker_seconds,
+            outcomes.save(
+                session, done, breaker_failures=policy.breaker_failures, breaker_seconds=policy.breaker_seconds
             )
-            claims = sending.claim_next_steps(session, self._holder, delivered, limit=room, lease=lease)
-            room -= len(claims)
+            claims: list[Claim] = []
             if room > 0 and time.monotonic() - self._probed_at >= _TICK:
                 self._probed_at = time.monotonic()
                 claims += sending.claim_probes(
                     session, self._holder, limit=room, lease=lease, hold=policy.breaker_seconds
                 )
-                room = room - len(claims)
+                room -= len(claims)
             if room > 0:
                 claims += sending.claim_due(session, self._holder, limit=room, lease=lease)
             # Loaded in the claim's own transaction: this is the look at the lead just before sending, since a

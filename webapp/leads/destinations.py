@@ -21,7 +21,6 @@ from webapp.leads.states import DeliveryState, DestinationKind, DestinationMode
 from webapp.models.account import Workspace
 from webapp.models.base import scoped
 from webapp.models.work import Delivery, Destination
-from webapp.security.fields import FieldCipher
 
 #: ``managed_by`` of the destinations that settings make; pages show them and cannot change them.
 ENVIRONMENT = "environment"
@@ -30,6 +29,15 @@ TWENTY_NAME, FOLLOW_UP_NAME = "Twenty", "n8n follow-up"
 
 #: Standard Webhooks: a secret has 24 to 64 random bytes.
 _SECRET_BYTES = (24, 64)
+
+
+class Cipher(Protocol):
+    """Field encryption, as ``webapp.security.fields`` has it."""
+
+    def encrypt(self, value: Any) -> str: ...
+    def decrypt(self, token: str) -> Any:
+        """ValueError when no key fits."""
+        ...
 
 
 class OutboundSettings(Protocol):
@@ -45,7 +53,7 @@ class OutboundSettings(Protocol):
     def webhook_url(self) -> str | None: ...
 
 
-def sync_environment(session: Session, settings: OutboundSettings, cipher: FieldCipher) -> None:
+def sync_environment(session: Session, settings: OutboundSettings, cipher: Cipher) -> None:
     """Make the environment's destinations of the workspace ``default`` what ``settings`` say; idempotent.
 
     A variable that is gone switches its destination off: its deliveries stay to be seen. Without a workspace of that
@@ -81,7 +89,7 @@ def sync_environment(session: Session, settings: OutboundSettings, cipher: Field
 
 def _sync(
     session: Session,
-    cipher: FieldCipher,
+    cipher: Cipher,
     workspace_id: uuid.UUID,
     kind: DestinationKind,
     name: str,
@@ -114,7 +122,7 @@ def _sync(
     audit.record(session, workspace_id, "DESTINATION_SET", destination=row.name, url=config["url"])
 
 
-def _reads_as(cipher: FieldCipher, stored: str | None, credentials: dict[str, str]) -> bool:
+def _reads_as(cipher: Cipher, stored: str | None, credentials: dict[str, str]) -> bool:
     """Encryption is salted, so only the clear values can be compared. A value no key opens is simply replaced."""
     try:
         return stored is not None and bool(cipher.decrypt(stored) == credentials)
@@ -147,7 +155,7 @@ def create_webhook(
     url: str,
     secret: str | None = None,
     *,
-    cipher: FieldCipher,
+    cipher: Cipher,
     actor: str = audit.SYSTEM,
     only_qualified: bool = False,
 ) -> tuple[Destination, str]:
@@ -159,9 +167,7 @@ def create_webhook(
     name, url = name.strip(), url.strip()
     secret = secret.strip() if secret and secret.strip() else new_secret()
     problems = [
-        problem
-        for problem in (_name_problem(name), _url_problem(url), _secret_problem(secret))
-        if problem is not None
+        problem for problem in (_name_problem(name), _url_problem(url), _secret_problem(secret)) if problem is not None
     ]
     if problems:
         raise Invalid("The webhook cannot be saved.", details=tuple(problems))
@@ -222,8 +228,11 @@ def set_mode(
         if mode is DestinationMode.LIVE:
             row.failures, row.open_until, row.paused_until = 0, None, None
         audit.record(
-            session, workspace_id, f"DESTINATION_{'ON' if mode is DestinationMode.LIVE else 'OFF'}",
-            actor=actor, destination=row.name,
+            session,
+            workspace_id,
+            f"DESTINATION_{'ON' if mode is DestinationMode.LIVE else 'OFF'}",
+            actor=actor,
+            destination=row.name,
         )
     session.flush()
     return row

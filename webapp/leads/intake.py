@@ -104,7 +104,7 @@ def accept(session: Session, tenant: Tenant, lead: LeadIn, *, key: Key | None = 
     Safe under any concurrency: of many requests with one key, or with one person's same message, exactly one creates
     the lead; the others wait for its commit inside PostgreSQL and are answered from it.
     """
-    row = _row(tenant, lead)
+    row = row_for(tenant, lead)
     if key:
         row |= {"key": key.value, "request_hash": key.request_hash, "idempotency_days": tenant.idempotency_days}
     found = intake_sql.insert_one(session, row, keyed=key is not None)
@@ -143,7 +143,7 @@ def accept_new(session: Session, tenant: Tenant, lead: LeadIn, *, key: Key | Non
 
 def accept_signals(session: Session, tenant: Tenant, leads: Sequence[LeadIn]) -> list[uuid.UUID]:
     """Take social signals in, all at once. Returns the ids of the new ones; a message id seen before creates none."""
-    rows = {(lead.platform, lead.external_message_id): _row(tenant, lead) for lead in leads}
+    rows = {(lead.platform, lead.external_message_id): row_for(tenant, lead) for lead in leads}
     return intake_sql.insert_signals(session, list(rows.values()))
 
 
@@ -196,7 +196,9 @@ def judge(lead: LeadIn) -> Verdict:
     return verdict.judge(lead.message)
 
 
-def _row(tenant: Tenant, lead: LeadIn) -> dict[str, Any]:
+def row_for(tenant: Tenant, lead: LeadIn) -> dict[str, Any]:
+    """The row that the statements of intake take: normalised, judged, with fresh ids. Invalid when it cannot be
+    stored."""
     if problems := check(lead):
         raise Invalid("some fields cannot be stored", details=problems)
     person = dedupe.identify(lead, region=tenant.default_region)

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from webapp.leads import audit
@@ -93,9 +92,7 @@ def still_wanted(
     return blocked
 
 
-def plan(
-    session: Session, lead: Lead, *, decision_id: uuid.UUID | None = None, due_in_seconds: float
-) -> int:
+def plan(session: Session, lead: Lead, *, decision_id: uuid.UUID | None = None, due_in_seconds: float) -> int:
     """Queue what ``lead`` calls for, due in ``due_in_seconds``. Returns the number of rows now waiting because of it.
 
     To be called after the new status is set. With ``decision_id`` rows that wait untried are held for the new undo
@@ -116,14 +113,14 @@ def plan_many(
         return 0
     silent = _do_not_contact(session, candidates)
     rows = [
-        _row(lead, target.id, effect, decision_id, due_in_seconds)
+        _Row(lead.workspace_id, lead.id, target.id, *effect)
         for lead in candidates
         if lead.person_id not in silent
         for target in targets
         if target.workspace_id == lead.workspace_id
         for effect in effects(target.kind, target.config, lead)
     ]
-    return _insert(session, rows, extend=decision_id is not None)
+    return _insert(session, rows, decision_id=decision_id, due_in_seconds=due_in_seconds)
 
 
 def plan_follow_up(session: Session, lead: Lead) -> int:
@@ -145,7 +142,7 @@ def plan_follow_up(session: Session, lead: Lead) -> int:
     )
     if destination_id is None:
         return 0
-    return _insert(session, [_row(lead, destination_id, Effect(FOLLOW_UP, 0), None, 0.0)], extend=False)
+    return _insert(session, [_Row(lead.workspace_id, lead.id, destination_id, FOLLOW_UP, 0)], due_in_seconds=0)
 
 
 def cancel(session: Session, lead_id: uuid.UUID, *, reason: str, actor: str = audit.SYSTEM) -> int:
@@ -239,43 +236,51 @@ def _do_not_contact(session: Session, leads: Iterable[Lead]) -> set[uuid.UUID | 
     return set(session.scalars(sa.select(Person.id).where(Person.id.in_(ids), Person.do_not_contact)))
 
 
-def _row(
-    lead: Lead, destination_id: uuid.UUID, effect: Effect, decision_id: uuid.UUID | None, seconds: float
-) -> dict[str, Any]:
-    return {
-        "id": new_id(),
-        "workspace_id": lead.workspace_id,
-        "lead_id": lead.id,
-        "destination_id": destination_id,
-        "decision_id": decision_id,
-        "action": effect.action,
-        "step": effect.step,
-        "due_at": sa.func.now() + sa.func.make_interval(0, 0, 0, 0, 0, 0, seconds),
-    }
+class _Row(NamedTuple):
+    """A delivery to queue."""
+
+    workspace_id: uuid.UUID
+    lead_id: uuid.UUID
+    destination_id: uuid.UUID
+    action: str
+    step: int
 
 
-def _insert(session: Session, rows: list[dict[str, Any]], *, extend: bool) -> int:
-    """``extend``: rows that wait and were never tried take the new ``due_at`` as well."""
-    if not rows:
+#: Arrays, so that it is one prepared statement for any number of rows. ``extend``: rows that wait and were never tried
+#: take the new ``due_at`` as well.
+_QUEUE = sa.text(
+    """
+    INSERT INTO deliveries (id, workspace_id, lead_id, destination_id, action, step, decision_id, due_at)
+    SELECT r.*, CAST(:decision_id AS uuid), now() + make_interval(secs => CAST(:seconds AS float8))
+    FROM unnest(
+        CAST(:id AS uuid[]), CAST(:workspace_id AS uuid[]), CAST(:lead_id AS uuid[]),
+        CAST(:destination_id AS uuid[]), CAST(:action AS text[]), CAST(:step AS smallint[])
+    ) AS r
+    ON CONFLICT (lead_id, destination_id, action) DO UPDATE SET
+        state = 'pending', due_at = excluded.due_at, decision_id = excluded.decision_id, tries = 0,
+        last_error = NULL, updated_at = now()
+    WHERE deliveries.state = 'cancelled'
+        OR (CAST(:extend AS bool) AND deliveries.state = 'pending' AND deliveries.tries = 0)
+    RETURNING id
+    """
+)
+
+
+def _insert(
+    session: Session, rows: Iterable[_Row], *, decision_id: uuid.UUID | None = None, due_in_seconds: float
+) -> int:
+    unique = list(dict.fromkeys(rows))
+    if not unique:
         return 0
     session.flush()  # a lead or decision that is new in this session must be there for the foreign keys
-    new = insert(Delivery).values(rows)
-    revived = Delivery.state == DeliveryState.CANCELLED
-    if extend:
-        revived = sa.or_(revived, sa.and_(Delivery.state == DeliveryState.PENDING, Delivery.tries == 0))
-    statement = new.on_conflict_do_update(
-        index_elements=["lead_id", "destination_id", "action"],
-        set_={
-            "state": DeliveryState.PENDING,
-            "due_at": new.excluded.due_at,
-            "decision_id": new.excluded.decision_id,
-            "tries": 0,
-            "last_error": None,
-            "updated_at": sa.func.now(),
-        },
-        where=revived,
-    ).returning(Delivery.id)
-    return len(session.execute(statement.execution_options(synchronize_session=False)).all())
+    columns: dict[str, Any] = {name: [getattr(row, name) for row in unique] for name in _Row._fields}
+    given = {
+        "id": [new_id() for _ in unique],
+        "decision_id": decision_id,
+        "seconds": float(due_in_seconds),
+        "extend": decision_id is not None,
+    }
+    return len(session.execute(_QUEUE, columns | given).all())
 
 
 def _cancel_pointless(session: Session, lead: Lead) -> None:

@@ -146,9 +146,7 @@ class Throttled(Transient):
 class Unreached(Transient):
     """Failed for now, and surely without effect (no connection, or an answer that says so)."""
 
-    def __init__(
-        self, message: str, *, retry_after: float | None = None, exchange: Exchange = Exchange()
-    ) -> None:
+    def __init__(self, message: str, *, retry_after: float | None = None, exchange: Exchange = Exchange()) -> None:
         super().__init__(message, retry_after=retry_after)
         self.exchange = exchange
 
@@ -156,9 +154,7 @@ class Unreached(Transient):
 class OutcomeUnknown(Ambiguous):
     """Sent, and then a timeout, a reset or a 5xx: it may have taken effect."""
 
-    def __init__(
-        self, message: str, *, retry_after: float | None = None, exchange: Exchange = Exchange()
-    ) -> None:
+    def __init__(self, message: str, *, retry_after: float | None = None, exchange: Exchange = Exchange()) -> None:
         super().__init__(message, retry_after=retry_after)
         self.exchange = exchange
 

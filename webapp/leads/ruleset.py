@@ -28,6 +28,7 @@ Vietnamese phrases are not tried on English text, where their bare forms would b
 import itertools
 import json
 import re
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -36,7 +37,7 @@ from typing import Any
 
 from webapp.leads.errors import Invalid, Problem
 from webapp.leads.states import Intent
-from webapp.leads.textnorm import fold_search, tone_key
+from webapp.leads.textnorm import fold_search, word_key
 
 SCHEMA = 1
 LANGS = ("en", "vi")
@@ -60,7 +61,9 @@ _SECTIONS: dict[str, type] = {
     "decision": dict,
     "calibration": dict,
 }
-_ATOM = re.compile(r"\(([^()]*)\)|\{(\w+)\}|<(?:phone|email|url|emoji|end)>|\.\.|[#^?!$%,:.£€₫]|[^\W_]+(?:['’][^\W_]+)*")
+_ATOM = re.compile(
+    r"\(([^()]*)\)|\{(\w+)\}|<(?:phone|email|url|emoji|end)>|\.\.|[#^?!$%,:.£€₫]|[^\W_]+(?:['’][^\W_]+)*"
+)
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*|<\w+>|[#^?!$%,:.£€₫]")
 
 Tokens = tuple[str, ...]
@@ -147,9 +150,18 @@ def load_ruleset(data: Mapping[str, Any]) -> Ruleset:
     )
 
 
-@cache
+_compiling = threading.Lock()
+
+
 def default_ruleset() -> Ruleset:
-    """The shipped ruleset, compiled once per process."""
+    """The shipped ruleset, compiled once per process. That takes about half a second, so processes that judge
+    call this at start; first callers side by side wait for one of them instead of each compiling it."""
+    with _compiling:
+        return _default_ruleset()
+
+
+@cache
+def _default_ruleset() -> Ruleset:
     path = Path(__file__).with_name("rulesets") / "default.json"
     return load_ruleset(json.loads(path.read_text(encoding="utf-8")))
 
@@ -222,8 +234,7 @@ def _numbers(data: Mapping[str, Any], problems: _Problems) -> dict[str, Any]:
         found = {
             "large_sum": float(amounts["large"]),
             "units": {
-                lang: {word_key(unit): float(worth) for unit, worth in amounts["units"][lang].items()}
-                for lang in LANGS
+                lang: {word_key(unit): float(worth) for unit, worth in amounts["units"][lang].items()} for lang in LANGS
             },
             "strong": float(decision["strong"]),
             "pitch": float(decision["pitch"]),
@@ -325,10 +336,10 @@ class _Compiler:
             size *= len(option)
         if not options or size > MAX_EXPANSION:
             raise ValueError("is empty" if not options else f"stands for {size} spellings, too many")
-        seen = {tuple(itertools.chain(*choice)) for choice in itertools.product(*options)}
+        seen = dict.fromkeys(tuple(itertools.chain(*choice)) for choice in itertools.product(*options))
         if () in seen:
             raise ValueError("every part is optional")
-        yield from sorted(seen)
+        yield from seen
 
     def _members(self, choice: str) -> list[str]:
         """The phrases of the class that the choice names in braces; else the choice itself."""
@@ -357,11 +368,6 @@ def _leaves(root: Node, spellings: Iterable[Tokens]) -> Iterator[Node]:
         for key in spelling:
             node = node.next.setdefault(key, Node())
         yield node
-
-
-def word_key(word: str) -> str:
-    """The key under which a token of a message is looked up (numbers are all alike)."""
-    return "#" if word[0].isdecimal() else tone_key(word.replace("’", "'"))
 
 
 def word_keys(word: str) -> Spelling:

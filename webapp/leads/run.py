@@ -63,9 +63,7 @@ def request_rerun(session: Session, lead: Lead, *, requested_by: str) -> Run:
     rings."""
     # Two people asking at once: the lead's lock makes the second find the first one's run.
     session.execute(sa.select(Lead.id).where(Lead.id == lead.id).with_for_update(key_share=True))
-    waiting = (
-        sa.select(Run).where(Run.lead_id == lead.id, Run.status == RunStatus.QUEUED).order_by(Run.created_at)
-    )
+    waiting = sa.select(Run).where(Run.lead_id == lead.id, Run.status == RunStatus.QUEUED).order_by(Run.created_at)
     run = session.scalars(waiting.limit(1).with_for_update(skip_locked=True)).first()
     reused = run is not None
     if run is None:
@@ -144,9 +142,7 @@ class _Drain:
         with self.session_factory.begin() as session:
             if not claims.is_current(session, self.holder):
                 return 0  # another process has this slot now
-            held = claims.claim(
-                session, RUNS, self.holder, limit=size, also_set={"started_at": sa.func.now()}
-            )
+            held = claims.claim(session, RUNS, self.holder, limit=size, also_set={"started_at": sa.func.now()})
             rows = run_store.load(session, held) if held else []
             self._refresh_boards(session, {row.workspace_id for row in rows})
         if held:
@@ -155,11 +151,7 @@ class _Drain:
 
     def _refresh_boards(self, session: Session, workspace_ids: set[uuid.UUID]) -> None:
         now = time.monotonic()
-        stale = {
-            key
-            for key in workspace_ids
-            if key not in self.boards or now - self.boards[key][0] > LOADS_SECONDS
-        }
+        stale = {key for key in workspace_ids if key not in self.boards or now - self.boards[key][0] > LOADS_SECONDS}
         if stale:
             for key, members in run_store.members(session, stale).items():
                 self.boards[key] = (now, route.Board(members))
@@ -180,9 +172,7 @@ class _Drain:
             else:
                 self._work_together([row], attempts)
 
-    def _work_together(
-        self, rows: Sequence[sa.Row[tuple[object, ...]]], attempts: dict[uuid.UUID, int]
-    ) -> None:
+    def _work_together(self, rows: Sequence[sa.Row[tuple[object, ...]]], attempts: dict[uuid.UUID, int]) -> None:
         outcomes: list[Outcome] = []
         crashes: list[_Crash] = []
         renewed = time.monotonic()
@@ -218,9 +208,7 @@ class _Drain:
             if _database_is_away(error):
                 raise
             if len(outcomes) > 1:
-                log.warning(
-                    "saving %d runs together failed, saving each by itself: %s", len(outcomes), plain(error)
-                )
+                log.warning("saving %d runs together failed, saving each by itself: %s", len(outcomes), plain(error))
                 return [crash for outcome in outcomes for crash in self._settle([outcome])]
             log.exception("run %s could not be saved", outcomes[0].item.run_id)
             return [_Crash(outcomes[0].item.run_id, outcomes[0].item.attempt, plain(error))]

@@ -201,9 +201,7 @@ def _classify(recorder: _Recorder, item: Item, judge: classify.Judge) -> Verdict
     return verdict
 
 
-def _route(
-    recorder: _Recorder, item: Item, status: LeadStatus, intent: Intent, board: route.Board
-) -> Assignment:
+def _route(recorder: _Recorder, item: Item, status: LeadStatus, intent: Intent, board: route.Board) -> Assignment:
     has = item.standing.assignee_id
     assignment = recorder.stage(
         "route",

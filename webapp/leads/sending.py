@@ -1,11 +1,11 @@
-"""The database's side of sending: claim and load what is due, save what came of it. ``deliver`` is the loop around it.
+"""Before a call: claim what is due and load what a client needs of it. ``deliver`` is the loop around it.
 
 Every function runs in a short transaction of its caller's, and none of them calls the outside.
 """
 
 import uuid
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -20,7 +20,9 @@ from webapp.models.account import User
 from webapp.models.lead import Lead, Person
 from webapp.models.work import Delivery, DeliveryAttempt, Destination
 
-_MS = 1000.0
+#: Oldest first, and among equals (a bulk decision) the later step: a lead that was begun is finished before another is
+#: begun, and the step that a delivery has just made sendable is claimed in the same turn.
+_ORDERED = replace(DELIVERIES, order=(Delivery.due_at, Delivery.step.desc()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,31 +36,6 @@ class Job:
     tries: int
     check_first: bool
     request: DeliveryRequest
-
-
-@dataclass(frozen=True, slots=True)
-class Saved:
-    """What is to be written of one attempt.
-
-    ``state`` PENDING means again in ``delay`` seconds. ``outcome``: delivered | reconciled | retry | dead | uncertain.
-    ``healthy``: what it says about the destination (None: nothing). ``pause``: seconds the destination asked for.
-    """
-
-    job: Job
-    state: DeliveryState
-    outcome: str
-    tries: int
-    ms: int
-    ambiguous: bool = False
-    delay: float = 0.0
-    remote_id: str | None = None
-    payload: dict[str, Any] | None = None
-    http_status: int | None = None
-    error: str | None = None
-    excerpt: str | None = None
-    healthy: bool | None = None
-    pause: float | None = None
-    gone: bool = False
 
 
 def seconds(value: float) -> sa.ColumnElement[Any]:
@@ -114,9 +91,7 @@ def has_due(session: Session) -> bool:
 
 def claim_due(session: Session, holder: Holder, *, limit: int, lease: float) -> list[Claim]:
     """Up to ``limit`` sendable deliveries, oldest first."""
-    return claim(
-        session, DELIVERIES, holder, limit=limit, where=(_usable(), _after_its_predecessors()), seconds=lease
-    )
+    return claim(session, _ORDERED, holder, limit=limit, where=(_usable(), _after_its_predecessors()), seconds=lease)
 
 
 def claim_probes(session: Session, holder: Holder, *, limit: int, lease: float, hold: float) -> list[Claim]:
@@ -143,19 +118,8 @@ def claim_probes(session: Session, holder: Holder, *, limit: int, lease: float, 
     found: list[Claim] = []
     for destination_id in won:
         where = (Delivery.destination_id == destination_id, _after_its_predecessors())
-        found.extend(claim(session, DELIVERIES, holder, limit=1, where=where, seconds=lease))
+        found.extend(claim(session, _ORDERED, holder, limit=1, where=where, seconds=lease))
     return found
-
-
-def claim_next_steps(session: Session, holder: Holder, jobs: Iterable[Job], *, limit: int, lease: float) -> list[Claim]:
-    """The steps that these just delivered jobs have made sendable, so that a lead waits for no further ring."""
-    places = {(job.lead_id, job.target.id) for job in jobs}
-    if not places or limit <= 0:
-        return []
-    here = sa.tuple_(Delivery.lead_id, Delivery.destination_id).in_(list(places))
-    return claim(
-        session, DELIVERIES, holder, limit=limit, where=(here, _usable(), _after_its_predecessors()), seconds=lease
-    )
 
 
 def load(session: Session, claims: Sequence[Claim]) -> list[Job]:
@@ -185,9 +149,7 @@ def load(session: Session, claims: Sequence[Claim]) -> list[Job]:
     for delivery, lead, destination, person, assignee, was_told in rows:
         token = tokens[delivery.id]
         silent = person is not None and person.do_not_contact
-        unwanted = still_wanted(
-            destination.kind, destination.config, lead, delivery.action, do_not_contact=silent
-        )
+        unwanted = still_wanted(destination.kind, destination.config, lead, delivery.action, do_not_contact=silent)
         if unwanted is not None:
             _withdraw(session, token, delivery, unwanted)
             continue
@@ -212,122 +174,6 @@ def load(session: Session, claims: Sequence[Claim]) -> list[Job]:
             )
         )
     return jobs
-
-
-def save(session: Session, results: Sequence[Saved], *, breaker_failures: int, breaker_seconds: float) -> list[Job]:
-    """Write what came of the attempts. Returns the jobs that were delivered.
-
-    A row whose claim was taken over matches no UPDATE, and what this worker learned of it is dropped: its successor
-    reconciles and tells the story.
-    """
-    kept = [result for result in results if _save_row(session, result)]
-    if kept:
-        session.execute(sa.insert(DeliveryAttempt), [_attempt_row(result) for result in kept])
-    for result in kept:
-        _tell(session, result)
-    for target_id in sorted({result.job.target.id for result in kept}, key=str):
-        about = [result for result in kept if result.job.target.id == target_id]
-        _save_health(session, target_id, about, breaker_failures, breaker_seconds)
-    return [result.job for result in kept if result.state is DeliveryState.DELIVERED]
-
-
-def _save_row(session: Session, result: Saved) -> bool:
-    values: dict[str, Any] = {
-        "state": result.state,
-        "tries": result.tries,
-        "ambiguous": result.ambiguous,
-        "lease_until": None,
-        "last_error": result.error,
-        "updated_at": sa.func.now(),
-    }
-    if result.state is DeliveryState.PENDING:
-        values["due_at"] = sa.func.now() + seconds(result.delay)
-    if result.payload is not None:
-        values["payload"] = result.payload
-    if result.state is DeliveryState.DELIVERED:
-        values |= {"remote_id": result.remote_id, "delivered_at": sa.func.now()}
-    row = session.execute(
-        sa.update(Delivery)
-        .where(
-            Delivery.id == result.job.claim.id,
-            Delivery.attempt == result.job.claim.attempt,
-            Delivery.state == DeliveryState.SENDING,
-        )
-        .values(values)
-        .returning(Delivery.id)
-        .execution_options(synchronize_session=False)
-    ).one_or_none()
-    return row is not None
-
-
-def _attempt_row(result: Saved) -> dict[str, Any]:
-    return {
-        "workspace_id": result.job.workspace_id,
-        "delivery_id": result.job.claim.id,
-        "attempt": result.job.claim.attempt,
-        "started_at": sa.func.now() - seconds(result.ms / _MS),
-        "ms": result.ms,
-        "http_status": result.http_status,
-        "outcome": result.outcome,
-        "error": result.error,
-        "excerpt": result.excerpt,
-    }
-
-
-_EVENTS = {
-    DeliveryState.DELIVERED: "DELIVERY_SENT",
-    DeliveryState.DEAD: "DELIVERY_DEAD",
-    DeliveryState.UNCERTAIN: "DELIVERY_UNCERTAIN",
-}
-
-
-def _tell(session: Session, result: Saved) -> None:
-    job = result.job
-    facts: dict[str, Any] = {
-        "delivery_id": str(job.claim.id),
-        "destination": job.target.name,
-        "action": job.request.action,
-    }
-    if result.state in _EVENTS:
-        more = {"remote_id": result.remote_id} if result.state is DeliveryState.DELIVERED else {"error": result.error}
-        audit.record(session, job.workspace_id, _EVENTS[result.state], lead_id=job.lead_id, **facts, **more)
-    if result.gone:
-        audit.record(session, job.target.workspace_id, "DESTINATION_GONE", **facts)
-
-
-def _save_health(
-    session: Session, target_id: uuid.UUID, results: Sequence[Saved], breaker_failures: int, breaker_seconds: float
-) -> None:
-    """Bring the destination's breaker, pause and mode up to date; touches no row while all is well."""
-    here = Destination.id == target_id
-    quiet = {"synchronize_session": False}
-    failures = 0
-    for result in results:  # in order of completion: a success ends a row of failures
-        failures = 0 if result.healthy else failures + (result.healthy is False)
-    if any(result.healthy for result in results):
-        closed = sa.update(Destination).where(
-            here, sa.or_(Destination.failures > 0, Destination.open_until.is_not(None))
-        )
-        session.execute(closed.values(failures=0, open_until=None).execution_options(**quiet))
-    if failures:
-        total = Destination.failures + failures
-        # While it is open already (others failed beside us, or this is the probe) its end stays where it is.
-        opens = sa.and_(
-            total >= breaker_failures,
-            sa.or_(Destination.open_until.is_(None), Destination.open_until <= sa.func.now()),
-        )
-        until = sa.case((opens, sa.func.now() + seconds(breaker_seconds)), else_=Destination.open_until)
-        session.execute(
-            sa.update(Destination).where(here).values(failures=total, open_until=until).execution_options(**quiet)
-        )
-    pause = max((result.pause for result in results if result.pause), default=None)
-    if pause:
-        until = sa.func.greatest(Destination.paused_until, sa.func.now() + seconds(pause))
-        session.execute(sa.update(Destination).where(here).values(paused_until=until).execution_options(**quiet))
-    if any(result.gone for result in results):
-        session.execute(
-            sa.update(Destination).where(here).values(mode=DestinationMode.OFF).execution_options(**quiet)
-        )
 
 
 def _withdraw(session: Session, token: Claim, delivery: Delivery, reason: str) -> None:

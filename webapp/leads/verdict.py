@@ -6,9 +6,10 @@ taxonomy's precedence choose among the intents that are clearly there. All knowl
 """
 
 import re
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 
-from webapp.leads.ruleset import Cue, Node, Ruleset, default_ruleset, word_key
+from webapp.leads.ruleset import Cue, Node, Ruleset, default_ruleset
 from webapp.leads.states import (
     BUYING_INTENTS,
     PRECEDENCE,
@@ -16,61 +17,15 @@ from webapp.leads.states import (
     Priority,
     next_action_for,
 )
-from webapp.leads.textnorm import Mapped, compose, fold_search
+from webapp.leads.textnorm import Mapped, Tokens, compose, fold_search, language, tokenize, word_key
 from webapp.leads.types import Span, Verdict
 
-_WORDS = re.compile(
-    r"\d(?:\w|[.,](?=\d))*|[^\W_]+(?:['’][^\W_]+)*"
-    r"|[.!?;,:()\n%$€£₫…]|[\U0001F300-\U0001FAFF\u2600-\u27BF\u2B50]"
-)
-# The special forms are tried only on texts that hold one: they cost more per token. All bounded or linear.
-_SPECIAL_HINT = re.compile(r"[@]|\w\.[a-z]{2}|://|\d[\d\s().-]{7,17}\d")
-_SPECIAL = re.compile(
-    r"(?P<url>https?://\S+|www\.\S+|(?<![\w@.])[a-z0-9-]{2,40}\.(?:com|net|org|io|vn|example|ly|me|info|biz|xyz|top|shop)\b\S*)"
-    r"|(?P<email>[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,4})"
-    r"|(?P<phone>\+?\(?\d[\d\s().-]{7,17}\d(?!\w))"
-    r"|(?P<word>" + _WORDS.pattern + ")"
-)
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
-_ENDERS = frozenset(".!?;\n…")
-_BREAKS = frozenset(",:()")
-_PHONE_DIGITS = range(9, 16)
-
-_VI_BARE = frozenset(
-    "khong ko hok hong hem hom kg dc duoc minh mik mk anh chi em ben cho gia nhieu nhiu bao nha nhe voi cua roi giup "
-    "gi nao nay vay sao xin tu van goi lai can mua ban hang muon lay dat chot cty cong ty ng nguoi thi van chua con "
-    "cam on oi ad shop la co o toi bn sdt dien thoai ngay gap khi neu de den di ra vao ve them mot hai nhan gui tien "
-    "loi hoi lam tuyen hop tac va cac nhung trong ngoai sau truoc".split()
-)
-_EN_COMMON = frozenset(
-    "the you your is are for and with this that have can we i my our of to in on it a an be do does how what please "
-    "from at or if not would could any us me by was will about has".split()
-)
-_LOANS = frozenset(
-    "shop size ship online email mail zoom app web website link inbox sale fanpage menu file excel zalo facebook fb "
-    "tiktok video laptop camera pro vip combo team group admin ok oke hotline internet wifi massage spa photo seo "
-    "google marketing sir data demo gps pin code freeship form logo fan like".split()
-)
 _KEY_MASHING = re.compile("[bcdfghjklmnpqrstvwxz]{4}")
-_VI_SYLLABLE = re.compile(
-    r"(?:ngh|ng|nh|gh|gi|kh|ph|qu|th|tr|ch|[bcdghklmnpqrstvx])?[aeiouy]{1,3}(?:ch|ng|nh|[cmnpt])?"
-)
-
 _RANK = {intent: rank for rank, intent in enumerate((Intent.SPAM, Intent.VENDOR_PITCH, *PRECEDENCE, Intent.UNKNOWN))}
+#: After these a negation goes on ("no demo or quote").
+_OR = frozenset({"or", "nor", "hay", "hoặc", "hoac"})
 _JUNK = frozenset({Intent.SPAM, Intent.VENDOR_PITCH})
-
-_KEYS: dict[str, str] = {}
-_KEYS_MAX = 50_000  # a bound on what hostile input can make a process remember
-
-
-@dataclass(frozen=True, slots=True)
-class _Tokens:
-    """Parallel lists: key for the trie, surface form, sentence and clause number (virtual tokens: "")."""
-
-    keys: list[str]
-    words: list[str]
-    clauses: list[int]
-    sentences: list[int]
 
 
 @dataclass(slots=True)
@@ -89,8 +44,8 @@ def judge(text: str, *, rules: Ruleset | None = None, channel: str | None = None
     """
     rules = rules or default_ruleset()
     mapped = compose(text)
-    tokens = _tokenize(mapped.text)
-    lang, bare = _language(tokens.words)
+    tokens = tokenize(mapped.text)
+    lang, bare = language(tokens.words)
     trie = rules.english if lang == "en" else rules.bare if bare else rules.marked
     hits, flags = _scan(tokens, trie, rules.gap)
     _negate(hits, tokens, rules)
@@ -125,95 +80,7 @@ def judge(text: str, *, rules: Ruleset | None = None, channel: str | None = None
     )
 
 
-def _tokenize(text: str) -> _Tokens:
-    keys, words, clauses, sentences = ["^"], [""], [0], [0]
-    clause = sentence = 0
-    fresh = False  # a sentence has ended and the next has not begun
-    for word, key in _pieces(text):
-        if word in _ENDERS:
-            if word != "\n" and word != ";":
-                keys.append("!" if word == "!" else "?" if word == "?" else ".")
-                words.append(word)
-                clauses.append(clause)
-                sentences.append(sentence)
-            fresh = True
-            continue
-        if word in _BREAKS:
-            clause += 1
-        elif fresh:
-            clause += 1
-            sentence += 1
-            fresh = False
-            keys.append("^")
-            words.append("")
-            clauses.append(clause)
-            sentences.append(sentence)
-        keys.append(key)
-        words.append(word)
-        clauses.append(clause)
-        sentences.append(sentence)
-    keys.append("<end>")
-    words.append("")
-    clauses.append(clause)
-    sentences.append(sentence)
-    return _Tokens(keys, words, clauses, sentences)
-
-
-def _pieces(text: str) -> list[tuple[str, str]]:
-    """Tokens with their keys, in order."""
-    if not _SPECIAL_HINT.search(text):
-        return [(word, _KEYS.get(word) or _key(word)) for word in _WORDS.findall(text)]
-    pieces = []
-    for match in _SPECIAL.finditer(text):
-        word, group = match[0], match.lastgroup
-        if group == "word":
-            pieces.append((word, _KEYS.get(word) or _key(word)))
-        elif group == "phone":
-            digits = sum(c.isdecimal() for c in word)
-            pieces.append((word, "<phone>" if digits in _PHONE_DIGITS else "#"))
-        else:
-            pieces.append((word, f"<{group}>"))
-    return pieces
-
-
-def _key(word: str) -> str:
-    key = word_key(word)
-    if not word[0].isalnum() and ord(word[0]) > 0x2000 and word not in "€₫…":
-        key = "<emoji>"
-    elif len(word) > 3:
-        key = re.sub(r"(\w)\1{2,}", r"\1", key)  # "giáaaa", "soooo"
-    if len(_KEYS) < _KEYS_MAX and len(word) <= 40:
-        _KEYS[word] = key
-    return key
-
-
-def _language(words: list[str]) -> tuple[str, bool]:
-    """``en``, ``vi`` or ``mixed`` (English when nothing speaks for Vietnamese), and whether diacritics are left out."""
-    marked = bare = english = foreign = total = shaped = 0
-    for word in words:
-        if not word.isalpha():
-            continue
-        total += 1
-        if not word.isascii():
-            marked += word.isalpha()
-        elif word in _EN_COMMON:
-            english += 1
-            bare += word in _VI_BARE
-        elif word in _VI_BARE:
-            bare += 1
-        elif word.isalpha() and _VI_SYLLABLE.fullmatch(word):
-            shaped += 1
-        elif len(word) > 2 and word.isalpha() and word not in _LOANS:
-            foreign += any(vowel in word for vowel in "aeiouy")
-    if total > 1 and english * 4 <= min(total, bare * 4) and (bare + shaped + english) * 4 >= total * 3:
-        bare += shaped  # a bare Vietnamese text of rarer words
-    if (marked * 5 < total and bare * 3 < total) or (not marked and bare <= english):
-        return "en", False
-    mixed = foreign + english >= 3 or (foreign >= 2 and foreign * 8 >= total)
-    return "mixed" if mixed else "vi", marked * 6 < total
-
-
-def _scan(tokens: _Tokens, root: Node, gap: int) -> tuple[list[_Hit], list[_Hit]]:
+def _scan(tokens: Tokens, root: Node, gap: int) -> tuple[list[_Hit], list[_Hit]]:
     """All cues and flags found, longest match first from the left; phrases with gaps on top of those."""
     keys, size = tokens.keys, len(tokens.keys)
     hits: list[_Hit] = []
@@ -290,7 +157,7 @@ def _settle(hits: list[_Hit], gapped: list[_Hit]) -> list[_Hit]:
     for hit in sorted(gapped, key=lambda h: -h.cue.weight):
         used = [i for part in hit.parts for i in range(*part)]
         rivals = [rival for i in used for rival in owner.get(i, ()) if id(rival) not in dropped]
-        if any(r.cue.kind != "intent" or r.cue.weight > hit.cue.weight or len(r.parts) > 1 for r in rivals):
+        if any(_outranks(rival, hit) for rival in rivals):
             continue
         dropped.update(id(rival) for rival in rivals)
         kept.append(hit)
@@ -299,7 +166,14 @@ def _settle(hits: list[_Hit], gapped: list[_Hit]) -> list[_Hit]:
     return sorted((*(h for h in hits if id(h) not in dropped), *kept), key=lambda h: h.parts[0])
 
 
-def _negate(hits: list[_Hit], tokens: _Tokens, rules: Ruleset) -> None:
+def _outranks(rival: _Hit, hit: _Hit) -> bool:
+    """Whether the phrase with gaps ``hit`` gives way: words that stand together are the better evidence."""
+    if rival.cue.kind != "intent" or len(rival.parts) > 1 or rival.cue.weight > hit.cue.weight:
+        return True
+    return rival.cue.weight == hit.cue.weight and rival.cue.label == hit.cue.label
+
+
+def _negate(hits: list[_Hit], tokens: Tokens, rules: Ruleset) -> None:
     """Mark the cues that stand within reach of a negation in the same clause, and those joined to them."""
     if all(hit.cue.kind != "negation" for hit in hits):
         return
@@ -308,20 +182,21 @@ def _negate(hits: list[_Hit], tokens: _Tokens, rules: Ruleset) -> None:
     negations = [hit.parts[0][0] for hit in hits if hit.cue.kind == "negation"]
     for hit in hits:
         (start, end) = hit.parts[0]
-        if len(hit.parts) > 1 and any(start < place < hit.parts[-1][0] for place in negations):
-            hit.negated = Intent(hit.cue.label) in rules.negatable
         if hit.cue.kind == "negation":
             until, clause = end + hit.cue.reach, tokens.clauses[start]
-        elif start <= until and tokens.clauses[start] == clause and hit.cue.kind == "intent":
-            if Intent(hit.cue.label) in rules.negatable:
-                hit.negated = True
-                last = hit.parts[-1][1]
-                if last < len(tokens.keys) and tokens.keys[last] in ("or", "nor", "hay", "hoặc", "hoac"):
-                    until = max(until, last + 3)
+            continue
+        if hit.cue.kind != "intent" or Intent(hit.cue.label) not in rules.negatable:
+            continue
+        last_start, last = hit.parts[-1]
+        within = bisect_right(negations, start) < bisect_left(negations, last_start)  # inside the gap
+        if within or (start <= until and tokens.clauses[start] == clause):
+            hit.negated = True
+            if last < len(tokens.keys) and tokens.keys[last] in _OR:
+                until = max(until, last + 3)
 
 
 def _gibberish(words: list[str]) -> bool:
-    """Whether the words look like keys hit at random; a single such word says nothing (taxonomy: ``unknown``)."""
+    """Whether the words look like keys hit at random; a single such word says nothing (``unknown``)."""
     odd = sum(_KEY_MASHING.search(fold_search(word)) is not None for word in words)
     return odd >= 2 and odd * 2 >= len(words)
 
@@ -343,7 +218,7 @@ def _scores(hits: list[_Hit], rules: Ruleset) -> dict[Intent, float]:
 def _decide(scores: dict[Intent, float], rules: Ruleset) -> tuple[Intent, Intent | None]:
     """The intent and its closest rival.
 
-    A pitch or spam that is clearly one wins whatever else it says. Otherwise the taxonomy's precedence chooses
+    A pitch or spam that is clearly one wins whatever else it says. Otherwise precedence chooses
     among the intents that are clearly there (``strong``), and failing those among the best-scored.
     """
     if not scores:
@@ -371,7 +246,7 @@ def _priority(intent: Intent, names: set[str]) -> Priority:
     return Priority.P3
 
 
-def _large_sum(tokens: _Tokens, rules: Ruleset, lang: str) -> bool:
+def _large_sum(tokens: Tokens, rules: Ruleset, lang: str) -> bool:
     """Whether the message names an amount of money at or above the ruleset's large sum (in USD)."""
     units = rules.units["en" if lang == "en" else "vi"]
     for i, key in enumerate(tokens.keys):
@@ -397,7 +272,7 @@ def _amount(digits: str) -> float:
 
 
 def _confidence(
-    intent: Intent, rival: Intent | None, scores: dict[Intent, float], tokens: _Tokens, rules: Ruleset
+    intent: Intent, rival: Intent | None, scores: dict[Intent, float], tokens: Tokens, rules: Ruleset
 ) -> float:
     """The share of verdicts with evidence like this that were right on labelled messages (ruleset table)."""
     if intent is Intent.UNKNOWN:
@@ -420,9 +295,7 @@ def _runner_up_confidence(confidence: float, rival: Intent | None, scores: dict[
     return round(min(rest, confidence), 3)
 
 
-def _evidence(
-    hits: list[_Hit], flags: list[_Hit], intent: Intent, tokens: _Tokens, mapped: Mapped
-) -> tuple[Span, ...]:
+def _evidence(hits: list[_Hit], flags: list[_Hit], intent: Intent, tokens: Tokens, mapped: Mapped) -> tuple[Span, ...]:
     """Non-overlapping spans: the verdict's own cues first, then priority words, negations, other intents."""
     if not hits and not flags:
         return ()
@@ -449,7 +322,7 @@ def _evidence(
     return tuple(spans)
 
 
-def _readable(hit: _Hit, tokens: _Tokens) -> str:
+def _readable(hit: _Hit, tokens: Tokens) -> str:
     """The rule's phrase; for one that stands for many spellings, the words that it met."""
     if hit.cue.phrase.isalpha():
         return hit.cue.phrase
@@ -472,7 +345,7 @@ def _positions(words: list[str], text: str) -> list[int]:
 
 def _reasons(
     hits: list[_Hit],
-    tokens: _Tokens,
+    tokens: Tokens,
     intent: Intent,
     rival: Intent | None,
     scores: dict[Intent, float],
@@ -489,6 +362,7 @@ def _reasons(
     if rival is not None:
         reasons.append(f"also {rival.value} ({scores[rival]:g})")
     if any(hit.negated for hit in hits):
-        reasons.append("a negation undoes " + ", ".join(f"“{_readable(h, tokens)}”" for h in hits if h.negated))
+        undone = ", ".join(f"“{_readable(hit, tokens)}”" for hit in hits if hit.negated)
+        reasons.append(f"a negation undoes {undone}")
     reasons.extend(name.replace("_", " ") for name in sorted(names))
     return tuple(reasons)

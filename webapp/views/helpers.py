@@ -60,6 +60,8 @@ def install(app: Flask) -> None:
         ago=words.ago,
         moment=words.moment,
         duration=words.duration,
+        said_pairs=words.said_pairs,
+        scope_word=words.scope_word,
         sender=words.sender,
         sentence=words.sentence,
         stage_said=words.stage_said,

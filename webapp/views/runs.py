@@ -23,7 +23,7 @@ def index() -> Any:
     found = reads.runs(
         db.session(), helpers.here(), status=status, open_only=given == UNREPAIRED, cursor=request.args.get("cursor")
     )
-    return helpers.show("pages/runs.html", "results", found=found, status=given, statuses=list(RunStatus))
+    return helpers.show("pages/runs.html", "results", found=found, wanted=given, statuses=list(RunStatus))
 
 
 @bp.get("/runs/<uuid:run_id>")

@@ -381,3 +381,31 @@ def sentence(text: str) -> str:
     for value, said in _VALUES.items():
         text = text.replace(value, said)
     return text
+
+
+def scope_word(value: str) -> str:
+    return _member(Scope, value)
+
+
+def said_pairs(output: Any) -> list[tuple[str, str]]:
+    """What a stage put out, as (label, value) in words; nothing that is empty, no id."""
+    if not isinstance(output, Mapping):
+        return []
+    return [
+        (plain(str(name)).capitalize(), said)
+        for name, value in output.items()
+        if not str(name).endswith("_id") and name not in ("ruleset", "judge") and (said := _said(value))
+    ]
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.2f}"
+    if isinstance(value, list):
+        return "; ".join(filter(None, map(_said, value)))
+    if isinstance(value, Mapping):
+        return ", ".join(f"{plain(str(name))} {_said(inner)}" for name, inner in value.items())
+    text = "" if value is None else str(value)
+    return LANGUAGE.get(text) or _VALUES.get(text) or sentence(text)

@@ -105,13 +105,9 @@ def _about(parsed: ValidatedEmail) -> tuple[Fact, ...]:
         Fact("email_role", parsed.local_part.split("+")[0].lower() in _ROLES, _LISTS, 0.9),
     ]
     if domain != parsed.domain:
-        facts.append(
-            Fact("email_ascii", parsed.ascii_email or f"@{domain}", _EMAIL, 1.0, note="international domain")
-        )
+        facts.append(Fact("email_ascii", parsed.ascii_email or f"@{domain}", _EMAIL, 1.0, note="international domain"))
     if not free and not disposable:
-        facts.append(
-            Fact("company_domain", domain, _LISTS, 0.7, note="the address is not a private mail service's")
-        )
+        facts.append(Fact("company_domain", domain, _LISTS, 0.7, note="the address is not a private mail service's"))
     return tuple(facts)
 
 
@@ -159,24 +155,16 @@ def phone_facts(number: str | None, *, default_region: str) -> tuple[Fact, ...]:
     except phonenumbers.NumberParseException as error:
         return (Fact("phone_valid", False, _PHONE, 0.95, note=str(error)),)
     if not phonenumbers.is_valid_number(parsed):
-        return (
-            Fact("phone_valid", False, _PHONE, 0.95, note="no such number in the country's numbering plan"),
-        )
+        return (Fact("phone_valid", False, _PHONE, 0.95, note="no such number in the country's numbering plan"),)
     facts = [
-        Fact(
-            "phone_valid", True, _PHONE, 0.95, note="fits the numbering plan; not asked whether it is in use"
-        ),
-        Fact(
-            "phone_e164", phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164), _PHONE, 1.0
-        ),
+        Fact("phone_valid", True, _PHONE, 0.95, note="fits the numbering plan; not asked whether it is in use"),
+        Fact("phone_e164", phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164), _PHONE, 1.0),
         Fact("phone_type", _PHONE_KINDS.get(phonenumbers.number_type(parsed), "unknown"), _PHONE, 0.9),
         Fact("phone_region", phonenumbers.region_code_for_number(parsed), _PHONE, 0.95),
     ]
     company = carrier.name_for_number(parsed, "en")
     if company:
-        facts.append(
-            Fact("phone_carrier", company, _PHONE, 0.6, note="the range's first owner; numbers can move")
-        )
+        facts.append(Fact("phone_carrier", company, _PHONE, 0.6, note="the range's first owner; numbers can move"))
     zones = [zone for zone in timezone.time_zones_for_number(parsed) if zone != _NO_ZONE]
     if zones:
         facts.append(Fact("phone_time_zones", zones, _PHONE, 0.8 if len(zones) == 1 else 0.5))

@@ -38,14 +38,10 @@ class Board:
 
 def needs_routing(status: LeadStatus, intent: Intent) -> bool:
     """Does a person have to look at it, or is it on its way to a destination?"""
-    return status in WAITING_STATUSES or (
-        status is not LeadStatus.REJECTED and intent not in UNDELIVERABLE_INTENTS
-    )
+    return status in WAITING_STATUSES or (status is not LeadStatus.REJECTED and intent not in UNDELIVERABLE_INTENTS)
 
 
-def route(
-    facts: LeadFacts, status: LeadStatus, intent: Intent, board: Board, *, assignee: str | None
-) -> Assignment:
+def route(facts: LeadFacts, status: LeadStatus, intent: Intent, board: Board, *, assignee: str | None) -> Assignment:
     """Who gets the lead. ``assignee``: the user who has it already, who keeps it."""
     if assignee is not None:
         return Assignment(assignee, "", "already theirs")

@@ -53,9 +53,7 @@ def score(facts: LeadFacts, verdict: Verdict, learned: Sequence[Fact], *, curren
 def fallback(verdict: Verdict) -> Score:
     """When scoring failed: intent and urgency alone, which need nothing but the verdict."""
     points, why = _URGENCY[verdict.priority]
-    return Score(
-        (_intent(verdict), ScorePart("urgency", points, f"{verdict.priority.value}: {why} (fallback score)"))
-    )
+    return Score((_intent(verdict), ScorePart("urgency", points, f"{verdict.priority.value}: {why} (fallback score)")))
 
 
 def qualified(total: int, intent: Intent, *, qualified_from: int) -> bool:
@@ -97,9 +95,7 @@ def _completeness(facts: LeadFacts, known: dict[str, object]) -> ScorePart:
         "a message of some length": 4 if len(facts.message.split()) >= 5 else 0,
     }
     given = [name for name, points in parts.items() if points]
-    return ScorePart(
-        "completeness", sum(parts.values()), "has " + ", ".join(given) if given else "little given"
-    )
+    return ScorePart("completeness", sum(parts.values()), "has " + ", ".join(given) if given else "little given")
 
 
 def _engagement(touches: int) -> ScorePart:

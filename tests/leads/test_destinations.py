@@ -1,0 +1,144 @@
+"""Destinations from the environment and from the settings page."""
+
+import base64
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from pydantic import SecretStr
+from sqlalchemy.orm import Session
+
+from tests.conftest import environment
+from tests.factories import make_workspace
+from tests.leads.delivering import CIPHER, count, events, planned
+from webapp.clients.registry import Registry
+from webapp.clients.twenty import TwentyClient
+from webapp.config import Settings, load_settings
+from webapp.leads import destinations
+from webapp.leads.errors import Conflict, Invalid, NotFound
+from webapp.leads.sending import _target
+from webapp.leads.states import DeliveryState, DestinationKind, DestinationMode
+from webapp.models import Destination, Workspace
+
+
+def _settings(**more: str) -> Settings:
+    return load_settings(environment("postgresql://x/y", "redis://127.0.0.1:1/0", **more))
+
+
+TWENTY = {"TWENTY_REST_URL": "http://127.0.0.1:3000/rest", "TWENTY_REST_TOKEN": "secret-token"}
+
+
+def _sync(session: Session, **more: str) -> dict[DestinationKind, Destination]:
+    destinations.sync_environment(session, _settings(**more), CIPHER)
+    session.commit()
+    found = sa.select(Destination).execution_options(populate_existing=True)
+    return {row.kind: row for row in session.scalars(found)}
+
+
+def test_the_environment_makes_the_default_workspace_s_destinations(session: Session, workspace: Workspace) -> None:
+    make_workspace(session)
+    made = _sync(session, **TWENTY, WEBHOOK_URL="http://127.0.0.1:5678/webhook/abc123")
+    assert {row.workspace_id for row in made.values()} == {workspace.id}
+    twenty, follow_up = made[DestinationKind.TWENTY], made[DestinationKind.N8N]
+    assert twenty.config == {"url": "http://127.0.0.1:3000/rest", "task_target_field": "targetPersonId"}
+    assert follow_up.config == {"url": "http://127.0.0.1:5678"}
+    stored = str(twenty.credentials) + str(follow_up.credentials) + str(follow_up.config)
+    assert "secret-token" not in stored
+    assert "abc123" not in stored
+    assert isinstance(Registry(_settings(), CIPHER.decrypt).client_for(_target(twenty)), TwentyClient)
+
+
+def test_syncing_again_changes_nothing(session: Session, workspace: Workspace) -> None:
+    before = _sync(session, **TWENTY)[DestinationKind.TWENTY]
+    credentials, told = before.credentials, len(events(session, None, "DESTINATION_SET"))
+    after = _sync(session, **TWENTY)[DestinationKind.TWENTY]
+    assert (after.id, after.credentials) == (before.id, credentials)
+    assert len(events(session, None, "DESTINATION_SET")) == told == 1
+
+
+def test_a_change_of_the_environment_is_taken_over(session: Session, workspace: Workspace) -> None:
+    _sync(session, **TWENTY)
+    session.execute(sa.update(Destination).values(failures=9, open_until=sa.func.now()))
+    row = _sync(session, **{**TWENTY, "TWENTY_REST_TOKEN": "another"})[DestinationKind.TWENTY]
+    assert CIPHER.decrypt(str(row.credentials)) == {"token": "another"}
+    assert (row.failures, row.open_until) == (0, None)
+    assert count(session, Destination) == 1
+
+
+def test_a_variable_that_is_gone_switches_off_and_back_on(session: Session, workspace: Workspace) -> None:
+    first = _sync(session, **TWENTY)[DestinationKind.TWENTY].id
+    assert _sync(session)[DestinationKind.TWENTY].mode is DestinationMode.OFF
+    again = _sync(session, **TWENTY)[DestinationKind.TWENTY]
+    assert (again.id, again.mode) == (first, DestinationMode.LIVE)
+
+
+def test_without_a_default_workspace_nothing_is_made(session: Session, app: Any) -> None:
+    make_workspace(session, "acme")
+    assert _sync(session, **TWENTY) == {}
+
+
+def test_a_name_that_an_admin_has_taken_is_left_to_them(session: Session, workspace: Workspace) -> None:
+    destinations.create_webhook(session, workspace.id, "Twenty", "https://example.com/h", cipher=CIPHER)
+    assert _sync(session, **TWENTY)[DestinationKind.TWENTY].name == "Twenty 2"
+
+
+def test_a_webhook_is_made_with_a_secret_that_is_shown_once(session: Session, workspace: Workspace) -> None:
+    row, secret = destinations.create_webhook(
+        session, workspace.id, " Hook ", "https://example.com/h?x=1", cipher=CIPHER, actor="Mai", only_qualified=True
+    )
+    session.commit()
+    assert len(base64.b64decode(secret.removeprefix("whsec_"))) == 32
+    assert (row.name, row.config) == ("Hook", {"url": "https://example.com/h?x=1", "trigger": "qualified"})
+    assert secret not in str(row.credentials)
+    assert destinations.listing(session, workspace.id) == [row]
+    with pytest.raises(Conflict):
+        destinations.create_webhook(session, workspace.id, "Hook", "https://example.com/2", cipher=CIPHER)
+
+
+@pytest.mark.parametrize(
+    ("name", "url", "secret", "fields"),
+    [
+        ("", "https://example.com", None, ["name"]),
+        ("x" * 81, "ftp://example.com", "whsec_short", ["name", "url", "secret"]),
+        ("n", "https://user:pw@example.com", None, ["url"]),
+        ("n", "javascript:alert(1)", None, ["url"]),
+        ("n", "http://[::1", None, ["url"]),
+        ("n", "https://example.com:99999", None, ["url"]),
+        ("n", "https://example.com", "whsec_" + base64.b64encode(b"x" * 65).decode(), ["secret"]),
+    ],
+)
+def test_every_bad_field_is_named(
+    session: Session, workspace: Workspace, name: str, url: str, secret: str | None, fields: list[str]
+) -> None:
+    with pytest.raises(Invalid) as invalid:
+        destinations.create_webhook(session, workspace.id, name, url, secret, cipher=CIPHER)
+    assert [problem.field for problem in invalid.value.details] == fields
+
+
+def test_switching(session: Session, workspace: Workspace) -> None:
+    row, _ = destinations.create_webhook(session, workspace.id, "Hook", "https://example.com", cipher=CIPHER)
+    off = destinations.set_mode(session, workspace.id, row.id, DestinationMode.OFF, actor="Mai")
+    assert off.mode is DestinationMode.OFF
+    row.open_until, row.failures = sa.func.now(), 7  # type: ignore[assignment]
+    on = destinations.set_mode(session, workspace.id, row.id, DestinationMode.LIVE, actor="Mai")
+    session.commit()
+    assert (on.mode, on.failures, on.open_until) == (DestinationMode.LIVE, 0, None)
+    assert events(session, None, "DESTINATION_OFF")[0].actor == "Mai"
+    with pytest.raises(NotFound):
+        destinations.set_mode(session, make_workspace(session).id, row.id, DestinationMode.OFF, actor="Mai")
+    environment_s = _sync(session, **TWENTY)[DestinationKind.TWENTY]
+    with pytest.raises(Conflict):
+        destinations.set_mode(session, workspace.id, environment_s.id, DestinationMode.OFF, actor="Mai")
+
+
+def test_waiting_counts_by_destination(session: Session, workspace: Workspace) -> None:
+    row, _ = destinations.create_webhook(session, workspace.id, "Hook", "https://example.com", cipher=CIPHER)
+    planned(session, workspace)
+    planned(session, workspace)
+    assert destinations.waiting(session, workspace.id) == {row.id: {DeliveryState.PENDING: 2}}
+    assert destinations.waiting(session, make_workspace(session).id) == {}
+
+
+def test_settings_offer_what_sync_needs() -> None:
+    settings = _settings(**TWENTY)
+    assert isinstance(settings.twenty_rest_token, SecretStr)

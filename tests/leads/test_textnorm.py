@@ -1,0 +1,50 @@
+"""Normalisation: the forms compare as they should and offsets lead back to the text as sent."""
+
+import unicodedata
+
+import pytest
+
+from webapp.leads.textnorm import compose, fold, fold_search, normalize_message, tone_key
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_fold_strips_case_and_diacritics_and_maps_back(form: str) -> None:
+    text = unicodedata.normalize(form, "Đặt hàng GẤP")
+    folded = fold(text)
+    assert folded.text == "dat hang gap"
+    at = folded.text.index("gap")
+    start, end = folded.origin(at, at + 3)
+    assert unicodedata.normalize("NFC", text[start:end]) == "GẤP"
+
+
+@pytest.mark.parametrize("text", ["", "plain ASCII", "Straße İ", "ế", "́x", "👍🏽 ok"])
+def test_offset_maps_cover_every_character(text: str) -> None:
+    for mapped in (fold(text), compose(text)):
+        for i in range(len(mapped.text)):
+            start, end = mapped.origin(i, i + 1)
+            assert 0 <= start < end <= len(text)
+
+
+def test_compose_keeps_diacritics_and_joins_decomposed_letters() -> None:
+    assert compose(unicodedata.normalize("NFD", "Giá")).text == "giá"
+
+
+def test_search_ignores_case_and_diacritics() -> None:
+    assert fold_search("ĐẶT HÀNG") == fold_search("dat hang") == fold_search(unicodedata.normalize("NFD", "đặt hàng"))
+
+
+def test_same_message_in_another_spelling_of_white_space_case_and_unicode() -> None:
+    same = {normalize_message(t) for t in ("Báo giá ", "  BÁO\n\tGIÁ", unicodedata.normalize("NFD", "báo giá"),
+                                           "báo\u200b giá", "báo\u00a0giá\x00")}  # fmt: skip
+    assert same == {"báo giá"}
+
+
+def test_other_diacritics_or_words_are_another_message() -> None:
+    assert normalize_message("bán xe") != normalize_message("bạn xe")
+    assert normalize_message("2 cái") != normalize_message("3 cái")
+
+
+def test_tone_key_knows_both_places_of_the_mark_but_not_other_tones() -> None:
+    assert tone_key("hủy") == tone_key("huỷ")
+    assert tone_key("giá") != tone_key("già")
+    assert tone_key("bán") != tone_key("ban")

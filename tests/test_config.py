@@ -1,0 +1,83 @@
+"""Settings: any PostgreSQL form, all or none of DB_*, and one clear line that names the bad variable."""
+
+import pytest
+
+from webapp.config import ConfigError, load_settings
+
+PARTS = {"DB_HOST": "db", "DB_PORT": "5433", "DB_NAME": "leads", "DB_USER": "ops", "DB_PASSWORD": "p@ss/word"}
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("postgres://u:p@h:5432/d", "postgresql+psycopg://u:p@h:5432/d"),
+        ("postgresql://u:p@h/d?sslmode=require", "postgresql+psycopg://u:p@h/d?sslmode=require"),
+        ("postgresql+asyncpg://u@h/d", "postgresql+psycopg://u@h/d"),
+        ("postgresql+psycopg2://u@/d?host=/run/pg", "postgresql+psycopg://u@/d?host=/run/pg"),
+    ],
+)
+def test_any_form_of_database_url(given: str, meant: str) -> None:
+    assert load_settings({"DATABASE_URL": given}).database_url.get_secret_value() == meant
+
+
+def test_parts_make_a_url() -> None:
+    url = load_settings(PARTS).database_url.get_secret_value()
+    assert url == "postgresql+psycopg://ops:p%40ss%2Fword@db:5433/leads"
+
+
+def test_parts_with_a_socket_folder() -> None:
+    url = load_settings(PARTS | {"DB_HOST": "/run/pg"}).database_url.get_secret_value()
+    assert url == "postgresql+psycopg://ops:p%40ss%2Fword@/leads?host=%2Frun%2Fpg&port=5433"
+
+
+@pytest.mark.parametrize(
+    ("environ", "named"),
+    [
+        ({"DATABASE_URL": "mysql://u@h/d"}, "DATABASE_URL"),
+        ({"DATABASE_URL": "postgresql://"}, "DATABASE_URL"),
+        ({"DB_HOST": "db"}, "DB_PASSWORD"),
+        (PARTS | {"DATABASE_URL": "postgresql://u@h/d"}, "DATABASE_URL"),
+        ({"REDIS_URL": "http://h"}, "REDIS_URL"),
+        ({"SECRET_KEY": "short"}, "SECRET_KEY"),
+        ({"FIELD_ENCRYPTION_KEYS": "not a key"}, "FIELD_ENCRYPTION_KEYS"),
+        ({"ADMIN_PASSWORD": "short"}, "ADMIN_PASSWORD"),
+        ({"PORT": "http"}, "PORT"),
+        ({"PORT": "0"}, "PORT"),
+        ({"PORT": "70000"}, "PORT"),
+        ({"WEB_WORKERS": "-1"}, "WEB_WORKERS"),
+        ({"LOG_LEVEL": "loud"}, "LOG_LEVEL"),
+        ({"UNDO_WINDOW_SECONDS": "soon"}, "UNDO_WINDOW_SECONDS"),
+        ({"DEFAULT_REGION": "Vietnam"}, "DEFAULT_REGION"),
+        ({"TWENTY_REST_URL": "http://crm/rest"}, "TWENTY_REST_TOKEN"),
+        ({"TWENTY_REST_URL": "crm", "TWENTY_REST_TOKEN": "t"}, "TWENTY_REST_URL"),
+        ({"WEBHOOK_URL": "ftp://x"}, "WEBHOOK_URL"),
+        ({"OUTBOUND_ALLOW_CIDRS": "everywhere"}, "OUTBOUND_ALLOW_CIDRS"),
+        ({"DB_PREPARED_STATEMENTS": "maybe"}, "DB_PREPARED_STATEMENTS"),
+        ({"MAX_RETRIES": "0"}, "MAX_RETRIES"),
+    ],
+)
+def test_nonsense_is_refused_in_one_line_that_names_it(environ: dict[str, str], named: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        load_settings(environ)
+    said = str(refused.value)
+    assert named in said and "\n" not in said
+
+
+def test_secrets_are_not_repeated_in_the_line() -> None:
+    with pytest.raises(ConfigError) as refused:
+        load_settings({"ADMIN_PASSWORD": "hunter2"})
+    assert "hunter2" not in str(refused.value)
+
+
+def test_an_empty_variable_is_an_unset_one() -> None:
+    assert load_settings({"PORT": "", "TWENTY_REST_URL": ""}).port == 8000
+
+
+def test_the_follow_up_time_limit_is_clamped() -> None:
+    assert load_settings({"N8N_WEBHOOK_TIMEOUT_SECONDS": "60"}).n8n_webhook_timeout_seconds == 10
+    assert load_settings({"N8N_WEBHOOK_TIMEOUT_SECONDS": "0.1"}).n8n_webhook_timeout_seconds == 3
+
+
+def test_the_app_does_not_start_without_its_services() -> None:
+    with pytest.raises(ConfigError, match="DATABASE_URL"):
+        load_settings({}).require_services()

@@ -1,0 +1,177 @@
+"""After a call: write what came of it, to the delivery, its attempts, the audit log and the destination's breaker.
+
+Everything here runs in one short transaction of the caller's.
+"""
+
+import json
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from webapp.leads import audit
+from webapp.leads.sending import Job, seconds
+from webapp.leads.states import DeliveryState, DestinationMode
+from webapp.models.base import new_id
+from webapp.models.work import Destination
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """What is to be written of one attempt.
+
+    ``state`` PENDING means again in ``delay`` seconds. ``outcome``: delivered | reconciled | retry | dead | uncertain.
+    ``healthy``: what it says about the destination (None: nothing). ``pause``: seconds the destination asked for.
+    """
+
+    job: Job
+    state: DeliveryState
+    outcome: str
+    tries: int
+    ms: int
+    ambiguous: bool = False
+    delay: float = 0.0
+    remote_id: str | None = None
+    payload: dict[str, Any] | None = None
+    http_status: int | None = None
+    error: str | None = None
+    excerpt: str | None = None
+    healthy: bool | None = None
+    pause: float | None = None
+    gone: bool = False
+
+
+_SAVE = sa.text(
+    """
+    WITH found AS (
+        SELECT * FROM unnest(
+            CAST(:id AS uuid[]), CAST(:attempt AS int[]), CAST(:state AS text[]), CAST(:tries AS int[]),
+            CAST(:ambiguous AS bool[]), CAST(:delay AS float8[]), CAST(:remote_id AS text[]),
+            CAST(:payload AS text[]), CAST(:error AS text[]), CAST(:attempt_id AS uuid[]), CAST(:ms AS int[]),
+            CAST(:http_status AS int[]), CAST(:outcome AS text[]), CAST(:excerpt AS text[])
+        ) AS f (
+            id, attempt, state, tries, ambiguous, delay, remote_id, payload, error, attempt_id, ms, http_status,
+            outcome, excerpt
+        )
+    ), saved AS (
+        UPDATE deliveries AS d SET
+            state = f.state,
+            tries = f.tries,
+            ambiguous = f.ambiguous,
+            lease_until = NULL,
+            due_at = CASE WHEN f.state = 'pending' THEN now() + make_interval(secs => f.delay) ELSE d.due_at END,
+            remote_id = coalesce(f.remote_id, d.remote_id),
+            payload = coalesce(CAST(f.payload AS jsonb), d.payload),
+            last_error = f.error,
+            delivered_at = CASE WHEN f.state = 'delivered' THEN now() ELSE d.delivered_at END,
+            updated_at = now()
+        FROM found AS f
+        WHERE d.id = f.id AND d.attempt = f.attempt AND d.state = 'sending'
+        RETURNING d.id, d.workspace_id
+    ), told AS (
+        INSERT INTO delivery_attempts
+            (id, workspace_id, delivery_id, attempt, started_at, ms, http_status, outcome, error, excerpt)
+        SELECT f.attempt_id, s.workspace_id, f.id, f.attempt, now() - make_interval(secs => f.ms / 1000.0), f.ms,
+            f.http_status, f.outcome, f.error, f.excerpt
+        FROM saved AS s JOIN found AS f ON f.id = s.id
+    )
+    SELECT id FROM saved
+    """
+)
+
+
+def save(session: Session, results: Sequence[Saved], *, breaker_failures: int, breaker_seconds: float) -> None:
+    """Write what came of the attempts.
+
+    A row whose claim was taken over matches no UPDATE, and what this worker learned of it is dropped: its successor
+    reconciles and tells the story.
+    """
+    if not results:
+        return
+    ours = {row.id for row in session.execute(_SAVE, _columns(results))}
+    kept = [result for result in results if result.job.claim.id in ours]
+    for result in kept:
+        _tell(session, result)
+    for target_id in sorted({result.job.target.id for result in kept}, key=str):
+        about = [result for result in kept if result.job.target.id == target_id]
+        _save_health(session, target_id, about, breaker_failures, breaker_seconds)
+
+
+def _columns(results: Sequence[Saved]) -> dict[str, list[Any]]:
+    """One array per column: one statement whatever the number of rows."""
+    return {
+        "id": [result.job.claim.id for result in results],
+        "attempt": [result.job.claim.attempt for result in results],
+        "state": [result.state.value for result in results],
+        "tries": [result.tries for result in results],
+        "ambiguous": [result.ambiguous for result in results],
+        "delay": [float(result.delay) for result in results],
+        "remote_id": [result.remote_id for result in results],
+        "payload": [None if result.payload is None else json.dumps(result.payload) for result in results],
+        "error": [result.error for result in results],
+        "attempt_id": [new_id() for _ in results],
+        "ms": [result.ms for result in results],
+        "http_status": [result.http_status for result in results],
+        "outcome": [result.outcome for result in results],
+        "excerpt": [result.excerpt for result in results],
+    }
+
+
+_GIVEN_UP = {
+    DeliveryState.DEAD: "DELIVERY_DEAD",
+    DeliveryState.UNCERTAIN: "DELIVERY_UNCERTAIN",
+}
+
+
+def _tell(session: Session, result: Saved) -> None:
+    job = result.job
+    facts: Any = {
+        "delivery_id": str(job.claim.id),
+        "destination": job.target.name,
+        "action": job.request.action,
+    }
+    if result.state is DeliveryState.DELIVERED:
+        audit.record(
+            session, job.workspace_id, "DELIVERY_SENT", lead_id=job.lead_id, remote_id=result.remote_id, **facts
+        )
+    elif result.state in _GIVEN_UP:
+        event = _GIVEN_UP[result.state]
+        audit.record(session, job.workspace_id, event, lead_id=job.lead_id, error=result.error, **facts)
+    if result.gone:
+        audit.record(session, job.target.workspace_id, "DESTINATION_GONE", **facts)
+
+
+def _save_health(
+    session: Session, target_id: uuid.UUID, results: Sequence[Saved], breaker_failures: int, breaker_seconds: float
+) -> None:
+    """Bring the destination's breaker, pause and mode up to date; touches no row while all is well."""
+    here = Destination.id == target_id
+    quiet = {"synchronize_session": False}
+    failures = 0
+    for result in results:  # in order of completion: a success ends a row of failures
+        failures = 0 if result.healthy else failures + (result.healthy is False)
+    if any(result.healthy for result in results):
+        closed = sa.update(Destination).where(
+            here, sa.or_(Destination.failures > 0, Destination.open_until.is_not(None))
+        )
+        session.execute(closed.values(failures=0, open_until=None).execution_options(**quiet))
+    if failures:
+        total = Destination.failures + failures
+        # While it is open already (others failed beside us, or this is the probe) its end stays where it is.
+        opens = sa.and_(
+            total >= breaker_failures,
+            sa.or_(Destination.open_until.is_(None), Destination.open_until <= sa.func.now()),
+        )
+        until = sa.case((opens, sa.func.now() + seconds(breaker_seconds)), else_=Destination.open_until)
+        session.execute(
+            sa.update(Destination).where(here).values(failures=total, open_until=until).execution_options(**quiet)
+        )
+    pause = max((result.pause for result in results if result.pause), default=None)
+    if pause:
+        paused = sa.func.greatest(Destination.paused_until, sa.func.now() + seconds(pause))
+        session.execute(sa.update(Destination).where(here).values(paused_until=paused).execution_options(**quiet))
+    if any(result.gone for result in results):
+        session.execute(sa.update(Destination).where(here).values(mode=DestinationMode.OFF).execution_options(**quiet))
