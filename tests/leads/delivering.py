@@ -107,7 +107,7 @@ def new_holder(session: Session, slot: str) -> Holder:
 
 
 def rows(session: Session, lead: Lead | None = None) -> dict[str, Delivery]:
-    """The lead's deliveries as stored now, by action."""
+    """The deliveries of one lead (of the only one, unless given) as stored now, by action."""
     found = sa.select(Delivery).order_by(Delivery.step).execution_options(populate_existing=True)
     if lead is not None:
         found = found.where(Delivery.lead_id == lead.id)
@@ -118,6 +118,13 @@ def rows(session: Session, lead: Lead | None = None) -> dict[str, Delivery]:
 
 def states(session: Session, lead: Lead | None = None) -> dict[str, str]:
     return {action: row.state.value for action, row in rows(session, lead).items()}
+
+
+def all_states(session: Session) -> set[str]:
+    """Where the deliveries of all leads stand."""
+    result = {state.value for state in session.scalars(sa.select(Delivery.state).distinct())}
+    session.commit()
+    return result
 
 
 def outcomes(session: Session, delivery: Delivery) -> list[str]:

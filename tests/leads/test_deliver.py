@@ -17,6 +17,7 @@ from tests.fakes.webhook_receiver import WebhookReceiver
 from tests.leads.delivering import (
     CIPHER,
     EAGER,
+    all_states,
     clients,
     count,
     decided_lead,
@@ -63,7 +64,7 @@ def _once(twenty: TwentyFake, leads: int = 1) -> None:
 
 def _until_done(session: Session, session_factory: Factory, *, seconds: float = 10, **over: Any) -> None:
     ends_at = time.monotonic() + seconds
-    while set(states(session).values()) != {"delivered"}:
+    while all_states(session) != {"delivered"}:
         assert time.monotonic() < ends_at, states(session)
         drain(session_factory, **over)
         time.sleep(0.01)
@@ -325,7 +326,7 @@ def test_many_drains_at_once_send_everything_once(
     for thread in threads:
         thread.join()
     drain(session_factory)
-    assert set(states(session).values()) == {"delivered"}
+    assert all_states(session) == {"delivered"}
     _once(twenty, 20)
     assert count(session, DeliveryAttempt) == 60
     assert len(twenty.calls("POST")) == 60  # not even deduplicated by the other side

@@ -110,16 +110,19 @@ def claim(
     SKIP LOCKED lets any number of workers claim side by side without waiting for one another.
     """
     model = backlog.model
+    # Materialised, since a plan that ran the sub-select more than once would lock and claim beyond the limit.
     due = (
         sa.select(model.id)
         .where(_due(backlog), *where)
         .order_by(*backlog.order)
         .limit(limit)
         .with_for_update(skip_locked=True, of=model)
+        .cte("due")
+        .prefix_with("MATERIALIZED")
     )
     rows = session.execute(
         sa.update(model)
-        .where(model.id.in_(due.scalar_subquery()))
+        .where(model.id == due.c.id)
         .values(
             {
                 backlog.state.key: backlog.working,

@@ -411,9 +411,10 @@ def _counts_of_text(session: Session, base: list[Any], me: uuid.UUID | None) -> 
     some = sa.select(Lead.status, Lead.assignee_id).where(*base).limit(COUNT_CAP + 1).subquery()
     theirs = sa.func.count().filter(some.c.assignee_id == me)
     rows = session.execute(sa.select(some.c.status, sa.func.count(), theirs).group_by(some.c.status)).all()
-    more = sum(n for _, n, _ in rows) > COUNT_CAP
+    found = {status: n for status, n, _ in rows}
+    more = sum(found.values()) > COUNT_CAP
     return Counts(
-        {status: Count(n, more) for status, n, _ in rows} | ({s: Count(0, True) for s in LeadStatus if s not in {r[0] for r in rows}} if more else {}),
+        {status: Count(found.get(status, 0), more) for status in LeadStatus},
         Count(sum(n for status, _, n in rows if status in WAITING_STATUSES), more),
     )
 
