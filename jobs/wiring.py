@@ -14,7 +14,7 @@ from webapp.clients.registry import Registry
 from webapp.config import ConfigError, Settings, load_settings
 from webapp.leads.deliver import DeliveryPolicy
 from webapp.leads.ports import Clients
-from webapp.models.engine import make_engine
+from webapp.engine import make_engine
 from webapp.security.fields import FieldCipher
 
 

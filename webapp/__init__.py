@@ -25,7 +25,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     from webapp.config import load_settings
     from webapp.extensions import csrf, db, limiter, login_manager, migrate
     from webapp.leads.ruleset import default_ruleset
-    from webapp.models.engine import engine_options, guard
+    from webapp.engine import engine_options, guard
     from webapp.security import headers
     from webapp.security.fields import FieldCipher
 

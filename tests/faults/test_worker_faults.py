@@ -14,7 +14,7 @@ from tests.faults.processes import Processes, kill, title, wait_until
 from webapp.config import load_settings
 from webapp.leads.states import RunStatus
 from webapp.models import AuditEvent, Lead, Run, WorkerSlot, db
-from webapp.models.engine import make_engine
+from webapp.engine import make_engine
 
 pytestmark = [pytest.mark.fault, pytest.mark.slow]
 

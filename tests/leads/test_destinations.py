@@ -119,7 +119,7 @@ def test_switching(session: Session, workspace: Workspace) -> None:
     row, _ = destinations.create_webhook(session, workspace.id, "Hook", "https://example.com", cipher=CIPHER)
     off = destinations.set_mode(session, workspace.id, row.id, DestinationMode.OFF, actor="Mai")
     assert off.mode is DestinationMode.OFF
-    row.open_until, row.failures = sa.func.now(), 7  # type: ignore[assignment]
+    row.open_until, row.failures = sa.func.now(), 7
     on = destinations.set_mode(session, workspace.id, row.id, DestinationMode.LIVE, actor="Mai")
     session.commit()
     assert (on.mode, on.failures, on.open_until) == (DestinationMode.LIVE, 0, None)

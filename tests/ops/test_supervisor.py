@@ -37,9 +37,9 @@ def note(pid):
 """
 
 PROGRAMS = {
-    "steady": "import time; time.sleep(60)",
-    "failing": "raise SystemExit(3)",
-    "stubborn": "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)",
+    "steady": "note(os.getpid()); import time; time.sleep(60)",
+    "failing": "note(os.getpid()); raise SystemExit(3)",
+    "stubborn": "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); note(os.getpid()); time.sleep(60)",
     "parent": "import subprocess, time; note(subprocess.Popen(['sleep', '60']).pid); time.sleep(60)",
 }
 
@@ -50,8 +50,7 @@ class Host:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         for name, body in PROGRAMS.items():
-            first = "" if name == "parent" else "note(os.getpid())"
-            (folder / f"{name}.py").write_text(f"{NOTE}{first}\n{body}\n")
+            (folder / f"{name}.py").write_text(f"{NOTE}{body}\n")
         self.process: subprocess.Popen[str] | None = None
 
     def run(self, *names: str) -> subprocess.Popen[str]:

@@ -319,9 +319,16 @@ def _records(answer: Answer, plural: str) -> list[dict[str, Any]]:
     return [record for record in found if isinstance(record, dict)]
 
 
+def _is_uuid(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and str(uuid.UUID(value)) == value.lower()
+    except ValueError:
+        return False
+
+
 def _created_id(answer: Answer, key: str) -> str:
     """The new record's id. A 2xx without it is not Twenty's (a proxy's page, say), so nothing is known."""
     record = _inner(answer, key)
-    if not isinstance(record, dict) or not record.get("id"):
+    if not isinstance(record, dict) or not _is_uuid(record.get("id")):
         raise OutcomeUnknown(f"answered {answer.status} without the record", exchange=answer.exchange)
     return str(record["id"])

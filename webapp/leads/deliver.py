@@ -5,6 +5,7 @@ The verbs that other modules use (``plan``, ``cancel``, ``replay``, ``preview``,
 threads does nothing but network calls, so that no call ever happens inside a transaction.
 """
 
+import logging
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -35,6 +36,8 @@ __all__ = [
     "process",
     "replay",
 ]
+
+log = logging.getLogger(__name__)
 
 SessionFactory = Callable[[], AbstractContextManager[Session]]
 
@@ -204,8 +207,11 @@ def _failed(job: Job, error: Exception, policy: DeliveryPolicy, *, ms: int, reco
     pause = min(float(wait_for), policy.max_pause) if wait_for is not None else None
     throttled = isinstance(error, Throttled)
     tries = job.tries if throttled else job.tries + 1
+    unforeseen = not isinstance(error, LeadError)
+    if unforeseen:
+        log.error("delivery %s (%s) failed", job.claim.id, job.request.action, exc_info=error)
     # A bug of ours may have struck after the call: as good as no answer.
-    ambiguous = isinstance(error, Ambiguous) or not isinstance(error, LeadError)
+    ambiguous = isinstance(error, Ambiguous) or unforeseen
     state, outcome, delay = DeliveryState.PENDING, "retry", 0.0
     if isinstance(error, Permanent):
         state, outcome = DeliveryState.DEAD, "dead"

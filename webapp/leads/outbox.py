@@ -182,7 +182,7 @@ def replay(session: Session, delivery: Delivery, *, actor: str) -> None:
     )
 
 
-def preview(session: Session, lead: Lead, *, due_in_seconds: float) -> list[str]:
+def preview(session: Session, lead: Lead, *, due_in_seconds: float = 10) -> list[str]:
     """What approving ``lead`` as it stands will do, one sentence per destination, for people."""
     silent = lead.person_id in _do_not_contact(session, [lead])
     never = _never_because(lead.intent, silent)

@@ -177,10 +177,18 @@ def load(session: Session, claims: Sequence[Claim]) -> list[Job]:
 
 
 def _withdraw(session: Session, token: Claim, delivery: Delivery, reason: str) -> None:
+    """Cancel a row that was just claimed. Its token is given back, since no attempt was made under it: a gap in the
+    attempts means a worker that was lost. Nobody but this transaction has seen the token."""
     session.execute(
         sa.update(Delivery)
         .where(Delivery.id == token.id, Delivery.attempt == token.attempt)
-        .values(state=DeliveryState.CANCELLED, lease_until=None, last_error=reason, updated_at=sa.func.now())
+        .values(
+            state=DeliveryState.CANCELLED,
+            attempt=token.attempt - 1,
+            lease_until=None,
+            last_error=reason,
+            updated_at=sa.func.now(),
+        )
         .execution_options(synchronize_session=False)
     )
     audit.record(

@@ -61,6 +61,8 @@ def judge(text: str, *, rules: Ruleset | None = None, channel: str | None = None
     if "attack" in names:
         scores[Intent.SPAM] = scores.get(Intent.SPAM, 0.0) + rules.strong - 0.5
     intent, runner_up = _decide(scores, rules)
+    if intent in BUYING_INTENTS and runner_up is Intent.INQUIRY:
+        intent, runner_up = _decide(_without_question_mark(scores, hits), rules)
     if intent is Intent.COMPLAINT and _large_sum(tokens, rules, lang):
         names.add("large_sum")
     priority = _priority(intent, names)
@@ -230,6 +232,16 @@ def _decide(scores: dict[Intent, float], rules: Ruleset) -> tuple[Intent, Intent
     intent = eligible[0] if scores[eligible[0]] >= rules.floor else Intent.UNKNOWN
     rivals = [i for i in ranked if i is not intent]
     return intent, rivals[0] if rivals else None
+
+
+def _without_question_mark(scores: dict[Intent, float], hits: list[_Hit]) -> dict[Intent, float]:
+    """A question mark speaks for ``inquiry`` among other things, but against no buying intent: who asks "how much
+    is it?" is no less sure to want the price than who leaves the mark out."""
+    marks = next((hit.cue.weight for hit in hits if hit.cue.phrase == "?" and not hit.negated), 0.0)
+    scores[Intent.INQUIRY] -= marks
+    if scores[Intent.INQUIRY] <= 0:
+        del scores[Intent.INQUIRY]
+    return scores
 
 
 def _priority(intent: Intent, names: set[str]) -> Priority:

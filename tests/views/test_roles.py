@@ -1,0 +1,145 @@
+"""Who may do what, enforced by the server whatever the page shows; and nobody reaches into another workspace."""
+
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from flask import Flask
+from flask.testing import FlaskClient
+from sqlalchemy.orm import Session
+
+from tests.factories import make_key, make_lead, make_user, make_workspace
+from webapp.leads.states import DestinationKind, Role
+from webapp.models import ApiKey, Delivery, Destination, Run, Workspace
+
+
+#: (least role, method, path); {lead} and so on are ids of the workspace.
+DOORS = [
+    (Role.VIEWER, "GET", "/queue"),
+    (Role.VIEWER, "GET", "/queue/news"),
+    (Role.VIEWER, "GET", "/queue/export.csv"),
+    (Role.VIEWER, "GET", "/queue/{lead}"),
+    (Role.VIEWER, "GET", "/runs"),
+    (Role.VIEWER, "GET", "/runs/{run}"),
+    (Role.VIEWER, "GET", "/deliveries"),
+    (Role.VIEWER, "GET", "/deliveries/{delivery}"),
+    (Role.VIEWER, "GET", "/settings"),
+    (Role.REVIEWER, "GET", "/queue/{lead}/override"),
+    (Role.REVIEWER, "GET", "/queue/{lead}/reject"),
+    (Role.REVIEWER, "POST", "/queue/{lead}/approve"),
+    (Role.REVIEWER, "POST", "/queue/{lead}/override"),
+    (Role.REVIEWER, "POST", "/queue/{lead}/reject"),
+    (Role.REVIEWER, "POST", "/queue/{lead}/undo"),
+    (Role.REVIEWER, "POST", "/queue/{lead}/assign"),
+    (Role.REVIEWER, "POST", "/queue/{lead}/rerun"),
+    (Role.REVIEWER, "POST", "/queue/{lead}/here"),
+    (Role.REVIEWER, "POST", "/queue/{lead}/leave"),
+    (Role.REVIEWER, "POST", "/queue/bulk"),
+    (Role.MANAGER, "POST", "/settings"),
+    (Role.MANAGER, "POST", "/deliveries/{delivery}/replay"),
+    (Role.ADMIN, "GET", "/settings/members"),
+    (Role.ADMIN, "POST", "/settings/members"),
+    (Role.ADMIN, "POST", "/settings/members/{user}"),
+    (Role.ADMIN, "POST", "/settings/members/{user}/remove"),
+    (Role.ADMIN, "GET", "/settings/keys"),
+    (Role.ADMIN, "POST", "/settings/keys"),
+    (Role.ADMIN, "POST", "/settings/keys/{key}/revoke"),
+    (Role.ADMIN, "GET", "/settings/destinations"),
+    (Role.ADMIN, "POST", "/settings/destinations"),
+    (Role.ADMIN, "POST", "/settings/destinations/{destination}/off"),
+    (Role.ADMIN, "POST", "/settings/destinations/{destination}/on"),
+]
+OPEN = {"auth.home", "auth.login", "auth.log_in", "auth.log_out", "auth.switch_workspace"}
+
+
+def ids_of(session: Session, workspace: Workspace) -> dict[str, uuid.UUID]:
+    """One of everything in the workspace."""
+    lead = make_lead(session, workspace)
+    make_key(session, workspace)
+    hook = Destination(workspace_id=workspace.id, kind=DestinationKind.WEBHOOK, name="hook", config={"url": "https://a.example"})
+    session.add(hook)
+    session.flush()
+    delivery = Delivery(workspace_id=workspace.id, lead_id=lead.id, destination_id=hook.id, action="lead.approved")
+    session.add(delivery)
+    session.commit()
+    return {
+        "lead": lead.id,
+        "run": session.scalars(sa.select(Run.id).where(Run.lead_id == lead.id)).one(),
+        "key": session.scalars(sa.select(ApiKey.id).where(ApiKey.workspace_id == workspace.id)).one(),
+        "destination": hook.id,
+        "delivery": delivery.id,
+        "user": make_user(session, workspace).id,
+    }
+
+
+def test_every_page_stands_in_the_table(app: Flask) -> None:
+    listed = {(method, path.replace("{", "<").split("<")[0], path.count("{")) for _, method, path in DOORS}
+    pages = ("queue.", "lead.", "decisions.", "export.", "runs.", "deliveries.", "settings.", "members.", "keys.", "destinations.")
+    for rule in app.url_map.iter_rules():
+        if rule.endpoint.startswith(pages) and rule.endpoint not in OPEN:
+            view = app.view_functions[rule.endpoint]
+            assert hasattr(view, "required_role"), rule.endpoint
+            for method in rule.methods & {"GET", "POST"}:
+                assert any(m == method and str(rule).startswith(p.rstrip("/")) for m, p, _ in listed), rule
+
+
+@pytest.mark.parametrize("role", list(Role))
+def test_each_role_reaches_what_it_may_and_no_more(
+    client: FlaskClient, session: Session, workspace: Workspace, login: Callable[..., Any], role: Role
+) -> None:
+    login(client, role)
+    ids = ids_of(session, workspace)
+    for least, method, path in DOORS:
+        answer = client.open(path.format(**ids), method=method)
+        answer.get_data()
+        if role.includes(least):
+            assert answer.status_code not in (401, 403), (method, path, answer.status_code)
+        else:
+            assert answer.status_code == 403, (method, path, answer.status_code)
+
+
+def test_strangers_are_sent_to_the_log_in_page(client: FlaskClient, session: Session, workspace: Workspace) -> None:
+    ids = ids_of(session, workspace)
+    for _, method, path in DOORS:
+        answer = client.open(path.format(**ids), method=method)
+        assert answer.status_code == 302 and answer.location.startswith("/login"), (method, path)
+
+
+def test_another_workspaces_ids_do_not_exist(
+    client: FlaskClient, session: Session, workspace: Workspace, login: Callable[..., Any]
+) -> None:
+    login(client, Role.ADMIN)
+    theirs = ids_of(session, make_workspace(session))
+    for _, method, path in DOORS:
+        if "{" in path:
+            data = {"version": "1", "intent": "spam", "priority": "P0", "reject_reason": "spam", "role": "viewer"}
+            answer = client.open(path.format(**theirs), method=method, data=data if method == "POST" else None)
+            assert answer.status_code == 404, (method, path, answer.status_code)
+
+
+def test_another_workspaces_leads_are_untouched_by_bulk(
+    client: FlaskClient, session: Session, workspace: Workspace, login: Callable[..., Any]
+) -> None:
+    login(client, Role.ADMIN)
+    theirs = make_lead(session, make_workspace(session))
+    answer = client.post("/queue/bulk", data={"lead": f"{theirs.id}:1", "action": "approve"})
+    assert "no such lead" in answer.text
+    session.refresh(theirs)
+    assert theirs.decided_at is None
+
+
+def test_controls_that_a_role_may_not_use_are_not_shown(
+    app: Flask, session: Session, workspace: Workspace, login: Callable[..., Any]
+) -> None:
+    lead = make_lead(session, workspace)
+    shown = {}
+    for role in Role:
+        client = app.test_client()
+        login(client, role)
+        shown[role] = client.get(f"/queue/{lead.id}").text + client.get("/settings").text
+    assert "/approve" not in shown[Role.VIEWER] and 'name="lead"' not in shown[Role.VIEWER]
+    assert "/approve" in shown[Role.REVIEWER]
+    assert "disabled" in shown[Role.REVIEWER] and 'class="btn go">Save' in shown[Role.MANAGER]
+    assert "/settings/members" not in shown[Role.MANAGER] and "/settings/members" in shown[Role.ADMIN]
