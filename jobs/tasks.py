@@ -72,6 +72,7 @@ def process_runs() -> int:
         max_rows=MAX_ROWS,
         max_seconds=MAX_SECONDS,
         default_region=wiring.settings().default_region,
+        hold_seconds=wiring.settings().undo_window_seconds,
         stop=lambda: should_stop(),
     )
     if drained.more:

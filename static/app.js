@@ -91,7 +91,7 @@
 
   function press(key) {
     // What is on screen must be what the key acts on: wait for a lead that is still on its way.
-    if (opening && opening !== paneLead() && window.htmx) {
+    if (opening && window.htmx) {
       wanted = key;
       return true;
     }
@@ -142,7 +142,7 @@
     if (lost && !link) find("#pane h2")?.focus({ preventScroll: true });
     const key = wanted;
     wanted = null;
-    if (key) press(key);
+    if (key) setTimeout(() => press(key)); // htmx takes hold of what it swapped in just after this event
   }
 
   document.addEventListener("htmx:after:settle", (event) => {

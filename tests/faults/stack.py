@@ -20,6 +20,7 @@ import sqlalchemy as sa
 from embedded import testing
 from sqlalchemy.orm import Session, sessionmaker
 
+from jobs.queue import Doorbell
 from tests import factories
 from tests.conftest import environment
 from tests.fakes.server import Fault, Request, Response
@@ -166,6 +167,7 @@ class Stack:
                 TWENTY_REST_TOKEN=TOKEN,
                 WEB_THREADS="8",
             )
+            self._doorbell = Doorbell(self.redis.url())
             self.processes = Processes(env)
             self._exit.callback(self.processes.kill_all)
             assert self.processes.start("-m", "embedded.prepare").wait(60) == 0
@@ -214,6 +216,10 @@ class Stack:
         for part in parts:
             if self.alive(part):
                 kill(self.running[part])
+
+    def ring(self, queue: str) -> None:
+        """As a door does after its commit."""
+        assert self._doorbell.send([queue])
 
     def answers(self) -> bool:
         visitor = Visitor(self.port)

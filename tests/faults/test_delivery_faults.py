@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from tests.factories import make_lead
-from tests.faults.stack import SURE, CountingTwenty, Stack
+from tests.faults.stack import CountingTwenty, Stack
+from tests.leads.delivering import planned
 from tests.waiting import until
 from webapp.leads.states import DeliveryState
 from webapp.models import Delivery, DeliveryAttempt
@@ -26,14 +26,13 @@ RECOVERY_SECONDS = 2.0
 @pytest.fixture(scope="module")
 def _stack() -> Iterator[Stack]:
     with Stack() as stack:
-        stack.start("runs", "deliveries")
         yield stack
 
 
 @pytest.fixture
 def stack(_stack: Stack) -> Stack:
     _stack.clear()
-    _stack.start("runs", "deliveries")
+    _stack.start("deliveries", "clock")
     return _stack
 
 
@@ -42,10 +41,12 @@ def twenty(stack: Stack) -> CountingTwenty:
     return stack.twenty
 
 
-def lead_comes_in(stack: Stack, **over: Any) -> None:
-    """As at a door, but for the ring: the worker's own look at the table finds it."""
+def leads_are_approved(stack: Stack, number: int = 1, **over: Any) -> None:
+    """Their deliveries are due, and the bell has rung."""
     with stack.session() as session:
-        make_lead(session, stack.workspace, SURE, **over)
+        for _ in range(number):
+            planned(session, stack.workspace, **over)
+    stack.ring("deliveries")
 
 
 def recovered(stack: Stack, record: Callable[[str, object], None]) -> None:
@@ -77,7 +78,7 @@ def test_worker_killed_before_the_call_took_effect(
     stack: Stack, twenty: CountingTwenty, step: str, record_property: Callable[[str, object], None]
 ) -> None:
     twenty.fail_next(step, kind="hang")
-    lead_comes_in(stack)
+    leads_are_approved(stack)
     until(lambda: twenty.calls(step))
     stack.kill("deliveries")
     assert twenty.effects(step) == 0
@@ -91,7 +92,7 @@ def test_worker_killed_after_the_call_took_effect_and_before_the_answer(
     stack: Stack, twenty: CountingTwenty, step: str, record_property: Callable[[str, object], None]
 ) -> None:
     twenty.fail_next(step, kind="hang_after")
-    lead_comes_in(stack)
+    leads_are_approved(stack)
     until(lambda: twenty.effects(step))
     stack.kill("deliveries")
     recovered(stack, record_property)
@@ -109,7 +110,7 @@ def test_a_killed_workers_call_that_takes_effect_after_its_successors(
     stack: Stack, twenty: CountingTwenty, step: str, over: dict[str, Any], record_property: Callable[[str, object], None]
 ) -> None:
     release = twenty.hold_next(step)
-    lead_comes_in(stack, **over)
+    leads_are_approved(stack, **over)
     until(lambda: twenty.calls(step))
     stack.kill("deliveries")
     recovered(stack, record_property)
@@ -125,7 +126,7 @@ def test_worker_killed_twice_over_the_same_delivery(
     twenty.fail_next("POST /tasks", kind="hang_after")
     # The second one dies while it finds out what became of the first one's call.
     twenty.fail_next("GET /tasks", kind="hang")
-    lead_comes_in(stack)
+    leads_are_approved(stack)
     until(lambda: twenty.effects("POST /tasks"))
     stack.kill("deliveries")
     stack.start("deliveries")
@@ -136,11 +137,11 @@ def test_worker_killed_twice_over_the_same_delivery(
     assert twenty.effects("POST /tasks") == 1
 
 
-@pytest.mark.parametrize("kind", ["reset_before", "reset_after", "500_after", "garbage"])
+@pytest.mark.parametrize("kind", ["reset_after", "500_after"])
 def test_answers_lost_at_every_step(stack: Stack, twenty: CountingTwenty, kind: str) -> None:
     for step in STEPS:
         twenty.fail_next(step, kind=kind)
-    lead_comes_in(stack)
+    leads_are_approved(stack)
     until(stack.deliveries_done)
     assert_each_once(stack)
 
@@ -149,9 +150,7 @@ def test_worker_killed_again_and_again_in_a_backlog(stack: Stack, twenty: Counti
     leads = 40
     twenty.latency = 0.02
     try:
-        with stack.session() as session:
-            for _ in range(leads):
-                make_lead(session, stack.workspace, SURE)
+        leads_are_approved(stack, leads)
         for handled in (10, 35, 60, 85):
             until(lambda handled=handled: len(twenty.handled) >= handled)
             stack.kill("deliveries")

@@ -220,6 +220,14 @@ class TestDeliveries:
         drain(session_factory, judge=says(0.95))
         assert self.deliveries(session, lead) == [DeliveryState.PENDING]
 
+    def test_what_goes_out_by_itself_is_held_so_that_a_person_can_step_in(
+        self, session, session_factory, workspace, webhook
+    ):
+        make_lead(session, workspace)
+        drain(session_factory, hold_seconds=10)
+        held = session.scalar(sa.select(Delivery.due_at - Delivery.created_at))
+        assert 9.5 < held.total_seconds() < 10.5
+
     @pytest.mark.parametrize("judge", [says(0.8), says(0.99, Intent.SPAM, Priority.P3)])
     def test_a_draft_or_spam_does_not(self, session, session_factory, workspace, webhook, judge):
         lead = make_lead(session, workspace)

@@ -103,16 +103,17 @@ def process(
     max_seconds: float = 5.0,
     batch: int = BATCH,
     default_region: str = "US",
+    hold_seconds: float = 0.0,
     judge: classify.Judge = verdict.judge,
     stop: Callable[[], bool] = lambda: False,
 ) -> Drained:
     """Work due runs until none is left, a bound is reached or ``stop()`` says so; batches are never
-    cut short.
+    cut short. ``hold_seconds``: how long what goes out by itself waits for a person to step in.
 
     Raises SQLAlchemy's errors when the database is away. Claims then stay until the holder's slot is entered
     anew or their lease ends.
     """
-    drain = _Drain(session_factory, holder, judge, default_region)
+    drain = _Drain(session_factory, holder, judge, default_region, hold_seconds)
     until = time.monotonic() + max_seconds
     done = 0
     while True:
@@ -135,6 +136,7 @@ class _Drain:
     holder: Holder
     judge: classify.Judge
     default_region: str
+    hold_seconds: float
     boards: dict[uuid.UUID, tuple[float, route.Board]] = field(default_factory=dict)
 
     def step(self, size: int) -> int:
@@ -203,7 +205,7 @@ class _Drain:
             return []
         try:
             with self.session_factory.begin() as session:
-                kept = run_store.settle(session, outcomes)
+                kept = run_store.settle(session, outcomes, hold_seconds=self.hold_seconds)
         except Exception as error:
             if _database_is_away(error):
                 raise

@@ -135,8 +135,9 @@ def members(session: Session, workspace_ids: Iterable[uuid.UUID]) -> dict[uuid.U
     return found
 
 
-def settle(session: Session, outcomes: Sequence[Outcome]) -> int:
-    """Write what the runs found. Returns how many were still held; the others' work is dropped."""
+def settle(session: Session, outcomes: Sequence[Outcome], *, hold_seconds: float = 0.0) -> int:
+    """Write what the runs found. Returns how many were still held; the others' work is dropped. Deliveries that
+    follow are held for ``hold_seconds``, so that a person can still step in."""
     leads = {
         row.id: _standing(row)
         for row in session.execute(
@@ -156,7 +157,7 @@ def settle(session: Session, outcomes: Sequence[Outcome]) -> int:
         settled.append(Settled(outcome, before, after, reason))
     if settled:
         write(session, settled)
-        _deliveries(session, settled)
+        _deliveries(session, settled, hold_seconds)
     return len(settled)
 
 
@@ -197,7 +198,7 @@ def _after(before: Standing, outcome: Outcome) -> tuple[Standing, str | None]:
     return after, reason
 
 
-def _deliveries(session: Session, settled: Sequence[Settled]) -> None:
+def _deliveries(session: Session, settled: Sequence[Settled], hold_seconds: float) -> None:
     """A lead that the machine is sure of goes out once its first run has settled; one that is not so any
     more, not."""
     auto = LeadStatus.NEW_AUTO
@@ -218,7 +219,7 @@ def _deliveries(session: Session, settled: Sequence[Settled]) -> None:
     live = sa.select(Destination.kind).where(Destination.mode == DestinationMode.LIVE).distinct()
     kinds = set(session.scalars(live))
     if kinds - {DestinationKind.N8N} and due:
-        outbox.plan_many(session, _leads(session, due), due_in_seconds=0)
+        outbox.plan_many(session, _leads(session, due), due_in_seconds=hold_seconds)
     if DestinationKind.N8N in kinds:
         for lead in _leads(session, follow_ups):
             outbox.plan_follow_up(session, lead)
