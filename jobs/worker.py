@@ -42,6 +42,8 @@ DRAINS: dict[str, Callable[[], int]] = {
 LISTEN_SECONDS = 2
 #: How long it waits between looks while Redis is away.
 AWAY_SECONDS = 1.0
+#: How far a worker steps back when cores are short: what is being taken in comes before what is only queued.
+NICENESS = 10
 #: RQ listens for its ``worker_ttl`` less 15 s.
 _WORKER_TTL = LISTEN_SECONDS + 15
 
@@ -199,6 +201,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"worker: {error}", flush=True)
         return 2
     logs.configure(settings.log_level)
+    os.nice(NICENESS)
     queue.init(wiring.redis_url())
     process = Process(name)
     process.install_signal_handlers()

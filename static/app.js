@@ -121,6 +121,11 @@
       if (typing(target)) target.blur();
       return;
     }
+    if (key === " " && target.matches("a[role=button]")) {
+      event.preventDefault();
+      target.click();
+      return;
+    }
     if (!keysOn() || typing(target) || openDialog()) return;
     if (key === "Enter" && !target.matches(".row .who, body")) return;
     if (key === "Enter" && target.matches(".who") && currentRow() !== target.closest(".row")) return;

@@ -7,6 +7,7 @@ from typing import Any
 import psycopg
 import sqlalchemy.exc
 from flask import Flask, Response, current_app, g, jsonify, render_template, request
+from flask_login import AnonymousUserMixin
 from flask_wtf.csrf import CSRFError
 from werkzeug.exceptions import HTTPException
 
@@ -128,6 +129,10 @@ NOTHING_CHANGED = "Nothing was changed, and no lead was lost."
 
 def page(status: int, what: str | None = None, *, retry_after: float | None = None) -> Response:
     """An error page: what happened, what was kept, what to press."""
+    if "_login_user" not in g:
+        # Templates ask flask-login who is there, which asks the database; that may be what is away. These pages look
+        # the same to everybody.
+        g._login_user = AnonymousUserMixin()
     title, default = PAGES.get(status, PAGES[500])
     template = f"errors/{status if status in PAGES and status != 405 else 400}.html"
     body = render_template(

@@ -100,15 +100,16 @@ def measure(stack: Stack) -> dict[str, Any]:
 
 def _filter(browser: Browser, query: dict[str, str]) -> dict[str, float]:
     """First page many times, then every page on for a while."""
-    path = "/?" + urlencode(query)
+    path = "/queue?" + urlencode(query)
     for _ in range(4):
         browser.get(path)
     times = [browser.timed(path)[0] for _ in range(REPEATS)]
     for _ in range(REPEATS):
         took, text = browser.timed(path)
         times.append(took)
-        following = re.search(r'href="(/\?[^"]*cursor=[^"]*)"[^>]*rel="next"|rel="next"[^>]*href="(/\?[^"]*)"', text)
-        if not following:
+        following = re.search(r'<a[^>]*rel="next"[^>]*>', text)
+        link = following and re.search(r'href="([^"]+)"', following[0])
+        if not link:
             break
-        path = (following[1] or following[2]).replace("&amp;", "&")
+        path = link[1].replace("&amp;", "&")
     return {"p50_ms": round(statistics.median(times), 1), "p95_ms": p95(times), "pages": len(times) - REPEATS}

@@ -80,8 +80,7 @@ def _refuse_real_data(environ: Mapping[str, str]) -> None:
         if row is None or row[0] is None:
             return
         row = connection.execute(
-            "SELECT EXISTS (SELECT FROM destinations)"
-            " AND NOT EXISTS (SELECT FROM audit_events WHERE event_type = %s)",
+            "SELECT EXISTS (SELECT FROM destinations) AND NOT EXISTS (SELECT FROM audit_events WHERE event_type = %s)",
             [STEP],
         ).fetchone()
     if row == (True,):

@@ -43,7 +43,8 @@ class Memory:
 
     def load(self) -> None:
         try:
-            self._fake.store |= json.loads(self._path.read_text())
+            held = json.loads(self._path.read_text())
+            self._fake.store |= {plural: {one["id"]: one for one in records} for plural, records in held.items()}
         except (OSError, ValueError):  # the first start, or a file that was cut off: an empty CRM
             for person in PEOPLE:
                 if person.role in TAKES_LEADS:

@@ -80,16 +80,18 @@ def serve(*, with_demo: bool) -> None:
                 start_server(supervisor, server)
             if not supervisor.stopping:
                 check_database(settings)
+            if with_demo and not supervisor.stopping:
+                environ |= demo.begin(environ)
             first = prepare(environ, supervisor)
             if ownership and not supervisor.stopping:
                 ownership.publish(servers)
             if with_demo and not supervisor.stopping:
-                environ |= demo.start_stand_ins(supervisor, environ)
+                demo.start_stand_ins(supervisor, environ)
             try:
                 start_programs(supervisor, settings, environ, local=wanted.postgres)
                 await_ready(supervisor, settings)
                 if with_demo and not supervisor.stopping:
-                    demo.fill(url_of(settings), environ)
+                    first["more"] = demo.fill(supervisor, url_of(settings), environ)
             finally:
                 if not supervisor.stopping or first["created"]:
                     greet(settings, first, with_url=not supervisor.stopping and sys.exc_info()[0] is None)
@@ -269,6 +271,7 @@ def greet(settings: Settings, first: Mapping[str, Any], *, with_url: bool) -> No
         lines += ["  These are shown this once."]
     else:
         lines += ["  New key:  script/flask create-key --workspace default --name NAME --scopes ingest,read"]
+    lines += first.get("more", [])
     if with_url:
         lines += ["", "Post a lead:", f"  {curl(url, key)}", ""]
     print("\n".join(lines), flush=True)

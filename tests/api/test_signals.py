@@ -217,3 +217,9 @@ def test_the_handshake(signed_app: Flask, client: FlaskClient) -> None:
     wrong = query | {"hub.verify_token": "no"}
     assert signed_app.test_client().get("/webhooks/facebook", query_string=wrong).status_code == 403
     assert client.get("/webhooks/facebook", query_string=query).status_code == 403  # no token is configured
+
+
+def test_one_unreadable_secret_does_not_stop_the_others(signed_app: Flask, session: Session, workspace: Workspace) -> None:
+    factories.make_workspace(session, meta_app_secret="enc:of a key that is gone")
+    answer = signed(signed_app.test_client(), body(comment(1)), **{"X-Tenant-ID": str(workspace.id)})
+    assert answer.json["created"] == 1

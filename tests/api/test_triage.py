@@ -184,3 +184,24 @@ def test_credentials(client: FlaskClient, session: Session, workspace: Workspace
     refused = post(client, {"Authorization": f"Bearer {reader}"})
     assert (refused.status_code, refused.json["error"]["code"]) == (403, "insufficient_scope")
     assert client.get("/leads/", headers={"Authorization": f"Bearer {reader}"}).status_code == 200
+
+
+def test_attribution_and_consent_are_kept_as_fields(client: FlaskClient, headers: dict[str, str], session: Session) -> None:
+    post(client, headers, utm_source="google", gclid="g1", referrer=7, consent=True)
+    lead = session.scalars(sa.select(Lead)).one()
+    assert lead.attribution == {"utm_source": "google", "gclid": "g1"}
+    assert lead.consent == "yes"
+
+
+def test_without_the_slash_nothing_is_redirected_into_another_door(client: FlaskClient, headers: dict[str, str]) -> None:
+    assert client.get("/leads", headers=headers).json == []
+    answer = client.post("/leads", json={"lead_id": "x"}, headers=headers)
+    assert (answer.status_code, answer.json["error"]["code"]) == (405, "method_not_allowed")
+
+
+def test_a_uuid_names_the_lead_with_that_id_whatever_business_ids_exist(
+    client: FlaskClient, headers: dict[str, str], session: Session, workspace: Workspace
+) -> None:
+    mine = factories.make_lead(session, workspace)
+    factories.make_lead(session, workspace, external_id=str(mine.id))
+    assert client.get(f"/leads/{mine.id}", headers=headers).json["id"] == str(mine.id)

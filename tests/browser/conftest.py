@@ -24,7 +24,9 @@ DESK, PHONE = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
 def chromium_path() -> str | None:
     """The installed browser; None lets Playwright use one of its own."""
     named = os.environ.get("CHROMIUM_PATH")
-    return named or next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
+    return named or next(
+        (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+    )
 
 
 @pytest.fixture(scope="session")
@@ -100,7 +102,12 @@ def console(
     """``console(role, viewport, …)``: a new window, logged in. The CDN is away unless ``cdn`` says what it does."""
 
     def do(
-        role: Role = Role.REVIEWER, viewport: dict[str, int] = DESK, *, name: str = "Ana Torres", cdn: Any = None, **kwargs: Any
+        role: Role = Role.REVIEWER,
+        viewport: dict[str, int] = DESK,
+        *,
+        name: str = "Ana Torres",
+        cdn: Any = None,
+        **kwargs: Any,
     ) -> Console:
         user = make_user(session, workspace, role=role, name=name)
         context = contexts(viewport=viewport, **kwargs)

@@ -59,7 +59,7 @@ def test_the_keyboard_alone_approves_undoes_and_overrides(console: Any, session:
 
     page.keyboard.press("o")
     expect(page.locator("#dialog")).to_be_visible()
-    page.get_by_label("Intent").select_option("complaint")
+    page.locator("#d-intent").select_option("complaint")
     page.get_by_label("Why, for those who come after").fill("jk a o typed in a field do nothing else")
     page.locator("#dialog").get_by_role("button", name="Override").click()
     expect(page.locator("#dialog")).not_to_be_visible()
@@ -68,7 +68,9 @@ def test_the_keyboard_alone_approves_undoes_and_overrides(console: Any, session:
     assert window.complaints == [] or all("ERR_FAILED" in text for text in window.complaints)
 
 
-def test_rejecting_without_a_reason_is_explained_in_the_dialog(console: Any, session: Session, leads: list[Any]) -> None:
+def test_rejecting_without_a_reason_is_explained_in_the_dialog(
+    console: Any, session: Session, leads: list[Any]
+) -> None:
     page = console().open(f"/queue/{leads[0].id}")
     page.keyboard.press("e")
     dialog = page.locator("#dialog")
@@ -140,7 +142,9 @@ def test_going_back_returns_to_the_page_before(console: Any, leads: list[Any]) -
 def test_a_phone_shows_the_list_then_the_lead_and_never_scrolls_sideways(
     console: Any, session: Session, workspace: Workspace, leads: list[Any], scheme: str
 ) -> None:
-    long = make_lead(session, workspace, "price " * 800 + "x" * 500, name="N" * 120, status=LeadStatus.NEW_DRAFT, company="C" * 200)
+    long = make_lead(
+        session, workspace, "price " * 800 + "x" * 500, name="N" * 120, status=LeadStatus.NEW_DRAFT, company="C" * 200
+    )
     window = console(Role.ADMIN, PHONE, color_scheme=scheme)
     for path in ("/queue", f"/queue/{long.id}", "/runs", "/deliveries", "/settings", "/settings/members", "/settings/keys",
                  "/settings/destinations", f"/queue/{long.id}/reject", "/nowhere"):  # fmt: skip

@@ -30,12 +30,11 @@ from tests.waiting import until
 from webapp.config import load_settings
 from webapp.leads.states import DeliveryState, Role, RunStatus
 from webapp.models import Delivery, Lead, Run, User, Workspace, WorkerSlot
-from webapp.engine import make_engine
 
 #: Sure enough to be approved by the machine, so that its delivery needs nobody.
 SURE = "Cho tôi báo giá gói Enterprise"
 #: One that a person has to look at.
-UNSURE = "hello, maybe later"
+UNSURE = "Need urgent pricing for 50 seats ASAP! Want to buy next week."
 
 
 class CountingTwenty(TwentyFake):
@@ -92,10 +91,10 @@ class Answer:
 class Visitor:
     """One connection to the web server, with a browser's cookies. An answer that does not come is an OSError."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, *, same_as: "Visitor | None" = None) -> None:
         self._port = port
         self._connection: http.client.HTTPConnection | None = None
-        self._cookies: dict[str, str] = {}
+        self._cookies = {} if same_as is None else dict(same_as._cookies)
 
     def ask(self, method: str, path: str, body: str | None = None, **headers: str) -> Answer:
         began = time.monotonic()
@@ -151,6 +150,7 @@ class Stack:
     def __init__(self) -> None:
         self._exit = ExitStack()
         self.port = _free_port()
+        self._visitors: list[Visitor] = []
         self.running: dict[str, subprocess.Popen[bytes]] = {}
 
     def __enter__(self) -> Self:
@@ -162,6 +162,7 @@ class Stack:
                 self.redis.url(),
                 PORT=str(self.port),
                 PYTHONPATH=f"{ROOT}:{ROOT / 'script'}",
+                LOG_LEVEL="ERROR",  # a refused request is a line of the log
                 UNDO_WINDOW_SECONDS="0",
                 TWENTY_REST_URL=self.twenty.url,
                 TWENTY_REST_TOKEN=TOKEN,
@@ -171,8 +172,9 @@ class Stack:
             self.processes = Processes(env)
             self._exit.callback(self.processes.kill_all)
             assert self.processes.start("-m", "embedded.prepare").wait(60) == 0
-            # Its connections are few and new, so that a restart of PostgreSQL leaves no stale one for a test to meet.
-            self.engine = make_engine(load_settings(env))
+            # Without a pool: a restart of PostgreSQL leaves no stale connection for a test to meet.
+            url = load_settings(env).database_url.get_secret_value()
+            self.engine = sa.create_engine(url, poolclass=sa.NullPool)
             self._exit.callback(self.engine.dispose)
             self.session_factory = sessionmaker(self.engine, expire_on_commit=False)
             with self.session_factory() as session:
@@ -182,7 +184,12 @@ class Stack:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
+        self._close_visitors()
         self._exit.close()
+
+    def _close_visitors(self) -> None:
+        while self._visitors:
+            self._visitors.pop().close()
 
     # Processes
 
@@ -227,8 +234,11 @@ class Stack:
             return visitor.ask("GET", "/healthz").status == 200
         return False
 
-    def visitor(self) -> Visitor:
-        return Visitor(self.port)
+    def visitor(self, same_as: Visitor | None = None) -> Visitor:
+        """A new connection, with the cookies of ``same_as``; it is closed by the next ``clear``."""
+        visitor = Visitor(self.port, same_as=same_as)
+        self._visitors.append(visitor)
+        return visitor
 
     # What is stored
 
@@ -262,6 +272,7 @@ class Stack:
 
     def clear(self) -> None:
         """Forget all leads, and what Twenty was sent."""
+        self._close_visitors()
         with self.engine.begin() as connection:
             connection.execute(sa.text("TRUNCATE leads, people, idempotency_keys, deliveries, runs CASCADE"))
             connection.execute(sa.text("UPDATE destinations SET failures = 0, open_until = NULL, paused_until = NULL"))

@@ -151,7 +151,7 @@ def test_worker_killed_again_and_again_in_a_backlog(stack: Stack, twenty: Counti
     twenty.latency = 0.02
     try:
         leads_are_approved(stack, leads)
-        for handled in (10, 35, 60, 85):
+        for handled in (10, 45, 85):
             until(lambda handled=handled: len(twenty.handled) >= handled)
             stack.kill("deliveries")
             stack.start("deliveries")

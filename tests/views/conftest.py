@@ -29,6 +29,6 @@ def fragment(target: str) -> dict[str, str]:
 
 
 def version_in(html: str) -> str:
-    found = re.search(r'name="version" value="(\d+)"', html)
+    found = re.search(r'name="version"\s+value="(\d+)"', html)
     assert found, "no form with a version"
     return found[1]

@@ -37,7 +37,9 @@ def test_approving_leads_on_to_the_next_and_can_be_undone(
     assert first.status is LeadStatus.NEW_DRAFT
 
 
-def test_overriding_says_what_changed(client: FlaskClient, session: Session, workspace: Workspace, reviewer: Any) -> None:
+def test_overriding_says_what_changed(
+    client: FlaskClient, session: Session, workspace: Workspace, reviewer: Any
+) -> None:
     lead = make_lead(session, workspace, "Could you tell me the price?", **DRAFT)
     form = client.get(f"/queue/{lead.id}/override").text
     data = {"version": version_in(form), "intent": "complaint", "priority": "P0", "reason": "they are angry"}
@@ -52,7 +54,12 @@ def test_an_override_that_changes_nothing_is_explained_and_keeps_what_was_typed(
     client: FlaskClient, session: Session, workspace: Workspace, reviewer: Any
 ) -> None:
     lead = make_lead(session, workspace, **DRAFT)
-    data = {"version": lead.version, "intent": lead.intent.value, "priority": lead.priority.value, "reason": "typed words"}
+    data = {
+        "version": lead.version,
+        "intent": lead.intent.value,
+        "priority": lead.priority.value,
+        "reason": "typed words",
+    }
     answer = client.post(f"/queue/{lead.id}/override", data=data)
     assert answer.status_code == 422
     assert "That is the verdict already" in answer.text and "typed words" in answer.text
@@ -95,7 +102,9 @@ def test_a_double_click_decides_once_and_complains_of_nothing(
     assert session.scalar(sa.select(sa.func.count()).select_from(Decision)) == 1
 
 
-def test_undo_after_the_window_says_so(client: FlaskClient, session: Session, workspace: Workspace, reviewer: Any) -> None:
+def test_undo_after_the_window_says_so(
+    client: FlaskClient, session: Session, workspace: Workspace, reviewer: Any
+) -> None:
     lead = make_lead(session, workspace, **DRAFT)
     client.post(f"/queue/{lead.id}/approve", data={"version": lead.version})
     session.execute(sa.update(Decision).values(undo_until=datetime.now(UTC) - timedelta(seconds=1)))
@@ -112,9 +121,15 @@ def test_a_form_without_a_version_decides_nothing(
         assert client.post(f"/queue/{lead.id}/approve", data={"version": version}).status_code == 400
 
 
-def test_many_at_once_give_a_result_each(client: FlaskClient, session: Session, workspace: Workspace, reviewer: Any) -> None:
+def test_many_at_once_give_a_result_each(
+    client: FlaskClient, session: Session, workspace: Workspace, reviewer: Any
+) -> None:
     leads = [make_lead(session, workspace, f"lead {n}", name=f"Person {n}", **DRAFT) for n in range(3)]
-    chosen = [f"{leads[0].id}:{leads[0].version}", f"{leads[1].id}:{leads[1].version + 5}", f"{leads[2].id}:{leads[2].version}"]
+    chosen = [
+        f"{leads[0].id}:{leads[0].version}",
+        f"{leads[1].id}:{leads[1].version + 5}",
+        f"{leads[2].id}:{leads[2].version}",
+    ]
     answer = client.post("/queue/bulk", data={"lead": chosen, "action": "approve"})
     assert answer.status_code == 200
     assert "2 of 3 done" in answer.text and "1 could not be done" in answer.text and "Undo these" in answer.text
@@ -169,7 +184,9 @@ def test_a_viewer_claims_nothing_by_reading(
     assert "yours" not in client.get(f"/queue/{make_lead(session, workspace).id}").text
 
 
-def test_forged_forms_are_refused(app: Flask, client: FlaskClient, session: Session, workspace: Workspace, reviewer: Any) -> None:
+def test_forged_forms_are_refused(
+    app: Flask, client: FlaskClient, session: Session, workspace: Workspace, reviewer: Any
+) -> None:
     lead = make_lead(session, workspace, **DRAFT)
     app.config["WTF_CSRF_ENABLED"] = True
     try:

@@ -35,14 +35,18 @@ def text_of(html: str) -> str:
     "path", ["/queue", "/queue?view=mine", "/queue?view=all&q=x", "/runs", "/runs?status=failed", "/deliveries",
              "/deliveries?state=stuck", "/settings", "/settings/members", "/settings/keys", "/settings/destinations"],
 )  # fmt: skip
-def test_empty_pages_say_what_is_missing(client: FlaskClient, workspace: Workspace, login: Callable[..., Any], path: str) -> None:
+def test_empty_pages_say_what_is_missing(
+    client: FlaskClient, workspace: Workspace, login: Callable[..., Any], path: str
+) -> None:
     login(client, Role.ADMIN)
     answer = client.get(path)
     assert answer.status_code == 200
     assert "None" not in text_of(answer.text)
 
 
-def test_hostile_text_is_shown_as_text(client: FlaskClient, session: Session, workspace: Workspace, reviewer: Any) -> None:
+def test_hostile_text_is_shown_as_text(
+    client: FlaskClient, session: Session, workspace: Workspace, reviewer: Any
+) -> None:
     lead = make_lead(session, workspace, HOSTILE, name="<img src=x onerror=alert(1)>", company='"><svg onload=1>')
     for path in ("/queue?view=all", f"/queue/{lead.id}", "/runs", f"/queue?q={HOSTILE}"):
         html = client.get(path).text
@@ -54,7 +58,9 @@ def test_hostile_text_is_shown_as_text(client: FlaskClient, session: Session, wo
     "message", [HOSTILE, "Cho tôi báo giá gói Enterprise", "Cần báo giá gấp", "Need urgent pricing for 50 seats ASAP! 🙂🙂 Want to buy",
                 "", "\n\n price \n", "x" * 5000],
 )  # fmt: skip
-def test_highlighting_keeps_every_character_and_marks_the_evidence(session: Session, workspace: Workspace, message: str) -> None:
+def test_highlighting_keeps_every_character_and_marks_the_evidence(
+    session: Session, workspace: Workspace, message: str
+) -> None:
     lead = make_lead(session, workspace, message)
     verdict = stored_verdict(lead)
     assert verdict is not None
@@ -93,8 +99,13 @@ def test_a_verdict_that_cannot_be_read_breaks_nothing(
     assert "cannot be read" in client.get(f"/queue/{lead.id}").text
 
 
-def test_the_score_is_the_sum_of_what_is_shown(client: FlaskClient, session: Session, workspace: Workspace, reviewer: Any) -> None:
-    parts = [{"name": "intent", "points": 40, "reason": "wants a price"}, {"name": "budget", "points": 15, "reason": "50 seats"}]
+def test_the_score_is_the_sum_of_what_is_shown(
+    client: FlaskClient, session: Session, workspace: Workspace, reviewer: Any
+) -> None:
+    parts = [
+        {"name": "intent", "points": 40, "reason": "wants a price"},
+        {"name": "budget", "points": 15, "reason": "50 seats"},
+    ]
     lead = make_lead(session, workspace, score=55, score_parts=parts, qualified=False)
     read = re.sub(r"\s+", " ", text_of(client.get(f"/queue/{lead.id}").text))
     assert "+40" in read and "+15" in read and "Total not qualified · from 60 55" in read
@@ -120,7 +131,9 @@ def test_an_expired_session_sends_htmx_to_the_log_in_page(client: FlaskClient, w
     assert answer.headers["HX-Redirect"] == "/login?next=/queue?view%3Dauto"
 
 
-def test_new_leads_wait_to_be_asked_for(client: FlaskClient, session: Session, workspace: Workspace, reviewer: Any) -> None:
+def test_new_leads_wait_to_be_asked_for(
+    client: FlaskClient, session: Session, workspace: Workspace, reviewer: Any
+) -> None:
     page = client.get("/queue?view=all").text
     path = unescape(re.search(r'hx-get="(/queue/news[^"]+)"', page)[1])  # type: ignore[index]
     assert "new" not in text_of(client.get(path).text)
@@ -131,7 +144,7 @@ def test_new_leads_wait_to_be_asked_for(client: FlaskClient, session: Session, w
 
 def test_a_filter_that_is_not_understood_is_named(client: FlaskClient, workspace: Workspace, reviewer: Any) -> None:
     answer = client.get("/queue?intent=nonsense&cursor=x")
-    assert answer.status_code == 200 and "not understood" in answer.text and "intent must be one of" in answer.text
+    assert answer.status_code == 200 and "not understood" in answer.text and "“intent”" in answer.text
 
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "＝", " ="])
@@ -141,12 +154,15 @@ def test_cells_that_spreadsheets_would_run_are_defused(start: str) -> None:
 
 def test_the_export_is_the_list(client: FlaskClient, session: Session, workspace: Workspace, reviewer: Any) -> None:
     make_lead(session, workspace, '=HYPERLINK("http://evil.example")', name="+1", status=LeadStatus.NEW_DRAFT)
-    make_lead(session, workspace, "Tiếng Việt, \"quoted\"\nsecond line", status=LeadStatus.NEW_DRAFT)
+    make_lead(session, workspace, 'Tiếng Việt, "quoted"\nsecond line', status=LeadStatus.NEW_DRAFT)
     make_lead(session, workspace, "not in this view", status=LeadStatus.APPROVED)
     answer = client.get("/queue/export.csv?view=draft")
     assert answer.headers["Content-Disposition"].startswith("attachment")
     rows = list(csv.DictReader(io.StringIO(answer.data.decode("utf-8-sig"))))
-    assert [row["message"] for row in rows] == ["Tiếng Việt, \"quoted\"\nsecond line", "'=HYPERLINK(\"http://evil.example\")"]
+    assert [row["message"] for row in rows] == [
+        'Tiếng Việt, "quoted"\nsecond line',
+        '\'=HYPERLINK("http://evil.example")',
+    ]
     assert rows[1]["name"] == "'+1"
 
 
@@ -167,7 +183,9 @@ def test_dead_deliveries_are_seen_and_sent_again(
 ) -> None:
     login(client, Role.MANAGER)
     lead = make_lead(session, workspace, name="Jane Roe")
-    hook = Destination(workspace_id=workspace.id, kind=DestinationKind.WEBHOOK, name="Ops hook", config={"url": "https://a.example"})
+    hook = Destination(
+        workspace_id=workspace.id, kind=DestinationKind.WEBHOOK, name="Ops hook", config={"url": "https://a.example"}
+    )
     session.add(hook)
     session.flush()
     dead = Delivery(
@@ -176,7 +194,9 @@ def test_dead_deliveries_are_seen_and_sent_again(
     )  # fmt: skip
     session.add(dead)
     session.flush()
-    session.add(DeliveryAttempt(workspace_id=workspace.id, delivery_id=dead.id, attempt=1, outcome="dead", http_status=500))
+    session.add(
+        DeliveryAttempt(workspace_id=workspace.id, delivery_id=dead.id, attempt=1, outcome="dead", http_status=500)
+    )
     session.commit()
     assert "1 not delivered" in client.get("/queue").text
     assert "It answered 500" in client.get("/deliveries?state=stuck").text
@@ -191,7 +211,13 @@ def test_thresholds_are_checked_and_kept(
     client: FlaskClient, session: Session, workspace: Workspace, login: Callable[..., Any]
 ) -> None:
     login(client, Role.MANAGER)
-    for bad in ({"auto_from": "nan"}, {"auto_from": "1.1"}, {"draft_from": "0.9"}, {"qualified_from": "101"}, {"qualified_from": "²"}):
+    for bad in (
+        {"auto_from": "nan"},
+        {"auto_from": "1.1"},
+        {"draft_from": "0.9"},
+        {"qualified_from": "101"},
+        {"qualified_from": "²"},
+    ):
         given = {"auto_from": "0.85", "draft_from": "0.70", "qualified_from": "60"} | bad
         assert client.post("/settings", data=given).status_code == 422, bad
     good = {"auto_from": "0.9", "draft_from": "0.6", "qualified_from": "50"}
@@ -226,7 +252,9 @@ def test_the_last_admin_stays(client: FlaskClient, workspace: Workspace, login: 
     assert client.post(f"/settings/members/{admin.id}/remove").status_code == 409
 
 
-def test_a_key_is_shown_once_and_ends_when_revoked(client: FlaskClient, workspace: Workspace, login: Callable[..., Any]) -> None:
+def test_a_key_is_shown_once_and_ends_when_revoked(
+    client: FlaskClient, workspace: Workspace, login: Callable[..., Any]
+) -> None:
     login(client, Role.ADMIN)
     created = client.post("/settings/keys", data={"name": "website", "scopes": ["ingest", "read"]})
     secret = re.search(r'class="secret">([^<]+)<', created.text)[1]  # type: ignore[index]
@@ -256,7 +284,9 @@ def test_log_in_tells_nobody_who_exists_and_goes_only_to_our_pages(
     client: FlaskClient, session: Session, workspace: Workspace
 ) -> None:
     user = make_user(session, workspace)
-    wrong = [client.post("/login", data={"email": e, "password": "no"}) for e in (user.email, "nobody@example.com", "\x00")]
+    wrong = [
+        client.post("/login", data={"email": e, "password": "no"}) for e in (user.email, "nobody@example.com", "\x00")
+    ]
     assert {answer.status_code for answer in wrong} == {401}
     for there in ("https://evil.example", "//evil.example", "/\\evil.example", "javascript:alert(1)", "\\\\evil"):
         fresh = client.application.test_client()
@@ -269,9 +299,7 @@ def test_log_in_tells_nobody_who_exists_and_goes_only_to_our_pages(
     assert fresh.get("/queue").status_code == 302
 
 
-def test_guessing_passwords_is_slowed_down(
-    app: Flask, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_guessing_passwords_is_slowed_down(app: Flask, workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limiter, "enabled", True)
     guesser = app.test_client()
     seen = [guesser.post("/login", data={"email": "a@b.c", "password": "x"}).status_code for _ in range(22)]
@@ -306,7 +334,15 @@ def test_nothing_inline_that_the_policy_would_block(
 ) -> None:
     login(client, Role.ADMIN)
     lead = make_lead(session, workspace)
-    for path in ("/queue", f"/queue/{lead.id}", "/runs", "/deliveries", "/settings/members", "/login", f"/queue/{lead.id}/reject"):
+    for path in (
+        "/queue",
+        f"/queue/{lead.id}",
+        "/runs",
+        "/deliveries",
+        "/settings/members",
+        "/login",
+        f"/queue/{lead.id}/reject",
+    ):
         html = client.get(path, follow_redirects=True).text
         assert not re.search(r"<style|\sstyle=|\son[a-z]+=|<script(?![^>]*\ssrc=)|hx-on|js:", html), path
 

@@ -14,7 +14,6 @@ from tests.factories import make_key, make_lead, make_user, make_workspace
 from webapp.leads.states import DestinationKind, Role
 from webapp.models import ApiKey, Delivery, Destination, Run, Workspace
 
-
 #: (least role, method, path); {lead} and so on are ids of the workspace.
 DOORS = [
     (Role.VIEWER, "GET", "/queue"),
@@ -58,7 +57,9 @@ def ids_of(session: Session, workspace: Workspace) -> dict[str, uuid.UUID]:
     """One of everything in the workspace."""
     lead = make_lead(session, workspace)
     make_key(session, workspace)
-    hook = Destination(workspace_id=workspace.id, kind=DestinationKind.WEBHOOK, name="hook", config={"url": "https://a.example"})
+    hook = Destination(
+        workspace_id=workspace.id, kind=DestinationKind.WEBHOOK, name="hook", config={"url": "https://a.example"}
+    )
     session.add(hook)
     session.flush()
     delivery = Delivery(workspace_id=workspace.id, lead_id=lead.id, destination_id=hook.id, action="lead.approved")
@@ -76,7 +77,18 @@ def ids_of(session: Session, workspace: Workspace) -> dict[str, uuid.UUID]:
 
 def test_every_page_stands_in_the_table(app: Flask) -> None:
     listed = {(method, path.replace("{", "<").split("<")[0], path.count("{")) for _, method, path in DOORS}
-    pages = ("queue.", "lead.", "decisions.", "export.", "runs.", "deliveries.", "settings.", "members.", "keys.", "destinations.")
+    pages = (
+        "queue.",
+        "lead.",
+        "decisions.",
+        "export.",
+        "runs.",
+        "deliveries.",
+        "settings.",
+        "members.",
+        "keys.",
+        "destinations.",
+    )
     for rule in app.url_map.iter_rules():
         if rule.endpoint.startswith(pages) and rule.endpoint not in OPEN:
             view = app.view_functions[rule.endpoint]

@@ -2,7 +2,7 @@
 
 from flask import Flask
 
-from webapp.api import audit, auth, health, signals, triage, v1
+from webapp.api import audit, auth, body, health, signals, triage, v1
 from webapp.extensions import csrf
 
 
@@ -10,6 +10,7 @@ def register(app: Flask) -> None:
     """Open the doors."""
     auth.install(app)
     app.after_request(auth.tell_budget)
+    app.after_request(body.finish)
     for module in (health, triage, signals, v1, audit):
         csrf.exempt(module.blueprint)
         app.register_blueprint(module.blueprint)

@@ -1,14 +1,17 @@
 """Reading a JSON body: the limit is kept for chunked bodies too, and nothing that cannot be stored gets through."""
 
+from contextlib import suppress
 from typing import Any
 
-from flask import request
+from flask import Response, g, request
 from pydantic_core import from_json
 
 from webapp.leads.errors import Invalid, Problem
 from webapp.leads.intake import text_problem
 
 MIB = 1 << 20
+#: What is still read of a body that an answer did not wait for; the longest note fits in.
+_LEFT_OVER = 1 << 17
 
 
 def raw_body(limit: int = MIB) -> bytes:
@@ -22,6 +25,7 @@ def raw_body(limit: int = MIB) -> bytes:
         raise _too_large(limit)
     if declared is None and "chunked" not in request.headers.get("Transfer-Encoding", "").lower():
         return b""
+    g.body_read = True
     stream = request.environ["wsgi.input"]
     wanted = limit + 1 if declared is None else declared
     parts: list[bytes] = []
@@ -37,6 +41,16 @@ def raw_body(limit: int = MIB) -> bytes:
     if declared is not None and len(body) < declared:
         raise Invalid("the body ended before its Content-Length", code="invalid_json")
     return body
+
+
+def finish(response: Response) -> Response:
+    """Read what an early answer (401, 429, 503) left of the body: the server would cut the connection over it, and the
+    client's next request on it would fail without an answer."""
+    declared = request.content_length
+    if declared and declared <= _LEFT_OVER and not g.get("body_read"):
+        with suppress(Exception):  # the client has gone
+            request.stream.read()
+    return response
 
 
 def _too_large(limit: int) -> Invalid:

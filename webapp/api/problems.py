@@ -1,12 +1,21 @@
 """pydantic's findings as problems of the envelope: one per field, all at once."""
 
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import AfterValidator, BaseModel, ValidationError
 
+from webapp.leads.dedupe import checked_email
 from webapp.leads.errors import Invalid, Problem
 
 M = TypeVar("M", bound=BaseModel)
+
+
+def _is_email(value: str) -> str:
+    checked_email(value)
+    return value  # as sent; intake keeps the normalised form beside it
+
+
+Email = Annotated[str, AfterValidator(_is_email)]
 
 
 def validated(model: type[M], data: Any, *, error: type[Invalid] = Invalid) -> M:

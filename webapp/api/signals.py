@@ -123,7 +123,12 @@ def _verified_workspaces(body: bytes, header: str) -> frozenset[uuid.UUID]:
     cipher = current_app.extensions["cipher"]
     holders = sa.select(Workspace.id, Workspace.meta_app_secret).where(Workspace.meta_app_secret.is_not(None))
     for workspace_id, sealed in db.session.execute(holders):
-        if meta_signature_valid(cipher.decrypt(sealed), body, header):
+        try:
+            secret = cipher.decrypt(sealed)
+        except ValueError as error:  # one workspace's unreadable secret must not stop the others' webhooks
+            log.error("app secret cannot be read", workspace_id=str(workspace_id), error=str(error))
+            continue
+        if meta_signature_valid(secret, body, header):
             good.add(workspace_id)
     return frozenset(good)
 

@@ -1,17 +1,20 @@
 """Event-driven triage: ``POST /leads/`` and its readers (docs/api.md §2)."""
 
 import uuid
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import sqlalchemy as sa
 from flask import Blueprint, Response, current_app, jsonify, request
-from pydantic import BaseModel, ConfigDict, EmailStr, Field
+from pydantic import BaseModel, ConfigDict, Field
+from werkzeug.exceptions import MethodNotAllowed
 
 from jobs import queue
 from webapp.api import auth
 from webapp.api.body import json_object
-from webapp.api.problems import validated
+from webapp.api.fields import attribution_of, consent_of
+from webapp.api.problems import Email, validated
 from webapp.errors import Unprocessable
 from webapp.extensions import db
 from webapp.leads import intake
@@ -35,7 +38,7 @@ class TriageIn(BaseModel):
     model_config = ConfigDict(strict=True, extra="ignore")
 
     note: Annotated[str, Field(min_length=1, max_length=intake.MAX_MESSAGE)]
-    email: EmailStr | None = None
+    email: Email | None = None
     phone: Short | None = None
     name: Short | None = None
     source: Short | None = None
@@ -74,6 +77,8 @@ def create(principal: Principal) -> Response:
         name=body.name,
         email=sent.get("email"),
         phone=body.phone,
+        attribution=attribution_of(data),
+        consent=consent_of(data.get("consent")),
         payload=current_app.extensions["cipher"].seal(data),
     )
     received = intake.accept(
@@ -102,14 +107,12 @@ def create(principal: Principal) -> Response:
 
 def find(principal: Principal, lead_id: str) -> Lead:
     """A lead by UUID or business id. NotFound when this workspace has none."""
-    by = Lead.external_id == lead_id
-    try:
-        by = sa.or_(by, Lead.id == uuid.UUID(lead_id))
-    except ValueError:
-        pass
-    lead: Lead | None = db.session.scalar(
-        sa.select(Lead).where(Lead.workspace_id == principal.workspace_id, by).limit(1)
-    )
+    mine = sa.select(Lead).where(Lead.workspace_id == principal.workspace_id)
+    lead: Lead | None = None
+    with suppress(ValueError):
+        lead = db.session.scalar(mine.where(Lead.id == uuid.UUID(lead_id)))
+    if lead is None:
+        lead = db.session.scalar(mine.where(Lead.external_id == lead_id))
     if lead is None:
         raise NotFound("Lead not found")
     return lead
@@ -163,7 +166,9 @@ def insight_view(lead: Lead) -> dict[str, Any]:
     }
 
 
+# Both spellings have rules of their own, so that neither is redirected: POST /leads is another door than POST /leads/.
 @blueprint.get("/leads/")
+@blueprint.get("/leads")
 @auth.needs(Scope.READ)
 def listing(principal: Principal) -> Response:
     limit = auth.int_param("limit", 1000, 1, 10_000)
@@ -180,3 +185,9 @@ def listing(principal: Principal) -> Response:
     )
 
 
+
+
+@blueprint.post("/leads")
+def crm_door_is_closed() -> Response:
+    """Not a door yet; without this rule a client of that contract would be redirected into the one above."""
+    raise MethodNotAllowed(["GET", "HEAD", "OPTIONS"], "POST /leads is not open; events go to POST /leads/.")

@@ -5,12 +5,13 @@ from typing import Annotated, Any, Literal
 
 import sqlalchemy as sa
 from flask import Blueprint, Response, current_app, jsonify, request, url_for
-from pydantic import AwareDatetime, BaseModel, ConfigDict, EmailStr, Field, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from jobs import queue
 from webapp.api import auth
 from webapp.api.body import json_body, json_object
-from webapp.api.problems import validated
+from webapp.api.fields import attribution_of, consent_of
+from webapp.api.problems import Email, validated
 from webapp.api.triage import find, iso
 from webapp.extensions import db
 from webapp.leads import intake, queries, review
@@ -24,9 +25,6 @@ from webapp.security.keys import Principal
 blueprint = Blueprint("v1", __name__, url_prefix="/api/v1")
 
 Short = Annotated[str, Field(max_length=500)]
-ATTRIBUTION = (
-    "utm_source", "utm_medium", "utm_campaign", "utm_term", "utm_content", "gclid", "fbclid", "landing_page", "referrer",
-)  # fmt: skip
 ATTRIBUTES = ("job_title", "country", "city", "date_of_birth", "monthly_salary_min", "monthly_salary_max", "current_credit")
 
 
@@ -40,7 +38,7 @@ class LeadV1(BaseModel):
     name: Short | None = None
     first_name: Short | None = None
     last_name: Short | None = None
-    email: EmailStr | None = None
+    email: Email | None = None
     phone: Short | None = None
     company: Short | None = None
     job_title: Short | None = None
@@ -119,7 +117,6 @@ def create(principal: Principal) -> Response:
 
 def _lead_in(body: LeadV1, data: dict[str, Any], sealed: dict[str, Any]) -> intake.LeadIn:
     name = body.name or " ".join(part for part in (body.first_name, body.last_name) if part) or None
-    consent = body.consent
     return intake.LeadIn(
         door=Door.V1,
         message=body.message,
@@ -131,8 +128,8 @@ def _lead_in(body: LeadV1, data: dict[str, Any], sealed: dict[str, Any]) -> inta
         budget=body.budget,
         external_id=body.lead_id,
         attributes={field: sealed[field] for field in ATTRIBUTES if sealed.get(field) is not None},
-        attribution={field: value for field in ATTRIBUTION if (value := getattr(body, field)) is not None},
-        consent=("yes" if consent else "no") if isinstance(consent, bool) else consent,
+        attribution=attribution_of(data),
+        consent=consent_of(body.consent),
         consent_at=body.consent_at,
         payload=sealed,
     )

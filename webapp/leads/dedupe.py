@@ -3,6 +3,7 @@
 import hashlib
 import uuid
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import email_validator
@@ -29,12 +30,21 @@ class Identity:
 
 def normalize_email(email: str | None) -> str | None:
     """Lower case, IDN domain in ASCII; None when it is not an address. Nothing is looked up."""
-    if not email or len(email) > 320:
+    try:
+        return checked_email(email) if email else None
+    except ValueError:
         return None
+
+
+@lru_cache(maxsize=4096)  # a door checks the address, intake then normalises it
+def checked_email(email: str) -> str:
+    """The normalised form of an address; ValueError says in words what is wrong with it."""
+    if len(email) > 320:
+        raise ValueError("must have at most 320 characters")
     try:
         parsed = email_validator.validate_email(email.strip(), check_deliverability=False)
-    except email_validator.EmailNotValidError:
-        return None
+    except email_validator.EmailNotValidError as error:
+        raise ValueError(f"is not a valid e-mail address: {error}") from None
     return f"{parsed.local_part}@{parsed.ascii_domain}".lower()
 
 

@@ -5,9 +5,12 @@ requests wait for one another in one order and cannot deadlock.
 """
 
 import json
+import re
 import uuid
+from functools import cache
 from typing import Any, NamedTuple
 
+import psycopg
 from sqlalchemy.orm import Session
 
 from webapp.leads.states import Door
@@ -112,15 +115,39 @@ class StoredKey(NamedTuple):
     created_at: Any
 
 
-def _run(session: Session, sql: str, values: dict[str, Any]) -> Any:
-    return session.connection().exec_driver_sql(sql, values)
+@cache
+def _numbered(sql: str) -> tuple[bytes, tuple[str, ...]]:
+    """``%(name)s`` → ``$1``, with the names in order. psycopg would rewrite statements as long as these anew at every
+    execution, which costs as much as everything else it does for them."""
+    names: dict[str, int] = {}
+
+    def number(match: re.Match[str]) -> str:
+        return f"${names.setdefault(match[1], len(names) + 1)}"
+
+    return re.sub(r"%\((\w+)\)s", number, sql).encode(), tuple(names)
+
+
+def _run(session: Session, sql: str, values: dict[str, Any]) -> list[tuple[Any, ...]]:
+    """Execute on the session's own connection, inside its transaction; the rows, if it returns any."""
+    connection = session.connection()
+    driver = connection.connection.dbapi_connection
+    assert isinstance(driver, psycopg.Connection)
+    statement, names = _numbered(sql)
+    try:
+        with psycopg.RawCursor(driver) as cursor:
+            cursor.execute(statement, [values[name] for name in names])
+            return cursor.fetchall() if cursor.description else []
+    except psycopg.OperationalError as error:
+        if driver.closed:  # past SQLAlchemy's eyes, so it has to be told
+            connection.invalidate(error)
+        raise
 
 
 def insert_one(session: Session, row: dict[str, Any], *, keyed: bool) -> tuple[uuid.UUID, Any] | None:
     """(lead id, created_at) of the new lead, or of the one that has this person's same words; None when the key is
     taken or the earlier lead is past the duplicate window."""
-    found = _run(session, _INSERT_KEYED if keyed else _INSERT_ONE, row).first()
-    return (found[0], found[1]) if found else None
+    found = _run(session, _INSERT_KEYED if keyed else _INSERT_ONE, row)
+    return (found[0][0], found[0][1]) if found else None
 
 
 def insert_signals(session: Session, rows: list[dict[str, Any]]) -> list[uuid.UUID]:
@@ -142,8 +169,8 @@ def stored_key(session: Session, workspace_id: uuid.UUID, door: Door, key: str) 
         "SELECT k.request_hash, k.lead_id, l.created_at FROM idempotency_keys k JOIN leads l ON l.id = k.lead_id "
         "WHERE k.workspace_id = %(workspace_id)s AND k.door = %(door)s AND k.key = %(key)s",
         {"workspace_id": workspace_id, "door": door.value, "key": key},
-    ).first()
-    return StoredKey(*found) if found else None
+    )
+    return StoredKey(*found[0]) if found else None
 
 
 def retire_dedupe_key(session: Session, row: dict[str, Any]) -> None:

@@ -97,9 +97,7 @@ class LeadFilter:
     @property
     def narrowed(self) -> bool:
         """Something other than the view narrows the list."""
-        return any(
-            getattr(self, f.name) for f in fields(self) if f.name not in ("view", "statuses", "mine")
-        )
+        return any(getattr(self, f.name) for f in fields(self) if f.name not in ("view", "statuses", "mine"))
 
     @property
     def order(self) -> str:
@@ -336,9 +334,7 @@ def rows_by_id(session: Session, workspace_id: uuid.UUID, ids: list[uuid.UUID]) 
 def neighbour(session: Session, workspace_id: uuid.UUID, wanted: LeadFilter, lead_id: uuid.UUID) -> uuid.UUID | None:
     """The lead that follows ``lead_id`` in the list, else the one before it; None when it would stand alone."""
     key = _KEYS[wanted.order]
-    here = session.execute(
-        sa.select(*key.columns).where(Lead.workspace_id == workspace_id, Lead.id == lead_id)
-    ).first()
+    here = session.execute(sa.select(*key.columns).where(Lead.workspace_id == workspace_id, Lead.id == lead_id)).first()
     if here is None:
         return None
     for descending in (key.descending, not key.descending):
@@ -387,9 +383,7 @@ class Counts:
         return sum((self.by_status.get(status, Count()) for status in statuses), Count())
 
 
-def counts(
-    session: Session, workspace_id: uuid.UUID, wanted: LeadFilter, *, me: uuid.UUID | None = None
-) -> Counts:
+def counts(session: Session, workspace_id: uuid.UUID, wanted: LeadFilter, *, me: uuid.UUID | None = None) -> Counts:
     """Counts per status of what ``wanted`` asks for besides its own statuses, each exact to :data:`COUNT_CAP`.
 
     Without a text that is one look per status into the narrow index ix_leads_facets. A text is searched once for all
@@ -470,7 +464,9 @@ def glance(session: Session, workspace_id: uuid.UUID) -> Glance:
     ]
     row = session.execute(
         sa.select(
-            _capped(Lead, waiting), sa.func.least(*oldest), _capped(Run, unrepaired(workspace_id)),
+            _capped(Lead, waiting),
+            sa.func.least(*oldest),
+            _capped(Run, unrepaired(workspace_id)),
             _capped(Delivery, stuck(workspace_id)),
         )
     ).one()

@@ -145,9 +145,11 @@ def _check(
         raise Invalid("the decision is not complete", details=tuple(problems))
 
 
-def undo(session: Session, workspace_id: uuid.UUID, lead_id: uuid.UUID, *, actor: Actor) -> Lead:
+def undo(
+    session: Session, workspace_id: uuid.UUID, lead_id: uuid.UUID, *, actor: Actor, hold_seconds: float
+) -> Lead:
     """Take the last decision back while nothing of it has gone out. Conflict once its window has passed, or when
-    there is nothing to take back."""
+    there is nothing to take back. What the lead then calls for again is held for ``hold_seconds``."""
     lead = _locked(session, workspace_id, lead_id)
     decision = session.scalar(
         sa.select(Decision)
@@ -181,7 +183,7 @@ def undo(session: Session, workspace_id: uuid.UUID, lead_id: uuid.UUID, *, actor
     lead.decided_by = earlier.actor if earlier else None
     _changed(lead)
     # Back to new_auto or to an earlier approval: its deliveries were cancelled above and are due again.
-    deliver.plan(session, lead, decision_id=earlier.id if earlier else None, due_in_seconds=0)
+    deliver.plan(session, lead, decision_id=earlier.id if earlier else None, due_in_seconds=hold_seconds)
     audit.record(
         session, workspace_id, "DECISION_UNDONE", actor=actor.name, lead_id=lead.id,
         before=decision.after, after=_snapshot(lead),

@@ -16,7 +16,7 @@ from webapp.leads.states import DecisionAction, Intent, Priority, RejectReason, 
 from webapp.models.lead import Decision
 from webapp.security.roles import requires
 from webapp.views import helpers, queue, reads, words
-from webapp.views.lead import page, user_from
+from webapp.views.lead import user_from
 
 bp = Blueprint("decisions", __name__)
 
@@ -139,7 +139,9 @@ def _stale(lead_id: uuid.UUID, error: Conflict, args: dict[str, str]) -> Any:
 def undo(lead_id: uuid.UUID) -> Any:
     session, args = db.session(), helpers.back_args()
     try:
-        lead = review.undo(session, helpers.here(), lead_id, actor=helpers.actor())
+        lead = review.undo(
+            session, helpers.here(), lead_id, actor=helpers.actor(), hold_seconds=helpers.settings().undo_window_seconds
+        )
         name = words.sender(lead)
         session.commit()
     except Conflict as error:
@@ -211,7 +213,9 @@ def _one(session: Session, act: str, lead_id: uuid.UUID, version: int) -> Result
                 )  # fmt: skip
                 said = "assigned"
             elif act == "undo":
-                review.undo(session, helpers.here(), lead_id, actor=helpers.actor())
+                review.undo(
+            session, helpers.here(), lead_id, actor=helpers.actor(), hold_seconds=helpers.settings().undo_window_seconds
+        )
                 said = "taken back"
             else:
                 until = _decide_one(session, act, lead_id, version).undo_until

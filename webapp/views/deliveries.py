@@ -47,7 +47,10 @@ def index() -> Any:
 def show(delivery_id: uuid.UUID) -> Any:
     delivery = reads.delivery(db.session(), helpers.here(), delivery_id)
     return helpers.show(
-        "pages/delivery.html", delivery=delivery, attempts=reads.attempts_of(db.session(), delivery), states=DeliveryState
+        "pages/delivery.html",
+        delivery=delivery,
+        attempts=reads.attempts_of(db.session(), delivery),
+        states=DeliveryState,
     )
 
 

@@ -35,10 +35,14 @@ def of(lead: Lead, runs: list[Run]) -> list[Shown]:
         Shown("E-mail", lead.email, _email(known)) if lead.email else None,
         Shown("Phone", lead.phone, _phone(known)) if lead.phone else None,
         _company(lead, known),
-        Shown("Name", lead.author_name, "on the platform") if lead.author_name and lead.author_name != lead.name else None,
+        Shown("Name", lead.author_name, "on the platform")
+        if lead.author_name and lead.author_name != lead.name
+        else None,
         _local_time(known),
         Shown("Budget", f"{lead.budget:,.0f}") if lead.budget is not None else None,
-        Shown("Consent", lead.consent, words.moment(lead.consent_at) if lead.consent_at else "") if lead.consent else None,
+        Shown("Consent", lead.consent, words.moment(lead.consent_at) if lead.consent_at else "")
+        if lead.consent
+        else None,
     ]
     return [fact for fact in found if fact is not None]
 
@@ -48,7 +52,9 @@ def _email(known: dict[str, Any]) -> str:
         return "not a valid address"
     notes = ["valid"] if known.get("email_valid") else []
     notes += ["throw-away address"] if known.get("email_disposable") else []
-    notes += ["private mail service"] if known.get("email_free") else (["company"] if known.get("company_domain") else [])
+    notes += (
+        ["private mail service"] if known.get("email_free") else (["company"] if known.get("company_domain") else [])
+    )
     notes += ["shared mailbox"] if known.get("email_role") else []
     return ", ".join(notes)
 
@@ -57,7 +63,11 @@ def _phone(known: dict[str, Any]) -> str:
     if known.get("phone_valid") is False:
         return "not a valid number"
     kind = known.get("phone_type")
-    notes = [str(kind).replace("_", " ") if kind and kind != "unknown" else "", known.get("phone_region"), known.get("phone_carrier")]
+    notes = [
+        str(kind).replace("_", " ") if kind and kind != "unknown" else "",
+        known.get("phone_region"),
+        known.get("phone_carrier"),
+    ]
     return " · ".join(str(note) for note in notes if note)
 
 

@@ -110,9 +110,7 @@ def leave(lead_id: uuid.UUID) -> Any:
 @requires(Role.REVIEWER)
 def rerun(lead_id: uuid.UUID) -> Any:
     session = db.session()
-    run.request_rerun(
-        session, reads.lead(session, helpers.here(), lead_id), requested_by=current_user.user.name
-    )
+    run.request_rerun(session, reads.lead(session, helpers.here(), lead_id), requested_by=current_user.user.name)
     session.commit()
     ring("runs")
     helpers.toast("Run queued", "its result shows here by itself")
@@ -123,9 +121,7 @@ def rerun(lead_id: uuid.UUID) -> Any:
 @requires(Role.REVIEWER)
 def assign(lead_id: uuid.UUID) -> Any:
     given = request.form.get("assignee", "")
-    lead = review.assign(
-        db.session(), helpers.here(), lead_id, user_id=user_from(given), actor=helpers.actor()
-    )
+    lead = review.assign(db.session(), helpers.here(), lead_id, user_id=user_from(given), actor=helpers.actor())
     db.session.commit()
     name = next((m.name for m in reads.members(db.session(), helpers.here()) if m.id == lead.assignee_id), "nobody")
     helpers.toast("Assigned", f"to {name}", lead_id=lead_id)

@@ -45,7 +45,8 @@ def context(args: dict[str, str] | None = None) -> dict[str, Any]:
         found = queries.page(session, workspace_id, wanted, cursor=request.args.get("cursor") or None, limit=PAGE)
     except Invalid as error:
         wanted, found = LeadFilter.parse({}, view="waiting"), queries.Page([], None, None)
-        shown["problem"] = "; ".join(f"{problem.field} {problem.reason}" for problem in error.details) or error.message
+        unknown = " and ".join(f"“{problem.field}”" for problem in error.details)
+        shown["problem"] = f"The address names something under {unknown} that this page does not know."
     return shown | {
         "wanted": wanted,
         "rows": found.rows,

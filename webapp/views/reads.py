@@ -134,7 +134,9 @@ class Listing:
     prev_cursor: str | None
 
 
-def _listing(session: Session, model: Any, where: list[Any], columns: list[Any], joins: Any, cursor: str | None) -> Listing:
+def _listing(
+    session: Session, model: Any, where: list[Any], columns: list[Any], joins: Any, cursor: str | None
+) -> Listing:
     back, position = _decode(cursor) if cursor else (False, None)
     key = (model.created_at, model.id)
     query = joins(sa.select(*columns)).where(*where)
@@ -175,7 +177,9 @@ def _decode(cursor: str) -> tuple[bool, tuple[datetime, uuid.UUID]]:
 _SENDER = (Lead.name, Lead.author_name, Lead.company, Lead.email, Lead.phone)
 
 
-def runs(session: Session, workspace_id: uuid.UUID, *, status: RunStatus | None, open_only: bool, cursor: str | None) -> Listing:
+def runs(
+    session: Session, workspace_id: uuid.UUID, *, status: RunStatus | None, open_only: bool, cursor: str | None
+) -> Listing:
     """Runs, newest first. ``open_only``: failed ones that no later run of their lead has repaired."""
     where = queries.unrepaired(workspace_id) if open_only else [Run.workspace_id == workspace_id]
     if status and not open_only:

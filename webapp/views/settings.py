@@ -34,7 +34,11 @@ def save() -> Any:
     values, problems = _thresholds(given)
     if problems:
         return helpers.show(
-            "pages/settings.html", given=given, problems=problems, undo=helpers.settings().undo_window_seconds, status=422
+            "pages/settings.html",
+            given=given,
+            problems=problems,
+            undo=helpers.settings().undo_window_seconds,
+            status=422,
         )
     workspace = current_user.workspace
     before = {name: getattr(workspace, name) for name in values}
@@ -60,7 +64,11 @@ def _thresholds(given: dict[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
             values[name] = -1.0
         if not 0 < values[name] <= 1:  # also refuses NaN
             problems[name] = "must be a number above 0 and up to 1, such as 0.85"
-    if not given["qualified_from"].isascii() or not given["qualified_from"].isdigit() or int(given["qualified_from"]) > 100:
+    if (
+        not given["qualified_from"].isascii()
+        or not given["qualified_from"].isdigit()
+        or int(given["qualified_from"]) > 100
+    ):
         problems["qualified_from"] = "must be a whole number from 0 to 100"
     else:
         values["qualified_from"] = int(given["qualified_from"])

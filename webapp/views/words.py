@@ -178,6 +178,7 @@ EFFECT = {
     "lead.approved": "notice of an approval",
     "lead.overridden": "notice of an override",
 }
+LABEL = {"lang": "Language", "ms": "Took"}
 OUTCOME = {
     "delivered": "delivered",
     "retry": "to be tried again",
@@ -338,7 +339,9 @@ def _delivery(text: str) -> Any:
     def tell(details: Mapping[str, Any]) -> str:
         where = details.get("destination")
         what = named(str(details["action"]), "EFFECT") if details.get("action") else ""
-        return text + "".join(f" {part}" for part in (f"({what})" if what else "", f"to {where}" if where else "") if part)
+        return text + "".join(
+            f" {part}" for part in (f"({what})" if what else "", f"to {where}" if where else "") if part
+        )
 
     return tell
 
@@ -350,7 +353,9 @@ _EVENTS: dict[str, Any] = {
     "LEAD_OVERRIDDEN": _overridden,
     "LEAD_REJECTED": _rejected,
     "LEAD_ASSIGNED": _assigned,
-    "DECISION_UNDONE": lambda d: f"Decision taken back: {_member(LeadStatus, (d.get('after') or {}).get('status', ''))} again",
+    "DECISION_UNDONE": lambda d: (
+        f"Decision taken back: {_member(LeadStatus, (d.get('after') or {}).get('status', ''))} again"
+    ),
     "RUN_REQUESTED": lambda d: "Another run was asked for",
     "RUN_SUCCEEDED": _run_done,
     "RUN_FAILED": lambda d: "Run failed; the verdict before it stands",
@@ -372,8 +377,11 @@ def stage_said(value: str) -> Status:
         return STAGE_STATUS[StageStatus.DEGRADED]
 
 
-_VALUES = {member.value: said for table in (INTENT, NEXT_ACTION) for member, said in table.items() if "_" in member.value}
+_VALUES = {
+    member.value: said for table in (INTENT, NEXT_ACTION) for member, said in table.items() if "_" in member.value
+}
 _VALUES |= {member.value: said.word for member, said in STATUS.items() if "_" in member.value}
+_VALUES |= {f"event {name}": said for name, said in EFFECT.items() if name.startswith("lead.")}
 
 
 def sentence(text: str) -> str:
@@ -392,7 +400,7 @@ def said_pairs(output: Any) -> list[tuple[str, str]]:
     if not isinstance(output, Mapping):
         return []
     return [
-        (plain(str(name)).capitalize(), said)
+        (named(str(name), "LABEL") if name in LABEL else plain(str(name)).capitalize(), said)
         for name, value in output.items()
         if not str(name).endswith("_id") and name not in ("ruleset", "judge") and (said := _said(value))
     ]

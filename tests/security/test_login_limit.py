@@ -1,0 +1,30 @@
+"""Guessing passwords is slowed down, also while Redis is away."""
+
+import pytest
+from flask.testing import FlaskClient
+
+from tests.conftest import environment
+from webapp import create_app
+from webapp.config import load_settings
+from webapp.models import db
+
+
+@pytest.mark.parametrize("redis_is", ["there", "away"])
+def test_too_many_attempts_are_refused_before_the_hash(
+    redis_is: str, client: FlaskClient, database_url: str, redis_url: str
+) -> None:
+    url = redis_url if redis_is == "there" else "redis://127.0.0.1:1/0"
+    app = create_app(load_settings(environment(database_url, url)))
+    app.config.update(WTF_CSRF_ENABLED=False)
+    with app.app_context():
+        from webapp.extensions import limiter
+
+        if redis_is == "there":
+            limiter.reset()
+    guesser = app.test_client()
+    statuses = [
+        guesser.post("/login", data={"email": "a@example.com", "password": f"guess {n}"}).status_code for n in range(21)
+    ]
+    assert statuses == [401] * 20 + [429]
+    with app.app_context():
+        db.engine.dispose()

@@ -1,0 +1,22 @@
+"""Fields that every form and API door keeps when they are sent (docs/api.md: attribution and consent)."""
+
+from typing import Any
+
+ATTRIBUTION = (
+    "utm_source", "utm_medium", "utm_campaign", "utm_term", "utm_content", "gclid", "fbclid", "landing_page", "referrer",
+)  # fmt: skip
+_LONGEST = 2_000
+
+
+def attribution_of(data: dict[str, Any]) -> dict[str, str]:
+    """The attribution in a body whose own fields are something else; what is no text of a sane length is left in the
+    raw payload."""
+    found = {name: data.get(name) for name in ATTRIBUTION}
+    return {name: value for name, value in found.items() if isinstance(value, str) and 0 < len(value) <= _LONGEST}
+
+
+def consent_of(value: Any) -> str | None:
+    """``consent`` as it is stored: ``yes`` or ``no`` for a boolean, words as they are."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return value if isinstance(value, str) and 0 < len(value) <= _LONGEST else None
