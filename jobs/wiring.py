@@ -12,9 +12,9 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from webapp.clients.registry import Registry
 from webapp.config import ConfigError, Settings, load_settings
+from webapp.engine import make_engine
 from webapp.leads.deliver import DeliveryPolicy
 from webapp.leads.ports import Clients
-from webapp.engine import make_engine
 from webapp.security.fields import FieldCipher
 
 

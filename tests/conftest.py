@@ -7,15 +7,16 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from cryptography.fernet import Fernet
-from embedded import testing
 from flask import Flask
 from flask.testing import FlaskClient
 from flask_migrate import upgrade
 from sqlalchemy.orm import Session, sessionmaker
 
+from embedded import testing
 from tests import factories
 from webapp import create_app
 from webapp.config import Settings, load_settings
+from webapp.extensions import limiter
 from webapp.leads.states import Role
 from webapp.models import Workspace, db
 
@@ -68,7 +69,7 @@ def settings(database_url: str, redis_url: str) -> Settings:
 @pytest.fixture(scope="session")
 def _app(settings: Settings) -> Iterator[Flask]:
     app = create_app(settings)
-    app.config.update(TESTING=True, WTF_CSRF_ENABLED=False, RATELIMIT_ENABLED=False)
+    app.config.update(TESTING=True, WTF_CSRF_ENABLED=False)
     with app.app_context():
         engine = db.engine
     yield app
@@ -132,8 +133,12 @@ def login(session: Session, workspace: Workspace) -> Callable[..., Any]:
 
 
 @pytest.fixture(autouse=True)
+def _unlimited_logins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests log in more often than a person does; those of the limit switch it on."""
+    monkeypatch.setattr(limiter, "enabled", False)
+
+
+@pytest.fixture(autouse=True)
 def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [n for n in os.environ if n.lower() in ("http_proxy", "https_proxy", "all_proxy")]:
         monkeypatch.delenv(name)
-
-

@@ -51,7 +51,9 @@ def make_key(
     return secret
 
 
-def make_lead(session: Session, workspace: Workspace, message: str = "Cho tôi báo giá gói Enterprise", **over: Any) -> Lead:
+def make_lead(
+    session: Session, workspace: Workspace, message: str = "Cho tôi báo giá gói Enterprise", **over: Any
+) -> Lead:
     """A lead taken in as a door would, with its queued run. Fields that intake decides itself (``status``,
     ``intent``, ``assignee_id`` …) are set on the row afterwards."""
     number = next(_numbers)

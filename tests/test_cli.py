@@ -24,12 +24,16 @@ def test_create_workspace_prints_its_uuid_alone(app: Flask) -> None:
 
 
 def test_create_user_reads_the_password_and_prints_nothing(app: Flask, workspace: Workspace, session: Session) -> None:
-    said = run(app, "create-user", "Ana@Example.com", "--role", "reviewer", "--password-stdin", stdin="a good password\n")
+    said = run(
+        app, "create-user", "Ana@Example.com", "--role", "reviewer", "--password-stdin", stdin="a good password\n"
+    )
     assert said == (0, "")
     user = session.scalars(sa.select(User)).one()
     assert user.email == "ana@example.com" and check_password(user.password_hash, "a good password")
     assert session.scalars(sa.select(Membership)).one().role == "reviewer"
-    assert run(app, "create-user", "ana@example.com", "--role", "admin", "--password-stdin", stdin="another one 2\n") == (0, "")
+    assert run(
+        app, "create-user", "ana@example.com", "--role", "admin", "--password-stdin", stdin="another one 2\n"
+    ) == (0, "")
     session.expire_all()
     assert session.scalars(sa.select(User)).one().session_epoch == 1
     assert session.scalars(sa.select(Membership)).one().role == "admin"
@@ -44,14 +48,20 @@ def test_create_user_reads_the_password_and_prints_nothing(app: Flask, workspace
         (("a@example.com", "--role", "viewer", "--workspace", "nowhere"), "long enough password\n", "nowhere"),
     ],
 )
-def test_create_user_refuses(app: Flask, workspace: Workspace, session: Session, arguments: tuple[str, ...], stdin: str, said: str) -> None:
+def test_create_user_refuses(
+    app: Flask, workspace: Workspace, session: Session, arguments: tuple[str, ...], stdin: str, said: str
+) -> None:
     code, output = run(app, "create-user", *arguments, "--password-stdin", stdin=stdin)
     assert code != 0 and said in output and "Traceback" not in output
     assert session.scalar(sa.select(sa.func.count()).select_from(User)) == 0
 
 
-def test_create_key_prints_a_working_key_alone(app: Flask, client: FlaskClient, workspace: Workspace, session: Session) -> None:
-    code, key = run(app, "create-key", "--workspace", "default", "--name", "n8n", "--scopes", "ingest,read", "--rate-limit", "none")
+def test_create_key_prints_a_working_key_alone(
+    app: Flask, client: FlaskClient, workspace: Workspace, session: Session
+) -> None:
+    code, key = run(
+        app, "create-key", "--workspace", "default", "--name", "n8n", "--scopes", "ingest,read", "--rate-limit", "none"
+    )
     assert code == 0 and "\n" not in key
     assert client.get("/leads/", headers={"X-API-Key": key}).status_code == 200
     stored = session.scalars(sa.select(ApiKey)).one()

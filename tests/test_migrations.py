@@ -2,10 +2,10 @@
 
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from embedded import testing
 from flask_migrate import downgrade, upgrade
 from sqlalchemy.orm import Session
 
+from embedded import testing
 from tests import factories
 from tests.conftest import environment
 from webapp import create_app

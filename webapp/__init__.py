@@ -23,9 +23,9 @@ def create_app(settings: Settings | None = None) -> Flask:
     from jobs import queue
     from webapp import api, cli, errors, logs, views
     from webapp.config import load_settings
+    from webapp.engine import engine_options, guard
     from webapp.extensions import csrf, db, limiter, login_manager, migrate
     from webapp.leads.ruleset import default_ruleset
-    from webapp.engine import engine_options, guard
     from webapp.security import headers
     from webapp.security.fields import FieldCipher
 

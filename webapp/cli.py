@@ -1,5 +1,6 @@
 """``flask`` commands: workspaces, users, keys. Each prints just what a script wants to read."""
 
+import contextlib
 import json
 import secrets
 import sys
@@ -45,10 +46,8 @@ def find_workspace(name: str) -> Workspace:
     """By name, or by id. ClickException when there is none."""
     workspace = db.session.scalar(sa.select(Workspace).where(Workspace.name == name))
     if workspace is None:
-        try:
+        with contextlib.suppress(ValueError):
             workspace = db.session.get(Workspace, uuid.UUID(name))
-        except ValueError:
-            pass
     if workspace is None:
         raise click.ClickException(f"there is no workspace '{name}'")
     return workspace
@@ -89,9 +88,7 @@ def add_user(email: str, password: str, role: Role, workspace: Workspace, *, nam
     membership = db.session.get(Membership, (workspace.id, user.id))
     if membership is None:
         takes_leads = role in (Role.REVIEWER, Role.MANAGER)
-        db.session.add(
-            Membership(workspace_id=workspace.id, user_id=user.id, role=role, takes_leads=takes_leads)
-        )
+        db.session.add(Membership(workspace_id=workspace.id, user_id=user.id, role=role, takes_leads=takes_leads))
     else:
         membership.role = role
     db.session.flush()
@@ -138,9 +135,9 @@ def register(app: Flask) -> None:
         except ValueError:
             raise click.ClickException("scopes are: " + ", ".join(Scope)) from None
         owner = None if wanted == {Scope.PLATFORM} else find_workspace(workspace).id
-        return create_key(
-            db.session, workspace_id=owner, name=name, scopes=wanted, rate_limited=rate_limit != "none"
-        )[1]
+        return create_key(db.session, workspace_id=owner, name=name, scopes=wanted, rate_limited=rate_limit != "none")[
+            1
+        ]
 
     @app.cli.command("bootstrap", hidden=True)
     @_committed
@@ -160,7 +157,12 @@ def first_start(settings: Settings) -> dict[str, Any]:
     # One process at a time: two first starts side by side must not make two admins.
     db.session.execute(sa.select(Workspace.id).where(Workspace.id == workspace.id).with_for_update())
     destinations.sync_environment(db.session, settings, current_app.extensions["cipher"])
-    said: dict[str, Any] = {"created": False, "admin_email": settings.admin_email, "admin_password": None, "api_key": None}
+    said: dict[str, Any] = {
+        "created": False,
+        "admin_email": settings.admin_email,
+        "admin_password": None,
+        "api_key": None,
+    }
     has_admin = db.session.scalar(sa.select(sa.exists().where(Membership.role == Role.ADMIN)))
     if not has_admin:
         given = settings.admin_password.get_secret_value() if settings.admin_password else None

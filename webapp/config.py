@@ -100,12 +100,14 @@ class Settings(BaseSettings):
     meta_verify_token: SecretStr | None = setting(
         None, "META_VERIFY_TOKEN", "Verify token of the webhook subscription."
     )
-    rate_limit_max: int = setting(
-        10_000, "RATE_LIMIT_MAX", "Requests per API key and window.", ge=1, le=1_000_000_000
-    )
+    rate_limit_max: int = setting(10_000, "RATE_LIMIT_MAX", "Requests per API key and window.", ge=1, le=1_000_000_000)
     rate_limit_window: int = setting(3_600, "RATE_LIMIT_WINDOW", "The window, in seconds.", ge=1, le=86_400)
     max_batch_size: int = setting(
-        1_000, "MAX_BATCH_SIZE", "Most rows of one inline batch; also the most leads of one bulk action.", ge=1, le=10_000
+        1_000,
+        "MAX_BATCH_SIZE",
+        "Most rows of one inline batch; also the most leads of one bulk action.",
+        ge=1,
+        le=10_000,
     )
     idempotency_days: int = setting(
         30, "IDEMPOTENCY_DAYS", "How long an `Idempotency-Key` is remembered.", ge=1, le=365
@@ -118,9 +120,7 @@ class Settings(BaseSettings):
     )
 
     # Judgement and review
-    classify_mode: Literal["rules"] = setting(
-        "rules", "CLASSIFY_MODE", "Who judges: `rules`."
-    )
+    classify_mode: Literal["rules"] = setting("rules", "CLASSIFY_MODE", "Who judges: `rules`.")
     undo_window_seconds: int = setting(
         10, "UNDO_WINDOW_SECONDS", "How long a decision can be undone before its deliveries go out.", ge=0, le=3_600
     )
@@ -144,11 +144,13 @@ class Settings(BaseSettings):
     delivery_timeout: float = setting(
         15.0, "DELIVERY_TIMEOUT", "Time limit of one delivery call, in seconds.", ge=1, le=120
     )
-    max_retries: int = setting(
-        8, "MAX_RETRIES", "Attempts of a delivery before it is a dead letter.", ge=1, le=50
-    )
+    max_retries: int = setting(8, "MAX_RETRIES", "Attempts of a delivery before it is a dead letter.", ge=1, le=50)
     retry_delay: float = setting(
-        5.0, "RETRY_DELAY", "First back-off of a delivery, in seconds; doubles each time, with full jitter.", ge=0.05, le=3_600
+        5.0,
+        "RETRY_DELAY",
+        "First back-off of a delivery, in seconds; doubles each time, with full jitter.",
+        ge=0.05,
+        le=3_600,
     )
     outbound_allow_cidrs: Annotated[tuple[str, ...], NoDecode] = setting(
         (),
@@ -251,8 +253,10 @@ class Settings(BaseSettings):
             user, password, name = (quote(str(data[k]), safe="") for k in ("DB_USER", "DB_PASSWORD", "DB_NAME"))
             host = str(data["DB_HOST"])
             # A host with a slash is the folder of a unix socket, as libpq has it.
-            at = f"/{name}?host={quote(host, safe='')}&port={data['DB_PORT']}" if "/" in host else (
-                f"{host}:{data['DB_PORT']}/{name}"
+            at = (
+                f"/{name}?host={quote(host, safe='')}&port={data['DB_PORT']}"
+                if "/" in host
+                else (f"{host}:{data['DB_PORT']}/{name}")
             )
             url = f"postgresql://{user}:{password}@{at}"
         if url:

@@ -19,7 +19,20 @@ log = logs.get(__name__)
 
 #: First path segments that belong to programs. Everything else is a page.
 JSON_ROOTS = frozenset(
-    {"api", "leads", "webhooks", "audit", "healthz", "readyz", "health", "enrich-lead", "onboarding", "sync-crm", "tasks", "hooks"}
+    {
+        "api",
+        "leads",
+        "webhooks",
+        "audit",
+        "healthz",
+        "readyz",
+        "health",
+        "enrich-lead",
+        "onboarding",
+        "sync-crm",
+        "tasks",
+        "hooks",
+    }
 )
 _REQUEST_ID = re.compile(r"^[A-Za-z0-9._:-]{1,128}$")
 
@@ -73,7 +86,12 @@ def request_id() -> str:
 
 
 def envelope(
-    status: int, message: str, *, code: str | None = None, details: tuple[Problem, ...] = (), retry_after: float | None = None
+    status: int,
+    message: str,
+    *,
+    code: str | None = None,
+    details: tuple[Problem, ...] = (),
+    retry_after: float | None = None,
 ) -> Response:
     """The error envelope of every JSON door."""
     response = jsonify(

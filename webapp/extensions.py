@@ -15,6 +15,4 @@ csrf = CSRFProtect()
 login_manager = LoginManager()
 #: Guards pages such as the log-in. API keys have their own counter (``webapp.security.ratelimit``), since it must not
 #: cost a round trip to Redis. Without the in-memory fallback a dead Redis would turn every guarded page into a 500.
-limiter = Limiter(
-    key_func=get_remote_address, in_memory_fallback_enabled=True, swallow_errors=True
-)
+limiter = Limiter(key_func=get_remote_address, in_memory_fallback_enabled=True, swallow_errors=True)

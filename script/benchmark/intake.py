@@ -9,8 +9,9 @@ import uuid
 from typing import Any
 
 import psycopg
-from benchmark.stack import Load, Stack, wrk
 from sqlalchemy.engine import make_url
+
+from benchmark.stack import Load, Stack, wrk
 
 ROUNDS = 3
 
@@ -110,7 +111,11 @@ def steady(stack: Stack, per_second: int, seconds: int, threads: int = 8) -> lis
         for tick in range(thread, per_second * seconds, threads):
             time.sleep(max(0.0, start + tick / per_second - time.monotonic()))
             body = {"note": f"Could we get a demo for our team of {tick}?", "email": f"s{run}.{tick}@example.com"}
-            headers = {"X-API-Key": stack.api_key, "Idempotency-Key": str(uuid.uuid4()), "Content-Type": "application/json"}
+            headers = {
+                "X-API-Key": stack.api_key,
+                "Idempotency-Key": str(uuid.uuid4()),
+                "Content-Type": "application/json",
+            }
             connection.request("POST", "/leads/", json.dumps(body), headers)
             answer = connection.getresponse()
             answer.read()

@@ -43,7 +43,11 @@ class Browser:
         self.cookies: dict[str, str] = {}
         form = self.get("/login")
         token = re.search(r'name="csrf_token"[^>]*value="([^"]+)"', form)
-        fields = {"email": "admin@localhost", "password": "benchmark benchmark", "csrf_token": token[1] if token else ""}
+        fields = {
+            "email": "admin@localhost",
+            "password": "benchmark benchmark",
+            "csrf_token": token[1] if token else "",
+        }
         status = self._send("POST", "/login", urlencode(fields))[0]
         if status != 302:
             raise RuntimeError(f"the log-in answered {status}")

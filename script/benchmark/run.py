@@ -18,7 +18,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="script/bench", description="Measure this build against the peer.")
     parser.add_argument("parts", nargs="*", metavar="part", help="intake, worker, pages (default: all)")
     parser.add_argument("--seconds", type=int, default=8, help="length of each load (default 8)")
-    parser.add_argument("--json", type=Path, default=Path("bench-results/latest.json"), help="where to write the figures")
+    parser.add_argument(
+        "--json", type=Path, default=Path("bench-results/latest.json"), help="where to write the figures"
+    )
     chosen = parser.parse_args()
     if unknown := set(chosen.parts) - set(PARTS):
         parser.error(f"there is no part {', '.join(sorted(unknown))}")
@@ -43,7 +45,11 @@ def measure(part: str, made: Stack, seconds: int, figures: dict[str, Any]) -> No
             found = figures[name] = getattr(intake, name)(made, seconds)
             for side in ("ours", "peer"):
                 load = found[side]
-                row(f"{what}: {side}", f"{load['per_second']:.0f}/s", f"p99 {load['p99_ms']:.1f} ms, not 2xx {load['not_2xx']}")
+                row(
+                    f"{what}: {side}",
+                    f"{load['per_second']:.0f}/s",
+                    f"p99 {load['p99_ms']:.1f} ms, not 2xx {load['not_2xx']}",
+                )
             row(f"{what}: ratio", f"{found['ratio']:.2f} ×", "")
         found = figures["settled"] = intake.settled(made, seconds)
         row(
@@ -52,7 +58,11 @@ def measure(part: str, made: Stack, seconds: int, figures: dict[str, Any]) -> No
         )  # fmt: skip
     elif part == "worker":
         found = figures["worker"] = worker.backlog(made)
-        row("runs/s of one worker on a backlog", f"{found['runs_per_second']}/s", f"its CPU {found['worker_cpu_share']:.0%}")
+        row(
+            "runs/s of one worker on a backlog",
+            f"{found['runs_per_second']}/s",
+            f"its CPU {found['worker_cpu_share']:.0%}",
+        )
     else:
         found = figures["pages"] = pages.measure(made)
         for name, times in found["queue"].items():

@@ -5,15 +5,15 @@ import json
 import uuid
 from pathlib import Path
 
-from benchmark.stack import ROOT, Stack
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from benchmark.stack import ROOT, Stack
 from webapp.config import load_settings
+from webapp.engine import make_engine
 from webapp.leads import intake, intake_sql
 from webapp.leads.states import Door
 from webapp.models import Workspace
-from webapp.engine import make_engine
 from webapp.security.keys import tenant_of
 
 SAMPLES = Path(ROOT) / "tests" / "data" / "leads.jsonl"
@@ -35,11 +35,11 @@ def seed(stack: Stack, number: int, *, run_status: str = "success") -> None:
             intake_sql.insert_signals(session, rows)
             session.commit()
         session.execute(
-            text("UPDATE leads SET created_at = now() - random() * interval '30 days' WHERE external_message_id LIKE 'seed-%'")
+            text(
+                "UPDATE leads SET created_at = now() - random() * interval '30 days' WHERE external_message_id LIKE 'seed-%'"
+            )
         )
-        session.execute(
-            text("UPDATE runs SET status = :status WHERE status = 'queued'"), {"status": run_status}
-        )
+        session.execute(text("UPDATE runs SET status = :status WHERE status = 'queued'"), {"status": run_status})
         session.commit()
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text("VACUUM ANALYZE"))

@@ -5,6 +5,7 @@ import time
 from typing import Any
 
 import psutil
+
 from benchmark.intake import connect, count
 from benchmark.seed import seed
 from benchmark.stack import Stack
@@ -36,7 +37,6 @@ def backlog(stack: Stack) -> dict[str, Any]:
 
 def _cpu(stack: Stack) -> float:
     """CPU seconds of our worker process so far."""
-
 
     total = 0.0
     for process in psutil.process_iter(["cmdline", "environ"]):

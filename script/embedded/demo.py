@@ -151,7 +151,7 @@ def fill(supervisor: Supervisor, url: str, environ: Mapping[str, str]) -> list[s
     while child.poll() is None and not supervisor.stopping:
         supervisor.tick(0.1)
     if supervisor.stopping:
-        stop_child(child, [(signal.SIGTERM, 0.5)])
+        stop_child(child, [])  # killed: what it has not committed is not there
         return []
     with child.stdout as output:
         printed = output.read().decode()

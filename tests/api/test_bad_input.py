@@ -62,7 +62,9 @@ def test_bad_bodies_are_refused_with_the_envelope(
 
 
 @pytest.mark.parametrize("door", DOORS[:2])
-@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "image/png"])
+@pytest.mark.parametrize(
+    "kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "image/png"]
+)
 def test_wrong_content_types(client: FlaskClient, headers: dict[str, str], door: str, kind: str) -> None:
     answer = client.post(
         door, data=b'{"note": "hi"}', content_type=kind, headers=headers | {"Idempotency-Key": str(uuid.uuid4())}
@@ -77,7 +79,9 @@ def test_a_number_is_not_confused_with_its_spelling_in_text(client: FlaskClient,
     assert answer.status_code == 201 and answer.json["note"] == body["note"]
 
 
-@pytest.mark.parametrize("wrong", ["tenant_id=x", "limit=0", "limit=201", "limit=ten", "limit=１", "offset=-1", "status=new"])
+@pytest.mark.parametrize(
+    "wrong", ["tenant_id=x", "limit=0", "limit=201", "limit=ten", "limit=１", "offset=-1", "status=new"]
+)
 def test_bad_query_parameters_are_named(client: FlaskClient, headers: dict[str, str], wrong: str) -> None:
     answer = client.get(f"/api/leads?{wrong}", headers=headers)
     assert answer.status_code == 400

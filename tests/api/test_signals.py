@@ -23,7 +23,9 @@ from webapp.models import Lead, Person, Quarantined, Run, SocialPage, Workspace,
 SECRET = "meta-app-secret"
 
 
-def comment(number: int | str, message: str = "Giá bao nhiêu vậy shop?", author: str = "u1", **over: Any) -> dict[str, Any]:
+def comment(
+    number: int | str, message: str = "Giá bao nhiêu vậy shop?", author: str = "u1", **over: Any
+) -> dict[str, Any]:
     value = {
         "from": {"id": author, "name": "Nguyễn Hạnh"}, "item": "comment", "verb": "add", "comment_id": f"c{number}",
         "post_id": "p1", "created_time": 1520544814, "message": message,
@@ -39,7 +41,9 @@ def leads(session: Session) -> int:
     return session.scalar(sa.select(sa.func.count()).select_from(Lead)) or 0
 
 
-def test_every_entry_is_a_lead_with_its_verdict_at_once(client: FlaskClient, headers: dict[str, str], workspace: Workspace) -> None:
+def test_every_entry_is_a_lead_with_its_verdict_at_once(
+    client: FlaskClient, headers: dict[str, str], workspace: Workspace
+) -> None:
     sent = body(comment(1), comment(2, "show me the money"))
     sent["entry"].append(
         {"id": "PAGE", "time": 1, "messaging": [
@@ -75,7 +79,9 @@ def test_a_repeat_creates_nothing(client: FlaskClient, headers: dict[str, str], 
     assert leads(session) == 2
 
 
-def test_the_same_words_twice_are_two_leads_of_one_author(client: FlaskClient, headers: dict[str, str], session: Session) -> None:
+def test_the_same_words_twice_are_two_leads_of_one_author(
+    client: FlaskClient, headers: dict[str, str], session: Session
+) -> None:
     assert client.post("/webhooks/facebook", json=body(comment(1), comment(2)), headers=headers).json["created"] == 2
     assert session.scalar(sa.select(sa.func.count()).select_from(Person)) == 1
 
@@ -93,7 +99,9 @@ def test_the_flat_test_entry(client: FlaskClient, headers: dict[str, str]) -> No
         comment(1, author="PAGE"), {"field": "ratings", "value": {"item": "comment", "verb": "add"}},
     ],
 )  # fmt: skip
-def test_what_is_no_lead_is_passed_over(client: FlaskClient, headers: dict[str, str], session: Session, change: Any) -> None:
+def test_what_is_no_lead_is_passed_over(
+    client: FlaskClient, headers: dict[str, str], session: Session, change: Any
+) -> None:
     assert client.post("/webhooks/facebook", json=body(change), headers=headers).json["created"] == 0
     assert session.scalar(sa.select(sa.func.count()).select_from(Quarantined)) == 0
 
@@ -104,10 +112,18 @@ def test_a_picture_without_words_is_a_lead(client: FlaskClient, headers: dict[st
     assert client.post("/webhooks/facebook", json=body(picture), headers=headers).json["created"] == 1
 
 
-def test_a_bad_entry_is_quarantined_and_its_neighbours_are_kept(client: FlaskClient, headers: dict[str, str], session: Session) -> None:
+def test_a_bad_entry_is_quarantined_and_its_neighbours_are_kept(
+    client: FlaskClient, headers: dict[str, str], session: Session
+) -> None:
     nameless = comment(3)
     del nameless["value"]["comment_id"]
-    bad = [nameless, comment(4, message={"rich": 1}), "nonsense", {"field": "leadgen", "value": {"leadgen_id": 1}}, comment(5, "x" * 20_001)]
+    bad = [
+        nameless,
+        comment(4, message={"rich": 1}),
+        "nonsense",
+        {"field": "leadgen", "value": {"leadgen_id": 1}},
+        comment(5, "x" * 20_001),
+    ]
     answer = client.post("/webhooks/facebook", json=body(comment(1), *bad, comment(2)), headers=headers)
     assert answer.status_code == 200 and answer.json["created"] == 2
     kept = session.scalars(sa.select(Quarantined)).all()
@@ -115,7 +131,9 @@ def test_a_bad_entry_is_quarantined_and_its_neighbours_are_kept(client: FlaskCli
     assert all(row.reason and json.loads(row.raw) for row in kept)
 
 
-def test_a_batch_twenty_times_in_parallel_makes_each_comment_one_lead(app: Flask, headers: dict[str, str], session: Session) -> None:
+def test_a_batch_twenty_times_in_parallel_makes_each_comment_one_lead(
+    app: Flask, headers: dict[str, str], session: Session
+) -> None:
     """Each post has the comments, and their authors, in another order: the order of locks must not follow it."""
     changes = [comment(n, author=f"u{n % 7}") for n in range(20)]
     barrier, created, statuses = threading.Barrier(20), [], []
@@ -141,7 +159,9 @@ def test_tenants_by_key(client: FlaskClient, headers: dict[str, str], session: S
     other = factories.make_workspace(session)
 
     def sent(extra: dict[str, str] | None = None, **more: Any) -> Any:
-        return client.post("/webhooks/facebook", json=body(comment(uuid.uuid4().hex), **more), headers=headers | (extra or {}))
+        return client.post(
+            "/webhooks/facebook", json=body(comment(uuid.uuid4().hex), **more), headers=headers | (extra or {})
+        )
 
     assert sent({"X-Tenant-ID": str(workspace.id)}).json["created"] == 1
     assert sent(tenant_id=str(workspace.id)).json["created"] == 1
@@ -152,7 +172,9 @@ def test_tenants_by_key(client: FlaskClient, headers: dict[str, str], session: S
     assert client.get(f"/api/leads?tenant_id={other.id}", headers=headers).status_code == 403
 
 
-def test_a_mapped_page_of_another_workspace_is_refused(client: FlaskClient, headers: dict[str, str], session: Session) -> None:
+def test_a_mapped_page_of_another_workspace_is_refused(
+    client: FlaskClient, headers: dict[str, str], session: Session
+) -> None:
     other = factories.make_workspace(session)
     session.add(SocialPage(platform="facebook", page_id="PAGE", workspace_id=other.id))
     session.commit()
@@ -198,7 +220,9 @@ def test_tenants_by_signature(signed_app: Flask, session: Session, workspace: Wo
     assert signed(client, body(comment(4)), secret="wrong").status_code == 401
 
 
-def test_a_secret_of_another_workspace_does_not_speak_for_this_one(signed_app: Flask, session: Session, workspace: Workspace) -> None:
+def test_a_secret_of_another_workspace_does_not_speak_for_this_one(
+    signed_app: Flask, session: Session, workspace: Workspace
+) -> None:
     cipher = signed_app.extensions["cipher"]
     other = factories.make_workspace(session, meta_app_secret=cipher.encrypt("their secret"))
     session.add(SocialPage(platform="facebook", page_id="PAGE", workspace_id=workspace.id))
@@ -219,7 +243,9 @@ def test_the_handshake(signed_app: Flask, client: FlaskClient) -> None:
     assert client.get("/webhooks/facebook", query_string=query).status_code == 403  # no token is configured
 
 
-def test_one_unreadable_secret_does_not_stop_the_others(signed_app: Flask, session: Session, workspace: Workspace) -> None:
+def test_one_unreadable_secret_does_not_stop_the_others(
+    signed_app: Flask, session: Session, workspace: Workspace
+) -> None:
     factories.make_workspace(session, meta_app_secret="enc:of a key that is gone")
     answer = signed(signed_app.test_client(), body(comment(1)), **{"X-Tenant-ID": str(workspace.id)})
     assert answer.json["created"] == 1

@@ -95,7 +95,9 @@ def test_fifty_posts_of_one_key_make_one_lead(app: Flask, headers: dict[str, str
     assert session.scalar(sa.select(sa.func.count()).select_from(Lead)) == 1
 
 
-def test_the_same_person_saying_the_same_is_a_touch(client: FlaskClient, headers: dict[str, str], session: Session) -> None:
+def test_the_same_person_saying_the_same_is_a_touch(
+    client: FlaskClient, headers: dict[str, str], session: Session
+) -> None:
     first = post(client, headers, email="a@example.com")
     again = post(client, headers, email="A@Example.com", note=f"  {NOTE.upper()} ")
     assert again.status_code == 201
@@ -112,7 +114,9 @@ def test_a_touch_is_replayed_with_the_lead_it_touched(client: FlaskClient, heade
     assert touched.data == replayed.data and touched.json["id"] == first.json["id"]
 
 
-def test_the_same_words_after_the_window_are_a_new_lead(client: FlaskClient, headers: dict[str, str], session: Session) -> None:
+def test_the_same_words_after_the_window_are_a_new_lead(
+    client: FlaskClient, headers: dict[str, str], session: Session
+) -> None:
     first = post(client, headers, email="a@example.com")
     session.execute(sa.text("UPDATE leads SET created_at = now() - interval '31 days'"))
     session.commit()
@@ -122,7 +126,9 @@ def test_the_same_words_after_the_window_are_a_new_lead(client: FlaskClient, hea
     assert post(client, headers, key, email="a@example.com").json["id"] == second.json["id"]
 
 
-def test_another_message_of_a_person_is_a_new_lead_linked_to_them(client: FlaskClient, headers: dict[str, str], session: Session) -> None:
+def test_another_message_of_a_person_is_a_new_lead_linked_to_them(
+    client: FlaskClient, headers: dict[str, str], session: Session
+) -> None:
     post(client, headers, email="a@example.com")
     post(client, headers, email="a@example.com", note="Could we get a demo?")
     people = session.scalars(sa.select(Lead.person_id)).all()
@@ -186,14 +192,18 @@ def test_credentials(client: FlaskClient, session: Session, workspace: Workspace
     assert client.get("/leads/", headers={"Authorization": f"Bearer {reader}"}).status_code == 200
 
 
-def test_attribution_and_consent_are_kept_as_fields(client: FlaskClient, headers: dict[str, str], session: Session) -> None:
+def test_attribution_and_consent_are_kept_as_fields(
+    client: FlaskClient, headers: dict[str, str], session: Session
+) -> None:
     post(client, headers, utm_source="google", gclid="g1", referrer=7, consent=True)
     lead = session.scalars(sa.select(Lead)).one()
     assert lead.attribution == {"utm_source": "google", "gclid": "g1"}
     assert lead.consent == "yes"
 
 
-def test_without_the_slash_nothing_is_redirected_into_another_door(client: FlaskClient, headers: dict[str, str]) -> None:
+def test_without_the_slash_nothing_is_redirected_into_another_door(
+    client: FlaskClient, headers: dict[str, str]
+) -> None:
     assert client.get("/leads", headers=headers).json == []
     answer = client.post("/leads", json={"lead_id": "x"}, headers=headers)
     assert (answer.status_code, answer.json["error"]["code"]) == (405, "method_not_allowed")

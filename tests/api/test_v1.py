@@ -29,7 +29,11 @@ def test_a_full_lead(client: FlaskClient, headers: dict[str, str], session: Sess
     assert body["confidence"] >= 0.85 and body["version"] == 1
     assert body["attribution"] == {"utm_source": "google", "gclid": "g1"}
     assert body["consent"] == "yes" and body["consent_at"].startswith("2026-11-20T08:00:00")
-    stored = str(tuple(session.execute(sa.text("SELECT attributes, payload_json FROM leads JOIN runs ON lead_id = leads.id")).one()))
+    stored = str(
+        tuple(
+            session.execute(sa.text("SELECT attributes, payload_json FROM leads JOIN runs ON lead_id = leads.id")).one()
+        )
+    )
     assert "1990-01-02" not in stored and "CTO" in stored and "else" in stored
     lead = session.scalars(sa.select(Lead)).one()
     assert app.extensions["cipher"].decrypt(lead.attributes["date_of_birth"]) == "1990-01-02"
@@ -37,7 +41,9 @@ def test_a_full_lead(client: FlaskClient, headers: dict[str, str], session: Sess
 
 
 def test_every_problem_at_once(client: FlaskClient, headers: dict[str, str]) -> None:
-    answer = client.post("/api/v1/leads", json={"message": 1, "email": "x", "budget": "lots", "name": []}, headers=headers)
+    answer = client.post(
+        "/api/v1/leads", json={"message": 1, "email": "x", "budget": "lots", "name": []}, headers=headers
+    )
     assert answer.status_code == 400
     assert {d["field"] for d in answer.json["error"]["details"]} == {"message", "email", "budget", "name"}
     assert client.post("/api/v1/leads", json={"name": "An"}, headers=headers).status_code == 400
@@ -45,7 +51,11 @@ def test_every_problem_at_once(client: FlaskClient, headers: dict[str, str]) -> 
 
 def test_duplicates_are_409_and_name_the_lead(client: FlaskClient, headers: dict[str, str], session: Session) -> None:
     first = client.post("/api/v1/leads", json=LEAD | {"lead_id": "x1"}, headers=headers).json
-    for again in (LEAD | {"lead_id": "x1", "message": "other", "email": "b@example.com"}, LEAD, LEAD | {"lead_id": "x2"}):
+    for again in (
+        LEAD | {"lead_id": "x1", "message": "other", "email": "b@example.com"},
+        LEAD,
+        LEAD | {"lead_id": "x2"},
+    ):
         answer = client.post("/api/v1/leads", json=again, headers=headers)
         assert (answer.status_code, answer.json["error"]["code"]) == (409, "resource_exists")
         assert answer.json["error"]["details"] == [{"field": "lead_id", "reason": first["id"]}]
@@ -64,7 +74,9 @@ def test_an_idempotency_key_replays(client: FlaskClient, headers: dict[str, str]
     assert client.post("/api/v1/leads", json=LEAD, headers=long).status_code == 400
 
 
-def test_listing_pages_by_cursor_without_gap_or_repeat(client: FlaskClient, headers: dict[str, str], session: Session, workspace: Workspace) -> None:
+def test_listing_pages_by_cursor_without_gap_or_repeat(
+    client: FlaskClient, headers: dict[str, str], session: Session, workspace: Workspace
+) -> None:
     made = {str(factories.make_lead(session, workspace).id) for _ in range(7)}
     seen: list[str] = []
     cursor: str | None = None
@@ -91,11 +103,15 @@ def test_decisions(client: FlaskClient, headers: dict[str, str], session: Sessio
     assert (answer.json["status"], answer.json["intent"], answer.json["version"]) == ("overridden", "demo_request", 2)
     assert decide(client, headers, rejected, action="reject", reason="competitor").json["status"] == "rejected"
     assert decide(client, headers, plain, action="reject", reason="they sell boats").json["status"] == "rejected"
-    reasons = {(d.reject_reason, d.reason) for d in session.scalars(sa.select(Decision).where(Decision.action == "reject"))}
+    reasons = {
+        (d.reject_reason, d.reason) for d in session.scalars(sa.select(Decision).where(Decision.action == "reject"))
+    }
     assert reasons == {("competitor", None), ("other", "they sell boats")}
 
 
-def test_a_stale_version_is_409_with_who_and_what(client: FlaskClient, headers: dict[str, str], session: Session, workspace: Workspace) -> None:
+def test_a_stale_version_is_409_with_who_and_what(
+    client: FlaskClient, headers: dict[str, str], session: Session, workspace: Workspace
+) -> None:
     lead = factories.make_lead(session, workspace)
     assert decide(client, headers, lead, action="approve").status_code == 200
     stale = decide(client, headers, lead, action="reject", reason="spam")

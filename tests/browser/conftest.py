@@ -13,7 +13,6 @@ from sqlalchemy.orm import Session
 from werkzeug.serving import make_server
 
 from tests.factories import PASSWORD, make_user
-from webapp.extensions import limiter
 from webapp.leads.states import Role
 from webapp.models import Workspace
 
@@ -23,7 +22,7 @@ DESK, PHONE = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
 
 def chromium_path() -> str | None:
     """The installed browser; None lets Playwright use one of its own."""
-    named = os.environ.get("CHROMIUM_PATH")
+    named = os.environ.get("CHROMIUM")
     return named or next(
         (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
     )
@@ -54,7 +53,6 @@ def browser(playwright: Playwright) -> Iterator[Browser]:
 def live_server(app: Flask, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The app behind a threaded server on a free port, with CSRF protection on, as for people."""
     monkeypatch.setitem(app.config, "WTF_CSRF_ENABLED", True)
-    monkeypatch.setattr(limiter, "enabled", False)
     server = make_server("127.0.0.1", 0, app, threaded=True)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()

@@ -228,3 +228,19 @@ def test_the_windows_of_two_reviewers_know_of_each_other(console: Any, leads: li
     expect(ana.page.locator("#lead-name")).to_have_text("Second Person")
     max_.page.wait_for_timeout(300)
     expect(max_.open(f"/queue/{leads[0].id}").locator("#here")).not_to_contain_text("Ana")
+
+
+def test_new_leads_wait_in_a_pill_and_no_figure_contradicts_the_list(
+    console: Any, session: Session, workspace: Workspace, leads: list[Any]
+) -> None:
+    window = console()
+    window.page.clock.install()
+    page = window.open("/queue")
+    make_lead(session, workspace, "just arrived", name="Late Comer", status=LeadStatus.NEW_DRAFT)
+    page.clock.run_for(16_000)
+    expect(page.locator(".new")).to_have_text("1 new")
+    expect(page.locator(".rows .row")).to_have_count(3)
+    page.locator(".new").click()
+    expect(page.locator(".rows .row")).to_have_count(4)
+    for figure in ("#tabs [aria-current]", "#glance", "#n-queue"):
+        expect(page.locator(figure)).to_contain_text("4")

@@ -17,9 +17,9 @@ from typing import Any, Self
 from urllib.parse import urlencode
 
 import sqlalchemy as sa
-from embedded import testing
 from sqlalchemy.orm import Session, sessionmaker
 
+from embedded import testing
 from jobs.queue import Doorbell
 from tests import factories
 from tests.conftest import environment
@@ -29,7 +29,7 @@ from tests.faults.processes import ROOT, Processes, kill
 from tests.waiting import until
 from webapp.config import load_settings
 from webapp.leads.states import DeliveryState, Role, RunStatus
-from webapp.models import Delivery, Lead, Run, User, Workspace, WorkerSlot
+from webapp.models import Delivery, Lead, Run, User, WorkerSlot, Workspace
 
 #: Sure enough to be approved by the machine, so that its delivery needs nobody.
 SURE = "Cho tôi báo giá gói Enterprise"
@@ -200,12 +200,15 @@ class Stack:
         for part in missing:
             self.running[part] = self._launch(part)
         for part in missing:
-            process = self.running[part]
-            if part == "web":
-                until(lambda: self.answers() or process.poll() is not None, seconds=30)
-            elif part in before:
-                until(lambda: self.incarnation(part) != before[part] or process.poll() is not None, seconds=30)
-            assert process.poll() is None, f"{part} ended with status {process.returncode}"
+            self._await(part, self.running[part], before.get(part))
+
+    def _await(self, part: str, process: subprocess.Popen[bytes], incarnation: Any) -> None:
+        """Until the web answers, or a worker has taken its slot anew. The clock shows nothing."""
+        if part == "web":
+            until(lambda: self.answers() or process.poll() is not None, seconds=30)
+        elif part != "clock":
+            until(lambda: self.incarnation(part) != incarnation or process.poll() is not None, seconds=30)
+        assert process.poll() is None, f"{part} ended with status {process.returncode}"
 
     def _launch(self, part: str) -> subprocess.Popen[bytes]:
         match part:
@@ -240,6 +243,19 @@ class Stack:
         self._visitors.append(visitor)
         return visitor
 
+    def _truncated(self) -> bool:
+        """False when it ran into somebody who looks for work just now."""
+        try:
+            with self.engine.begin() as connection:
+                connection.execute(sa.text("SET LOCAL deadlock_timeout = '10ms'"))
+                connection.execute(sa.text("TRUNCATE leads, people, idempotency_keys, deliveries, runs CASCADE"))
+                connection.execute(
+                    sa.text("UPDATE destinations SET failures = 0, open_until = NULL, paused_until = NULL")
+                )
+        except sa.exc.OperationalError:
+            return False
+        return True
+
     # What is stored
 
     @contextlib.contextmanager
@@ -273,9 +289,7 @@ class Stack:
     def clear(self) -> None:
         """Forget all leads, and what Twenty was sent."""
         self._close_visitors()
-        with self.engine.begin() as connection:
-            connection.execute(sa.text("TRUNCATE leads, people, idempotency_keys, deliveries, runs CASCADE"))
-            connection.execute(sa.text("UPDATE destinations SET failures = 0, open_until = NULL, paused_until = NULL"))
+        until(self._truncated)
         with self.twenty.lock:
             self.twenty.faults.clear()
             self.twenty.requests.clear()
@@ -283,7 +297,7 @@ class Stack:
 
 
 class Load:
-    """Clients that post leads without a pause, and, as a careful one does, repeat what was not accepted with its
+    """Clients that post leads (which wait for a person then) without a pause, and, as a careful one does, repeat what was not accepted with its
     key. Every thread holds on to its connection: a server that drops it is caught."""
 
     def __init__(self, stack: Stack, *, threads: int = 8) -> None:
@@ -318,7 +332,7 @@ class Load:
         key = str(uuid.uuid4())
         while not self._stopping.is_set():
             try:
-                answer = visitor.post_lead(self._stack.key, note=SURE, email=email, idempotency_key=key)
+                answer = visitor.post_lead(self._stack.key, note=UNSURE, email=email, idempotency_key=key)
             except OSError as error:
                 with self._lock:
                     self.broken.append(str(error))

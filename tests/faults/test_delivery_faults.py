@@ -103,11 +103,20 @@ def test_worker_killed_after_the_call_took_effect_and_before_the_answer(
 
 @pytest.mark.parametrize(
     ("step", "over"),
-    [("POST /people", {}), ("POST /people", {"email": None, "phone": "+84 901 234 567"}), (STEPS[1], {}), (STEPS[2], {})],
+    [
+        ("POST /people", {}),
+        ("POST /people", {"email": None, "phone": "+84 901 234 567"}),
+        (STEPS[1], {}),
+        (STEPS[2], {}),
+    ],
     ids=["person", "person without e-mail", "task", "task target"],
 )
 def test_a_killed_workers_call_that_takes_effect_after_its_successors(
-    stack: Stack, twenty: CountingTwenty, step: str, over: dict[str, Any], record_property: Callable[[str, object], None]
+    stack: Stack,
+    twenty: CountingTwenty,
+    step: str,
+    over: dict[str, Any],
+    record_property: Callable[[str, object], None],
 ) -> None:
     release = twenty.hold_next(step)
     leads_are_approved(stack, **over)

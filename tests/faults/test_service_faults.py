@@ -72,6 +72,13 @@ def all_delivered(stack: Stack, leads: int) -> bool:
     return stack.count(Delivery.state == DeliveryState.DELIVERED, of=Delivery) == 3 * leads
 
 
+def rung_for_a_new_lead(stack: Stack) -> bool:
+    """Whether the bell called the worker, which looks for itself now and then and may have been as quick."""
+    assert stack.visitor().post_lead(stack.key).status == 201
+    until(stack.runs_done)
+    return stack.count(Run.rq_job_id.is_not(None), of=Run) > 0
+
+
 # Redis
 
 
@@ -109,13 +116,7 @@ def test_everything_started_while_redis_is_away_works_and_hears_the_bell_later(s
         until(lambda: all_delivered(stack, 1))
     finally:
         stack.redis.start()
-
-    def rung() -> int:
-        assert stack.visitor().post_lead(stack.key).status == 201
-        until(stack.runs_done)
-        return stack.count(Run.rq_job_id.is_not(None), of=Run)
-
-    until(rung, seconds=15)
+    until(lambda: rung_for_a_new_lead(stack), seconds=15)
 
 
 # PostgreSQL
@@ -130,7 +131,7 @@ def test_postgres_restarted_under_load(stack: Stack, browser: Visitor, end: str,
         try:
             down = time.monotonic()
             state, page = ready(stack), browser.ask("GET", "/queue")
-            until(lambda: len(load.refused) >= 2_000 or load.broken, seconds=30)
+            until(lambda: len(load.refused) >= 4_000 or load.broken, seconds=30)
         finally:
             stack.postgres.start()
         up = time.monotonic()
@@ -157,8 +158,10 @@ def test_postgres_restarted_under_load(stack: Stack, browser: Visitor, end: str,
 
     until(stack.runs_done, seconds=30)
     record_property("runs_done_after", round(time.monotonic() - up, 2))
+    assert ready(stack).status == 200
+    assert stack.visitor().post_lead(stack.key, email="afterwards@example.com").status == 201
+    until(lambda: all_delivered(stack, 1))
     assert all(stack.alive(part) for part in ("web", "runs", "deliveries", "clock"))
-    until(lambda: ready(stack).status == 200)
     assert browser.ask("GET", "/queue").status == 200  # the same cookie as before
 
 
@@ -167,16 +170,15 @@ def test_postgres_restarted_under_load(stack: Stack, browser: Visitor, end: str,
 
 def test_without_a_clock_work_goes_on(stack: Stack) -> None:
     stack.kill("clock")
-    until(lambda: stack.visitor().post_lead(stack.key).status == 201 and stack.count(Run.rq_job_id.is_not(None), of=Run))
-    until(stack.runs_done)
+    until(lambda: rung_for_a_new_lead(stack))
     until(stack.deliveries_done)
     # A restarted worker finds what came while it was away, without being told.
     stack.kill("runs", "deliveries")
     stack.visitor().post_lead(stack.key, email="meanwhile@example.com")
     stack.redis.flushall()
     stack.start("runs", "deliveries")
-    until(stack.runs_done, seconds=2)
-    until(stack.deliveries_done, seconds=5)
+    until(stack.runs_done)
+    until(stack.deliveries_done)
 
 
 def test_web_killed_under_load_loses_nothing_that_it_accepted(stack: Stack, record_property: Record) -> None:
@@ -190,6 +192,7 @@ def test_web_killed_under_load_loses_nothing_that_it_accepted(stack: Stack, reco
     with stack.session() as session:
         stored = {row.email: str(row.id) for row in session.execute(sa.select(Lead.email, Lead.id))}
     assert load.accepted.items() <= stored.items()
+    until(stack.runs_done, seconds=20)
 
 
 # Two people at once

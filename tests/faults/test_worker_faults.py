@@ -12,9 +12,9 @@ from tests.conftest import environment, migrated
 from tests.factories import make_lead, make_workspace
 from tests.faults.processes import Processes, kill, title, wait_until
 from webapp.config import load_settings
+from webapp.engine import make_engine
 from webapp.leads.states import RunStatus
 from webapp.models import AuditEvent, Lead, Run, WorkerSlot, db
-from webapp.engine import make_engine
 
 pytestmark = [pytest.mark.fault, pytest.mark.slow]
 

@@ -55,7 +55,12 @@ def test_a_platform_key_reads_no_leads(client: FlaskClient, session: Session) ->
 
 
 def test_every_answer_of_a_limited_key_says_where_it_stands(
-    app: Flask, client: FlaskClient, session: Session, workspace: Workspace, monkeypatch: pytest.MonkeyPatch, redis_url: str
+    app: Flask,
+    client: FlaskClient,
+    session: Session,
+    workspace: Workspace,
+    monkeypatch: pytest.MonkeyPatch,
+    redis_url: str,
 ) -> None:
     monkeypatch.setitem(app.extensions, "ratelimiter", RateLimiter(3, 3600, redis_url))
     key = factories.make_key(session, workspace, rate_limited=True)

@@ -6,19 +6,19 @@ from flask.testing import FlaskClient
 from tests.conftest import environment
 from webapp import create_app
 from webapp.config import load_settings
+from webapp.extensions import limiter
 from webapp.models import db
 
 
 @pytest.mark.parametrize("redis_is", ["there", "away"])
 def test_too_many_attempts_are_refused_before_the_hash(
-    redis_is: str, client: FlaskClient, database_url: str, redis_url: str
+    redis_is: str, client: FlaskClient, database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(limiter, "enabled", True)
     url = redis_url if redis_is == "there" else "redis://127.0.0.1:1/0"
     app = create_app(load_settings(environment(database_url, url)))
     app.config.update(WTF_CSRF_ENABLED=False)
     with app.app_context():
-        from webapp.extensions import limiter
-
         if redis_is == "there":
             limiter.reset()
     guesser = app.test_client()

@@ -7,14 +7,7 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from webapp.extensions import limiter
 from webapp.leads.states import Role
-
-
-@pytest.fixture(autouse=True)
-def _unlimited(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tests log in more often than people do."""
-    monkeypatch.setattr(limiter, "enabled", False)
 
 
 @pytest.fixture

@@ -105,7 +105,9 @@ def int_param(name: str, default: int, low: int, high: int) -> int:
     except ValueError:
         number = low - 1
     if not low <= number <= high:
-        raise Invalid(f"{name} must be a whole number from {low} to {high}", details=(Problem(name, f"must be {low}..{high}"),))
+        raise Invalid(
+            f"{name} must be a whole number from {low} to {high}", details=(Problem(name, f"must be {low}..{high}"),)
+        )
     return number
 
 

@@ -75,7 +75,9 @@ def parse_json(body: bytes) -> Any:
 def _check(value: Any, where: str) -> None:
     if isinstance(value, str):
         if problem := text_problem(value):
-            raise Invalid("the body holds text that cannot be stored", code="invalid_json", details=(Problem(where, problem),))
+            raise Invalid(
+                "the body holds text that cannot be stored", code="invalid_json", details=(Problem(where, problem),)
+            )
     elif isinstance(value, dict):
         for key, item in value.items():
             _check(key, where)
@@ -84,7 +86,11 @@ def _check(value: Any, where: str) -> None:
         for index, item in enumerate(value):
             _check(item, f"{where}[{index}]")
     elif isinstance(value, int | float) and not -1e308 < value < 1e308:
-        raise Invalid("the body holds a number out of range", code="invalid_json", details=(Problem(where, "number out of range"),))
+        raise Invalid(
+            "the body holds a number out of range",
+            code="invalid_json",
+            details=(Problem(where, "number out of range"),),
+        )
 
 
 def json_body(limit: int = MIB) -> Any:

@@ -28,9 +28,7 @@ def ready() -> Response:
         db.session.rollback()
         checks["postgresql"] = "away"
     checks["redis"] = (
-        "ok"
-        if queue.answers()
-        else "away: intake and review go on, background work catches up when it is back"
+        "ok" if queue.answers() else "away: intake and review go on, background work catches up when it is back"
     )
     ok = checks["postgresql"] == "ok"
     degraded = [name for name, state in checks.items() if state != "ok"]

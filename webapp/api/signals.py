@@ -56,7 +56,9 @@ def receive() -> Response:
     payload = parse_json(body)
     if not isinstance(payload, dict):
         raise Invalid("the body must be a JSON object", code="invalid_json")
-    page_ids = {str(entry.get("id")) for entry in _list(payload.get("entry")) if isinstance(entry, dict) and entry.get("id")}
+    page_ids = {
+        str(entry.get("id")) for entry in _list(payload.get("entry")) if isinstance(entry, dict) and entry.get("id")
+    }
     workspace, decided_by = _tenant(caller, payload, page_ids)
     if workspace is None:  # well-formed, but nobody's: nothing to say to a provider that would make it retry
         return jsonify(ok=True, created=0, lead_ids=[])
@@ -180,7 +182,9 @@ def _mapped(page_ids: set[str]) -> uuid.UUID | None:
         return None
     found = set(
         db.session.scalars(
-            sa.select(SocialPage.workspace_id).where(SocialPage.platform == "facebook", SocialPage.page_id.in_(page_ids))
+            sa.select(SocialPage.workspace_id).where(
+                SocialPage.platform == "facebook", SocialPage.page_id.in_(page_ids)
+            )
         )
     )
     if len(found) > 1:
@@ -196,7 +200,9 @@ def listing(principal: Principal) -> Response:
     mine = [Lead.workspace_id == principal.workspace_id]
     if status := request.args.get("status"):
         if status not in set(LeadStatus):
-            raise Invalid("status is not one that exists", details=(Problem("status", "one of " + ", ".join(LeadStatus)),))
+            raise Invalid(
+                "status is not one that exists", details=(Problem("status", "one of " + ", ".join(LeadStatus)),)
+            )
         mine.append(Lead.status == LeadStatus(status))
     total = db.session.scalar(sa.select(sa.func.count()).select_from(Lead).where(*mine))
     rows = db.session.scalars(

@@ -53,7 +53,9 @@ def idempotency_key() -> uuid.UUID:
     raw = request.headers.get("Idempotency-Key", "").strip()
     if not raw:
         raise Invalid(
-            "the header Idempotency-Key is required", code="missing_param", details=(Problem("Idempotency-Key", "missing"),)
+            "the header Idempotency-Key is required",
+            code="missing_param",
+            details=(Problem("Idempotency-Key", "missing"),),
         )
     try:
         return uuid.UUID(raw)
@@ -81,9 +83,7 @@ def create(principal: Principal) -> Response:
         consent=consent_of(data.get("consent")),
         payload=current_app.extensions["cipher"].seal(data),
     )
-    received = intake.accept(
-        db.session, principal.workspace, lead, key=intake.Key(str(key), intake.request_hash(data))
-    )
+    received = intake.accept(db.session, principal.workspace, lead, key=intake.Key(str(key), intake.request_hash(data)))
     db.session.commit()
     if not received.replayed:
         queue.ring("runs")
@@ -183,8 +183,6 @@ def listing(principal: Principal) -> Response:
     return jsonify(
         [{"lead_id": row.external_id or str(row.id), "email": row.email, "crm_synced": row.synced} for row in rows]
     )
-
-
 
 
 @blueprint.post("/leads")

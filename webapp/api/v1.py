@@ -25,7 +25,15 @@ from webapp.security.keys import Principal
 blueprint = Blueprint("v1", __name__, url_prefix="/api/v1")
 
 Short = Annotated[str, Field(max_length=500)]
-ATTRIBUTES = ("job_title", "country", "city", "date_of_birth", "monthly_salary_min", "monthly_salary_max", "current_credit")
+ATTRIBUTES = (
+    "job_title",
+    "country",
+    "city",
+    "date_of_birth",
+    "monthly_salary_min",
+    "monthly_salary_max",
+    "current_credit",
+)
 
 
 class LeadV1(BaseModel):
@@ -274,4 +282,3 @@ def _reject_reason(body: DecisionV1) -> tuple[RejectReason, str | None]:
     if given in set(RejectReason) and given != RejectReason.OTHER:
         return RejectReason(given), None
     return RejectReason.OTHER, given if given and given != RejectReason.OTHER else "no reason given"
-

@@ -21,7 +21,5 @@ def record(
 ) -> None:
     """Add one event to the session. ``details`` must be JSON and hold no secrets."""
     session.add(
-        AuditEvent(
-            workspace_id=workspace_id, lead_id=lead_id, event_type=event_type, actor=actor, details=details
-        )
+        AuditEvent(workspace_id=workspace_id, lead_id=lead_id, event_type=event_type, actor=actor, details=details)
     )

@@ -140,7 +140,9 @@ def claim(
     return [Claim(row.id, row.attempt) for row in rows]
 
 
-def renew(session: Session, backlog: Backlog, claims: Sequence[Claim], *, seconds: float = LEASE_SECONDS) -> set[uuid.UUID]:
+def renew(
+    session: Session, backlog: Backlog, claims: Sequence[Claim], *, seconds: float = LEASE_SECONDS
+) -> set[uuid.UUID]:
     """Push the leases out while the work goes on. Returns the ids that are still held."""
     model = backlog.model
     held = sa.tuple_(model.id, model.attempt).in_([(claim.id, claim.attempt) for claim in claims])

@@ -80,6 +80,4 @@ def message_key(identity_key: str | None, message: str) -> str | None:
 
 def by_external_id(session: Session, workspace_id: uuid.UUID, external_id: str) -> uuid.UUID | None:
     """The lead with this business id."""
-    return session.scalar(
-        sa.select(Lead.id).where(Lead.workspace_id == workspace_id, Lead.external_id == external_id)
-    )
+    return session.scalar(sa.select(Lead.id).where(Lead.workspace_id == workspace_id, Lead.external_id == external_id))

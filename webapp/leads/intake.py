@@ -148,9 +148,7 @@ def accept_signals(session: Session, tenant: Tenant, leads: Sequence[LeadIn]) ->
 
 
 def _exists(lead_id: uuid.UUID) -> Conflict:
-    return Conflict(
-        "this lead is here already", code="resource_exists", details=(Problem("lead_id", str(lead_id)),)
-    )
+    return Conflict("this lead is here already", code="resource_exists", details=(Problem("lead_id", str(lead_id)),))
 
 
 def _replay(session: Session, tenant: Tenant, door: Door, key: Key) -> Received | None:

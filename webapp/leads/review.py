@@ -145,9 +145,7 @@ def _check(
         raise Invalid("the decision is not complete", details=tuple(problems))
 
 
-def undo(
-    session: Session, workspace_id: uuid.UUID, lead_id: uuid.UUID, *, actor: Actor, hold_seconds: float
-) -> Lead:
+def undo(session: Session, workspace_id: uuid.UUID, lead_id: uuid.UUID, *, actor: Actor, hold_seconds: float) -> Lead:
     """Take the last decision back while nothing of it has gone out. Conflict once its window has passed, or when
     there is nothing to take back. What the lead then calls for again is held for ``hold_seconds``."""
     lead = _locked(session, workspace_id, lead_id)
@@ -217,9 +215,7 @@ def assign(
     return lead
 
 
-def be_present(
-    session: Session, workspace_id: uuid.UUID, lead_id: uuid.UUID, user_id: uuid.UUID
-) -> Sequence[Present]:
+def be_present(session: Session, workspace_id: uuid.UUID, lead_id: uuid.UUID, user_id: uuid.UUID) -> Sequence[Present]:
     """Heartbeat of a page that shows the lead; returns who has it open, first comer first (theirs is the claim)."""
     if not session.scalar(sa.select(sa.exists().where(Lead.id == lead_id, Lead.workspace_id == workspace_id))):
         raise NotFound("Lead not found")

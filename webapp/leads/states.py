@@ -153,9 +153,7 @@ DECIDED_STATUSES = frozenset({LeadStatus.APPROVED, LeadStatus.OVERRIDDEN, LeadSt
 #: What waits for a person. ``new_auto`` is its own view.
 WAITING_STATUSES = frozenset({LeadStatus.NEW_DRAFT, LeadStatus.NEW_ESCALATE})
 
-BUYING_INTENTS = frozenset(
-    {Intent.PURCHASE_INTENT, Intent.INQUIRY_PRICE, Intent.DEMO_REQUEST, Intent.CONTACT_REQUEST}
-)
+BUYING_INTENTS = frozenset({Intent.PURCHASE_INTENT, Intent.INQUIRY_PRICE, Intent.DEMO_REQUEST, Intent.CONTACT_REQUEST})
 QUALIFIABLE_INTENTS = BUYING_INTENTS | {Intent.INQUIRY, Intent.PARTNERSHIP}
 #: Never delivered, whatever their status.
 UNDELIVERABLE_INTENTS = frozenset(

@@ -22,9 +22,7 @@ class Run(Identified, InWorkspace, Created, Claimable, Base):
     __tablename__ = "runs"
     __table_args__ = (
         sa.Index("ix_runs_lead_id", "lead_id", "created_at"),
-        sa.Index(
-            "ix_runs_due", "rank", "due_at", postgresql_where=sa.text("status IN ('queued', 'running')")
-        ),
+        sa.Index("ix_runs_due", "rank", "due_at", postgresql_where=sa.text("status IN ('queued', 'running')")),
         sa.Index("ix_runs_newest", "workspace_id", sa.text("created_at DESC"), sa.text("id DESC")),
         sa.Index(
             "ix_runs_failed",

@@ -85,5 +85,3 @@ def choose_workspace(user_id: uuid.UUID, workspace_id: uuid.UUID) -> bool:
         return False
     cookie["workspace"] = str(workspace_id)
     return True
-
-

@@ -214,8 +214,12 @@ def _one(session: Session, act: str, lead_id: uuid.UUID, version: int) -> Result
                 said = "assigned"
             elif act == "undo":
                 review.undo(
-            session, helpers.here(), lead_id, actor=helpers.actor(), hold_seconds=helpers.settings().undo_window_seconds
-        )
+                    session,
+                    helpers.here(),
+                    lead_id,
+                    actor=helpers.actor(),
+                    hold_seconds=helpers.settings().undo_window_seconds,
+                )
                 said = "taken back"
             else:
                 until = _decide_one(session, act, lead_id, version).undo_until

@@ -361,10 +361,13 @@ _EVENTS: dict[str, Any] = {
     "RUN_FAILED": lambda d: "Run failed; the verdict before it stands",
     "STAGE_DEGRADED": _stage,
     "DELIVERY_DELIVERED": _delivery("Delivered"),
+    "DELIVERY_SENT": _delivery("Delivered"),
     "DELIVERY_FAILED": _delivery("Delivery given up"),
     "DELIVERY_DEAD": _delivery("Delivery given up"),
     "DELIVERY_UNCERTAIN": _delivery("Unknown whether it arrived"),
-    "DELIVERY_CANCELLED": _delivery("Delivery withdrawn"),
+    "DELIVERY_CANCELLED": lambda d: (
+        f"Deliveries withdrawn: {d['reason']}" if d.get("reason") else "Deliveries withdrawn"
+    ),
     "DELIVERY_REPLAYED": _delivery("Delivery asked for again"),
 }
 
