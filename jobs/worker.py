@@ -31,6 +31,7 @@ from setproctitle import setproctitle
 from jobs import queue, tasks, wiring
 from webapp import logs
 from webapp.config import ConfigError
+from webapp.leads.ruleset import default_ruleset
 
 log = logging.getLogger(__name__)
 
@@ -203,6 +204,8 @@ def main(arguments: list[str] | None = None) -> int:
     logs.configure(settings.log_level)
     os.nice(NICENESS)
     queue.init(wiring.redis_url())
+    if name == queue.RUNS:
+        default_ruleset()  # compiled before the slot is taken, so that what is claimed is worked at once
     process = Process(name)
     process.install_signal_handlers()
     tasks.should_stop = process.stopping.is_set

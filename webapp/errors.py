@@ -209,7 +209,7 @@ def install(app: Flask) -> None:
             db.session.remove()
         if is_database_away(error):
             log.warning("database away", path=request.path, error=str(error).splitlines()[0])
-            return answer(503, "The database cannot be reached. Nothing was stored; send it again.", retry_after=1)
+            return answer(503, "The database cannot be reached. Send it again, with the same Idempotency-Key if it had one.", retry_after=1)
         log.error("unexpected error", path=request.path, request_id=request_id(), exc_info=error)
         if current_app.testing and not current_app.config.get("ANSWER_ERRORS"):
             raise error
