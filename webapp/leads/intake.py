@@ -19,7 +19,8 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from webapp.leads import dedupe, intake_sql, verdict
-from webapp.leads.errors import Conflict, Invalid, Problem
+from webapp.leads.errors import Conflict, Invalid, Problem, Transient
+from webapp.leads.intake_sql import Database
 from webapp.leads.search import search_tokens
 from webapp.leads.states import Door, Intent, Priority, status_for
 from webapp.leads.types import Verdict
@@ -27,6 +28,9 @@ from webapp.models.base import new_id
 
 #: Longest message a door takes, in characters.
 MAX_MESSAGE = 20_000
+#: How often an expired key or a lead past the duplicate window may stand in the way before the caller is asked to
+#: come again; each time another request must have been quicker.
+_ATTEMPTS = 4
 #: Backlog order by priority: P0 first.
 RANK = {Priority.P0: 0, Priority.P1: 1, Priority.P2: 2, Priority.P3: 3}
 
@@ -98,30 +102,36 @@ def request_hash(parsed: Any) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def accept(session: Session, tenant: Tenant, lead: LeadIn, *, key: Key | None = None) -> Received:
+def accept(database: Database, tenant: Tenant, lead: LeadIn, *, key: Key | None = None) -> Received:
     """Take one lead in. Conflict with code ``idempotency_mismatch`` when ``key`` was used with another body.
 
-    Safe under any concurrency: of many requests with one key, or with one person's same message, exactly one creates
-    the lead; the others wait for its commit inside PostgreSQL and are answered from it.
+    ``database``: an engine, and each statement is a transaction of its own (a lead costs one); or a session, whose
+    owner commits. Safe under any concurrency: of many requests with one key, or with one person's same message,
+    exactly one creates the lead; the others wait for its commit inside PostgreSQL and are answered from it.
     """
     row = row_for(tenant, lead)
     if key:
-        row |= {"key": key.value, "request_hash": key.request_hash, "idempotency_days": tenant.idempotency_days}
-    found = intake_sql.insert_one(session, row, keyed=key is not None)
-    if found is None:
-        if key and (earlier := _replay(session, tenant, lead.door, key)):
-            return earlier
-        # The same words by the same person are older than the duplicate window: they may start a lead anew.
-        intake_sql.retire_dedupe_key(session, row)
-        found = intake_sql.insert_one(session, row, keyed=False)
-        if found is None:  # another request was as quick; its lead is young, so this cannot repeat
-            found = intake_sql.insert_one(session, row, keyed=False)
-    assert found is not None, "an insert that names no reason to refuse returned no row"
-    lead_id, created_at = found
-    if lead_id == row["id"]:
-        return Received(lead_id, created_at, created=True)
-    intake_sql.add_touch(session, row, lead_id)
-    return Received(lead_id, created_at, touched=True)
+        row |= {
+            "key": key.value,
+            "run_key": key.value,
+            "request_hash": key.request_hash,
+            "idempotency_days": tenant.idempotency_days,
+        }
+    for _ in range(_ATTEMPTS):
+        try:
+            found = intake_sql.insert_one(database, row, keyed=key is not None)
+        except intake_sql.KeyTaken:
+            assert key is not None
+            if earlier := _replay(database, tenant, lead.door, key):
+                return earlier
+            continue  # the key had outlived its days and is free now
+        if found is None:
+            # The same words by the same person are older than the duplicate window: they may start a lead anew.
+            intake_sql.retire_dedupe_key(database, row)
+            continue
+        lead_id, created_at = found
+        return Received(lead_id, created_at, created=lead_id == row["id"], touched=lead_id != row["id"])
+    raise Transient("this lead is being taken in by several requests at once; send it again", retry_after=1)
 
 
 def accept_new(session: Session, tenant: Tenant, lead: LeadIn, *, key: Key | None = None) -> Received:
@@ -141,18 +151,18 @@ def accept_new(session: Session, tenant: Tenant, lead: LeadIn, *, key: Key | Non
     return received
 
 
-def accept_signals(session: Session, tenant: Tenant, leads: Sequence[LeadIn]) -> list[uuid.UUID]:
+def accept_signals(database: Database, tenant: Tenant, leads: Sequence[LeadIn]) -> list[uuid.UUID]:
     """Take social signals in, all at once. Returns the ids of the new ones; a message id seen before creates none."""
     rows = {(lead.platform, lead.external_message_id): row_for(tenant, lead) for lead in leads}
-    return intake_sql.insert_signals(session, list(rows.values()))
+    return intake_sql.insert_signals(database, list(rows.values()))
 
 
 def _exists(lead_id: uuid.UUID) -> Conflict:
     return Conflict("this lead is here already", code="resource_exists", details=(Problem("lead_id", str(lead_id)),))
 
 
-def _replay(session: Session, tenant: Tenant, door: Door, key: Key) -> Received | None:
-    stored = intake_sql.stored_key(session, tenant.id, door, key.value)
+def _replay(database: Database, tenant: Tenant, door: Door, key: Key) -> Received | None:
+    stored = intake_sql.stored_key(database, tenant.id, door, key.value)
     if stored is None:
         return None
     if stored.request_hash != key.request_hash:

@@ -1,16 +1,18 @@
 """The statements of intake: chained data-modifying CTEs, so that a lead costs one round trip and one commit.
 
-Order inside the statement follows the locks it takes (key, person, lead) and sets are sorted, so that concurrent
+Order inside the statement follows the locks it takes (person, lead, key) and sets are sorted, so that concurrent
 requests wait for one another in one order and cannot deadlock.
 """
 
 import json
 import re
 import uuid
+from contextlib import nullcontext
 from functools import cache
 from typing import Any, NamedTuple
 
 import psycopg
+from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from webapp.leads.states import Door
@@ -44,21 +46,15 @@ _MANY_ROWS = (
     + ")"
 )
 
-# A key that outlived its days is taken over; a live one makes the statement return no row.
+# The key names the lead that the statement made or touched. A key that is taken already breaks UNIQUE, which undoes
+# the whole statement: nothing of a repeat is left but its answer.
 _KEY = """
 keyed AS (
-  INSERT INTO idempotency_keys AS k (workspace_id, door, key, request_hash, lead_id, expires_at)
-  SELECT workspace_id, door, %(key)s, %(request_hash)s, id, now() + make_interval(days => %(idempotency_days)s)
-  FROM incoming
-  ON CONFLICT (workspace_id, door, key) DO UPDATE
-    SET request_hash = excluded.request_hash, lead_id = excluded.lead_id, response = NULL, lease_until = NULL,
-        created_at = now(), expires_at = excluded.expires_at
-    WHERE k.expires_at < now()
-  RETURNING lead_id
+  INSERT INTO idempotency_keys (workspace_id, door, key, request_hash, lead_id, expires_at)
+  SELECT workspace_id, door, %(key)s, %(request_hash)s, lead.id, now() + make_interval(days => %(idempotency_days)s)
+  FROM incoming, lead
 ),
-fresh AS MATERIALIZED (SELECT incoming.* FROM incoming JOIN keyed ON keyed.lead_id = incoming.id),
 """
-_UNKEYED = "fresh AS (SELECT * FROM incoming),"
 
 # The same person's same words: counted on the lead that is here. Past the window the WHERE refuses, no row returns.
 _TOUCH = """
@@ -68,17 +64,13 @@ ON CONFLICT (workspace_id, dedupe_key) DO UPDATE
 """
 _ONCE = "ON CONFLICT (workspace_id, platform, external_message_id) WHERE external_message_id IS NOT NULL DO NOTHING"
 
-
-def _statement(rows: str, key: str, conflict: str) -> str:
-    lead_columns = ", ".join(_LEAD)
-    return f"""
+_LEAD_AND_PERSON = """
 WITH incoming AS MATERIALIZED ({rows}),
-{key}
 person AS (
   INSERT INTO people AS p (id, workspace_id, identity_key, name, email, phone, company, do_not_contact)
   SELECT DISTINCT ON (identity_key) person_new_id, workspace_id, identity_key, coalesce(name, author_name),
          email_normalized, phone_e164, company, do_not_contact
-  FROM fresh WHERE identity_key IS NOT NULL ORDER BY identity_key
+  FROM incoming WHERE identity_key IS NOT NULL ORDER BY identity_key
   ON CONFLICT (workspace_id, identity_key) DO UPDATE
     SET name = coalesce(p.name, excluded.name), phone = coalesce(p.phone, excluded.phone),
         company = coalesce(p.company, excluded.company), do_not_contact = p.do_not_contact OR excluded.do_not_contact,
@@ -88,25 +80,62 @@ person AS (
 lead AS (
   INSERT INTO leads AS l ({lead_columns}, person_id, search)
   SELECT {lead_columns}, person_id, array_to_tsvector(search)
-  FROM fresh LEFT JOIN person USING (identity_key) ORDER BY external_message_id
+  FROM incoming LEFT JOIN person USING (identity_key) ORDER BY external_message_id
   {conflict}
   RETURNING l.id, l.created_at
 ),
 run AS (
   INSERT INTO runs (id, workspace_id, lead_id, idempotency_key, source, rank, payload_json)
-  SELECT run_id, workspace_id, id, run_key, source, rank, payload FROM fresh JOIN lead USING (id)
+  SELECT run_id, workspace_id, id, run_key, source, rank, payload FROM incoming JOIN lead USING (id)
+),
+"""
+
+# One row: what is no new lead is a touch of the lead that came back instead.
+_ONE = (
+    _LEAD_AND_PERSON.replace("{rows}", _ONE_ROW).replace("{conflict}", _TOUCH)
+    + """
+{keyed}
+touch AS (
+  INSERT INTO touches (id, workspace_id, lead_id, door, key, message, payload)
+  SELECT incoming.id, workspace_id, lead.id, door, run_key, message, payload
+  FROM incoming, lead WHERE lead.id <> incoming.id
 ),
 event AS (
   INSERT INTO audit_events (id, workspace_id, lead_id, event_type, actor, details)
-  SELECT event_id, workspace_id, id, 'LEAD_SIGNAL_CREATED', 'SYSTEM', event FROM fresh JOIN lead USING (id)
+  SELECT event_id, workspace_id, lead.id,
+         CASE WHEN lead.id = incoming.id THEN 'LEAD_SIGNAL_CREATED' ELSE 'LEAD_TOUCHED' END, 'SYSTEM', event
+  FROM incoming, lead
 )
 SELECT id, created_at FROM lead
 """
+)
+_MANY = (
+    _LEAD_AND_PERSON.replace("{rows}", _MANY_ROWS).replace("{conflict}", _ONCE)
+    + """
+event AS (
+  INSERT INTO audit_events (id, workspace_id, lead_id, event_type, actor, details)
+  SELECT event_id, workspace_id, id, 'LEAD_SIGNAL_CREATED', 'SYSTEM', event FROM incoming JOIN lead USING (id)
+)
+SELECT id, created_at FROM lead
+"""
+)
 
 
-_INSERT_ONE = _statement(_ONE_ROW, _UNKEYED, _TOUCH)
-_INSERT_KEYED = _statement(_ONE_ROW, _KEY, _TOUCH)
-_INSERT_SIGNALS = _statement(_MANY_ROWS, _UNKEYED, _ONCE)
+def _with(template: str, keyed: str = "") -> str:
+    return template.replace("{lead_columns}", ", ".join(_LEAD)).replace("{keyed}", keyed)
+
+
+_INSERT_ONE = _with(_ONE)
+_INSERT_KEYED = _with(_ONE, _KEY)
+_INSERT_SIGNALS = _with(_MANY)
+
+#: Where a statement runs: inside a session's transaction, or on an engine as a transaction of its own, which saves
+#: the two round trips of BEGIN and COMMIT.
+Database = Session | Engine
+
+
+class KeyTaken(Exception):
+    """The idempotency key has been used; its holder has committed."""
 
 
 class StoredKey(NamedTuple):
@@ -127,30 +156,67 @@ def _numbered(sql: str) -> tuple[bytes, tuple[str, ...]]:
     return re.sub(r"%\((\w+)\)s", number, sql).encode(), tuple(names)
 
 
-def _run(session: Session, sql: str, values: dict[str, Any]) -> list[tuple[Any, ...]]:
-    """Execute on the session's own connection, inside its transaction; the rows, if it returns any."""
-    connection = session.connection()
+Rows = list[tuple[Any, ...]]
+
+
+def _run(database: Database, sql: str, values: dict[str, Any]) -> Rows:
+    """Execute; the rows, if it returns any."""
+    if isinstance(database, Engine):
+        return _run_alone(database, sql, values)
+    connection = database.connection()
     driver = connection.connection.dbapi_connection
     assert isinstance(driver, psycopg.Connection)
-    statement, names = _numbered(sql)
     try:
-        with psycopg.RawCursor(driver) as cursor:
-            cursor.execute(statement, [values[name] for name in names])
-            return cursor.fetchall() if cursor.description else []
+        return _execute(driver, sql, values)
     except psycopg.OperationalError as error:
         if driver.closed:  # past SQLAlchemy's eyes, so it has to be told
             connection.invalidate(error)
         raise
 
 
-def insert_one(session: Session, row: dict[str, Any], *, keyed: bool) -> tuple[uuid.UUID, Any] | None:
-    """(lead id, created_at) of the new lead, or of the one that has this person's same words; None when the key is
-    taken or the earlier lead is past the duplicate window."""
-    found = _run(session, _INSERT_KEYED if keyed else _INSERT_ONE, row)
+def _run_alone(engine: Engine, sql: str, values: dict[str, Any]) -> Rows:
+    pooled = engine.raw_connection()
+    try:
+        driver = pooled.dbapi_connection
+        assert isinstance(driver, psycopg.Connection)
+        driver.autocommit = True
+        try:
+            return _execute(driver, sql, values)
+        finally:
+            if driver.closed:
+                pooled.invalidate()
+            else:
+                driver.autocommit = False
+    finally:
+        pooled.close()
+
+
+def _execute(driver: "psycopg.Connection[Any]", sql: str, values: dict[str, Any]) -> Rows:
+    statement, names = _numbered(sql)
+    with psycopg.RawCursor(driver) as cursor:
+        cursor.execute(statement, [values[name] for name in names])
+        return cursor.fetchall() if cursor.description else []
+
+
+def insert_one(database: Database, row: dict[str, Any], *, keyed: bool) -> tuple[uuid.UUID, Any] | None:
+    """(lead id, created_at) of the new lead, or of the one that has this person's same words and was touched; None
+    when that one is past the duplicate window. KeyTaken for a key in use."""
+    if not keyed:
+        found = _run(database, _INSERT_ONE, row)
+        return (found[0][0], found[0][1]) if found else None
+    # In a session the transaction has to outlive a key that is taken.
+    guarded = nullcontext() if isinstance(database, Engine) else database.begin_nested()
+    try:
+        with guarded:
+            found = _run(database, _INSERT_KEYED, row)
+    except psycopg.errors.UniqueViolation as error:
+        if error.diag.constraint_name != "pk_idempotency_keys":
+            raise
+        raise KeyTaken from None
     return (found[0][0], found[0][1]) if found else None
 
 
-def insert_signals(session: Session, rows: list[dict[str, Any]]) -> list[uuid.UUID]:
+def insert_signals(database: Database, rows: list[dict[str, Any]]) -> list[uuid.UUID]:
     """Insert many; returns the ids of those that were new, in the order given."""
     if not rows:
         return []
@@ -158,25 +224,34 @@ def insert_signals(session: Session, rows: list[dict[str, Any]]) -> list[uuid.UU
     for row in listed:
         for name in ("attributes", "attribution", "verdict", "payload", "event"):
             row[name] = json.loads(row[name])
-    new = {found[0] for found in _run(session, _INSERT_SIGNALS, {"rows": json.dumps(listed, default=str)})}
+    new = {found[0] for found in _run(database, _INSERT_SIGNALS, {"rows": json.dumps(listed, default=str)})}
     return [row["id"] for row in rows if row["id"] in new]
 
 
-def stored_key(session: Session, workspace_id: uuid.UUID, door: Door, key: str) -> StoredKey | None:
-    """What a key was used for. Looked up after the insert found it taken, when its holder has committed."""
+def stored_key(database: Database, workspace_id: uuid.UUID, door: Door, key: str) -> StoredKey | None:
+    """What a key was used for; None when it is past its days, which frees it for use."""
+    values = {"workspace_id": workspace_id, "door": door.value, "key": key}
     found = _run(
-        session,
+        database,
         "SELECT k.request_hash, k.lead_id, l.created_at FROM idempotency_keys k JOIN leads l ON l.id = k.lead_id "
-        "WHERE k.workspace_id = %(workspace_id)s AND k.door = %(door)s AND k.key = %(key)s",
-        {"workspace_id": workspace_id, "door": door.value, "key": key},
+        "WHERE k.workspace_id = %(workspace_id)s AND k.door = %(door)s AND k.key = %(key)s AND k.expires_at > now()",
+        values,
     )
-    return StoredKey(*found[0]) if found else None
+    if found:
+        return StoredKey(*found[0])
+    _run(
+        database,
+        "DELETE FROM idempotency_keys "
+        "WHERE workspace_id = %(workspace_id)s AND door = %(door)s AND key = %(key)s AND expires_at <= now()",
+        values,
+    )
+    return None
 
 
-def retire_dedupe_key(session: Session, row: dict[str, Any]) -> None:
+def retire_dedupe_key(database: Database, row: dict[str, Any]) -> None:
     """Let a lead past the duplicate window no longer stand in the way of a new one."""
     _run(
-        session,
+        database,
         "UPDATE leads SET dedupe_key = NULL WHERE workspace_id = %(workspace_id)s AND dedupe_key = %(dedupe_key)s "
         "AND created_at <= now() - make_interval(days => %(duplicate_days)s)",
         row,
@@ -189,25 +264,4 @@ def lock_external_id(session: Session, workspace_id: uuid.UUID, external_id: str
         session,
         "SELECT pg_advisory_xact_lock(hashtextextended(%(name)s, 0))",
         {"name": f"external_id:{workspace_id}:{external_id}"},
-    )
-
-
-def add_touch(session: Session, row: dict[str, Any], lead_id: uuid.UUID) -> None:
-    """Keep a repeat as it came: a touch on the lead, an audit event, and the key pointing to that lead."""
-    values = row | {"lead_id": lead_id, "key": row.get("key")}
-    _run(
-        session,
-        """
-WITH touch AS (
-  INSERT INTO touches (id, workspace_id, lead_id, door, key, message, payload)
-  VALUES (%(id)s, %(workspace_id)s, %(lead_id)s, %(door)s, %(key)s, %(message)s, %(payload)s::jsonb)
-),
-keyed AS (
-  UPDATE idempotency_keys SET lead_id = %(lead_id)s
-  WHERE workspace_id = %(workspace_id)s AND door = %(door)s AND key = %(key)s
-)
-INSERT INTO audit_events (id, workspace_id, lead_id, event_type, actor, details)
-VALUES (%(event_id)s, %(workspace_id)s, %(lead_id)s, 'LEAD_TOUCHED', 'SYSTEM', %(event)s::jsonb)
-""",
-        values,
     )
