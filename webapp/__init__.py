@@ -28,6 +28,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     from webapp.leads.ruleset import default_ruleset
     from webapp.security import headers
     from webapp.security.fields import FieldCipher
+    from webapp.security.sessions import PageSessions
 
     settings = settings or load_settings()
     settings.require_services()
@@ -40,6 +41,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         static_folder=str(ROOT / "static"),
     )
     https = settings.public_url.startswith("https://")
+    app.session_interface = PageSessions()
     app.config.update(
         SECRET_KEY=settings.secret_key.get_secret_value(),
         SQLALCHEMY_DATABASE_URI=settings.database_url.get_secret_value(),

@@ -15,7 +15,7 @@ from flask import Flask, current_app
 
 from webapp.config import Settings, config_table
 from webapp.extensions import db
-from webapp.leads import destinations
+from webapp.leads import destinations, members
 from webapp.leads.dedupe import normalize_email
 from webapp.leads.errors import LeadError
 from webapp.leads.states import Role, Scope
@@ -66,32 +66,23 @@ def ensure_workspace(name: str, *, industry: str | None = None) -> Workspace:
 def add_user(email: str, password: str, role: Role, workspace: Workspace, *, name: str | None = None) -> User:
     """A user with a role in the workspace; an existing user gets the password and the role.
 
-    ClickException for an unusable address or a short password. ``admin@localhost`` and the like are allowed, since an
-    internal tool may well be used where addresses have no public domain.
+    ClickException for an unusable address or a short password.
     """
     address = email.strip().lower()
-    local, _, domain = address.partition("@")
-    if not local or not domain or any(c.isspace() for c in address) or len(address) > 320:
+    if not members.usable(address):
         raise click.ClickException(f"'{email}' is not an e-mail address")
     address = normalize_email(address) or address
     if len(password) < MIN_LENGTH:
         raise click.ClickException(f"the password must have at least {MIN_LENGTH} characters")
-    user = db.session.scalar(sa.select(User).where(User.email == address))
+    user = members.user_by_address(db.session, address)
+    hashed = hash_password(password)
     if user is None:
-        user = User(email=address, name=name or local.replace(".", " ").title(), password_hash="")
-        db.session.add(user)
+        local = email.strip().lower().partition("@")[0]
+        user = members.new_user(db.session, address, name=name or local.replace(".", " ").title(), password_hash=hashed)
     else:
         user.session_epoch += 1  # a new password ends the old sessions
-    user.password_hash = hash_password(password)
-    user.active = True
-    db.session.flush()
-    membership = db.session.get(Membership, (workspace.id, user.id))
-    if membership is None:
-        takes_leads = role in (Role.REVIEWER, Role.MANAGER)
-        db.session.add(Membership(workspace_id=workspace.id, user_id=user.id, role=role, takes_leads=takes_leads))
-    else:
-        membership.role = role
-    db.session.flush()
+        user.password_hash, user.active = hashed, True
+    members.grant(db.session, workspace.id, user, role)
     return user
 
 

@@ -73,8 +73,12 @@ class Unprocessable(Invalid):
     """Well-formed, but the contract of this door answers 422 rather than 400."""
 
 
+def is_json_path(path: str) -> bool:
+    return path.lstrip("/").partition("/")[0] in JSON_ROOTS
+
+
 def is_json_door() -> bool:
-    return request.path.lstrip("/").partition("/")[0] in JSON_ROOTS
+    return is_json_path(request.path)
 
 
 def request_id() -> str:
@@ -209,7 +213,11 @@ def install(app: Flask) -> None:
             db.session.remove()
         if is_database_away(error):
             log.warning("database away", path=request.path, error=str(error).splitlines()[0])
-            return answer(503, "The database cannot be reached. Send it again, with the same Idempotency-Key if it had one.", retry_after=1)
+            return answer(
+                503,
+                "The database cannot be reached. Send it again, with the same Idempotency-Key if it had one.",
+                retry_after=1,
+            )
         log.error("unexpected error", path=request.path, request_id=request_id(), exc_info=error)
         if current_app.testing and not current_app.config.get("ANSWER_ERRORS"):
             raise error

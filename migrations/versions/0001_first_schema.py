@@ -86,7 +86,6 @@ def upgrade() -> None:
         sa.Column("id", sa.Uuid(), nullable=False),
         sa.Column("workspace_id", sa.Uuid(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
-        sa.ForeignKeyConstraint(["workspace_id"], ["workspaces.id"], name=op.f("fk_audit_events_workspace_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_audit_events")),
     )
     op.create_index("ix_audit_events_lead_id", "audit_events", ["lead_id"], unique=False)
@@ -148,7 +147,6 @@ def upgrade() -> None:
         sa.Column("lease_until", sa.DateTime(timezone=True), nullable=True),
         sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
-        sa.ForeignKeyConstraint(["workspace_id"], ["workspaces.id"], name=op.f("fk_idempotency_keys_workspace_id")),
         sa.PrimaryKeyConstraint("workspace_id", "door", "key", name=op.f("pk_idempotency_keys")),
     )
     op.create_index("ix_idempotency_keys_expires_at", "idempotency_keys", ["expires_at"], unique=False)
@@ -365,7 +363,6 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["workspace_id"], ["workspaces.id"], name=op.f("fk_leads_workspace_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_leads")),
         sa.UniqueConstraint("workspace_id", "dedupe_key", name=op.f("uq_leads_workspace_id_dedupe_key")),
-        sa.UniqueConstraint("workspace_id", "external_id", name=op.f("uq_leads_workspace_id_external_id")),
     )
     op.create_index(
         "ix_leads_assignee",
@@ -379,6 +376,13 @@ def upgrade() -> None:
         "leads",
         ["workspace_id", sa.literal_column("created_at DESC"), sa.literal_column("id DESC")],
         unique=False,
+    )
+    op.create_index(
+        "uq_leads_external_id",
+        "leads",
+        ["workspace_id", "external_id"],
+        unique=True,
+        postgresql_where=sa.text("external_id IS NOT NULL"),
     )
     op.create_index(
         "ix_leads_facets",
@@ -509,7 +513,6 @@ def upgrade() -> None:
         sa.Column("incarnation", sa.Uuid(), nullable=True),
         sa.Column("rq_job_id", sa.Text(), nullable=True),
         sa.ForeignKeyConstraint(["lead_id"], ["leads.id"], name=op.f("fk_runs_lead_id")),
-        sa.ForeignKeyConstraint(["workspace_id"], ["workspaces.id"], name=op.f("fk_runs_workspace_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_runs")),
     )
     op.create_index(
@@ -692,6 +695,7 @@ def downgrade() -> None:
     op.drop_index("ix_leads_person_id", table_name="leads")
     op.drop_index("ix_leads_newest", table_name="leads")
     op.drop_index("ix_leads_facets", table_name="leads")
+    op.drop_index("uq_leads_external_id", table_name="leads")
     op.drop_index("ix_leads_assignee", table_name="leads", postgresql_where=sa.text("assignee_id IS NOT NULL"))
     op.drop_table("leads")
     op.drop_table("social_pages")

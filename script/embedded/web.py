@@ -8,7 +8,7 @@ import os
 import signal
 from collections.abc import Callable
 
-from granian.constants import Interfaces
+from granian.constants import HTTPModes, Interfaces
 from granian.log import LogLevels
 from granian.server import Server
 from setproctitle import setproctitle
@@ -36,6 +36,8 @@ def main() -> None:
         address=settings.host,
         port=settings.port,
         interface=Interfaces.WSGI,
+        http=HTTPModes.http1,
+        websockets=False,
         workers=settings.web_workers,
         blocking_threads=settings.web_threads,
         respawn_failed_workers=True,

@@ -81,7 +81,7 @@ def test_do_not_contact_is_never_delivered(session: Session, workspace: Workspac
     lead = decided_lead(session, workspace)
     session.execute(sa.update(Person).where(Person.id == lead.person_id).values(do_not_contact=True))
     assert _plan(session, lead) == 0
-    assert deliver.preview(session, lead, due_in_seconds=10) == [
+    assert deliver.preview(session, lead) == [
         "Nothing will be sent: the person is marked do-not-contact."
     ]
 
@@ -156,26 +156,26 @@ def test_an_override_announces_itself_and_not_the_auto_approval_before(session: 
 
 def test_preview_says_what_approving_will_do(session: Session, workspace: Workspace) -> None:
     lead = decided_lead(session, workspace, status=LeadStatus.NEW_DRAFT)
-    assert deliver.preview(session, lead, due_in_seconds=10) == [
+    assert deliver.preview(session, lead) == [
         "Nothing will be sent: the workspace has no destination that is switched on."
     ]
     with TwentyFake() as twenty, WebhookReceiver() as hook:
         twenty_destination(session, workspace, twenty)
         webhook_destination(session, workspace, hook)
-    assert deliver.preview(session, lead, due_in_seconds=10) == [
-        "Hook: event lead.approved, held 10 s.",
-        "Twenty: person, follow-up task, held 10 s.",
+    assert deliver.preview(session, lead) == [
+        "Hook: notice of the approval.",
+        "Twenty: person and follow-up task.",
     ]
     lead.intent = Intent.SPAM
-    assert deliver.preview(session, lead, due_in_seconds=10) == ["Nothing will be sent: spam is never delivered."]
+    assert deliver.preview(session, lead) == ["Nothing will be sent: spam is never delivered."]
 
 
 def test_preview_leaves_out_what_was_sent(session: Session, workspace: Workspace, destination: Destination) -> None:
     lead = planned(session, workspace)
     session.execute(sa.update(Delivery).where(Delivery.action == "person").values(state=DeliveryState.DELIVERED))
-    assert deliver.preview(session, lead, due_in_seconds=0) == ["Twenty: follow-up task, at once."]
+    assert deliver.preview(session, lead) == ["Twenty: follow-up task."]
     session.execute(sa.update(Delivery).values(state=DeliveryState.DELIVERED))
-    assert deliver.preview(session, lead, due_in_seconds=0) == ["Twenty: already sent."]
+    assert deliver.preview(session, lead) == ["Twenty: already sent."]
 
 
 def test_only_dead_and_uncertain_letters_are_replayed(

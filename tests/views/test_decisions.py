@@ -72,7 +72,7 @@ def test_rejecting_takes_a_reason(client: FlaskClient, session: Session, workspa
     assert other.status_code == 422 and "needs a few words" in other.text
     ok = client.post(f"/queue/{lead.id}/reject", data={"version": lead.version, "reject_reason": "wrong_region"})
     assert ok.status_code == 303
-    assert "Rejected as wrong region" in client.get(f"/queue/{lead.id}").text
+    assert "Rejected: wrong region" in client.get(f"/queue/{lead.id}").text
     assert session.scalars(sa.select(Decision.reject_reason)).one() is RejectReason.WRONG_REGION
 
 

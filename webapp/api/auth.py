@@ -6,7 +6,6 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
-import structlog
 from flask import Flask, current_app, g, request
 
 from webapp.config import Settings
@@ -48,7 +47,6 @@ def identify() -> Principal:
     if not presented:
         raise LeadError("an API key is needed: X-API-Key or Authorization: Bearer", code="invalid_auth")
     principal: Principal = current_app.extensions["keyring"].identify(db.session, presented)
-    structlog.contextvars.bind_contextvars(key=principal.name)
     if principal.rate_limited:
         limiter: RateLimiter = current_app.extensions["ratelimiter"]
         budget = limiter.take(principal.key_id)

@@ -17,7 +17,11 @@ Read it top-down::
              ├ run_store   load, and settle under the lead's lock
              └ run_rows    the statements that settle a batch
 
-    seen     queries       filter, keyset pages, counts that equal the list, the glance above it
+    seen     queries       keyset pages of leads, the export
+             ├ filters     which leads: parsed from query parameters, told to SQL
+             └ counts      counts that equal the list, the glance above it
+             listings      keyset pages of runs and of deliveries
+             history       one lead, run or delivery with what happened around it
 
     decided  review        approve, override, reject, undo, assign; who is here
 
@@ -27,6 +31,8 @@ Read it top-down::
              ├ sending     before a call: claim, look at the lead again, load
              └ outcomes    after a call: delivery, attempt, breaker, audit event
              ports         what outside services must offer (webapp.clients does)
+
+    people   members       who belongs to a workspace, with which role; one admin always stays
 
     all      states        closed vocabularies and legal transitions (docs/taxonomy.md)
              types         frozen values between the stages

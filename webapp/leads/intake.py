@@ -251,8 +251,10 @@ def row_for(tenant: Tenant, lead: LeadIn) -> dict[str, Any]:
         "next_action": said.next_action.value,
         "confidence": said.confidence,
         "verdict": json.dumps(said.as_json()),
-        "search": search_tokens(
-            lead.name, lead.author_name, lead.email, lead.company, lead.message, phone=person.phone or lead.phone
+        "search": " ".join(
+            search_tokens(
+                lead.name, lead.author_name, lead.email, lead.company, lead.message, phone=person.phone or lead.phone
+            )
         ),
         "run_id": new_id(),
         "run_key": None,

@@ -26,7 +26,7 @@ _COLUMNS = {
     "attribution": "jsonb", "consent": "text", "consent_at": "timestamptz", "platform": "text", "source_type": "text",
     "source_subtype": "text", "external_post_id": "text", "external_thread_id": "text", "external_message_id": "text",
     "author_name": "text", "author_id": "text", "status": "text", "intent": "text", "priority": "text",
-    "next_action": "text", "confidence": "double precision", "verdict": "jsonb", "search": "text[]", "run_id": "uuid",
+    "next_action": "text", "confidence": "double precision", "verdict": "jsonb", "search": "text", "run_id": "uuid",
     "run_key": "text", "rank": "smallint", "payload": "jsonb", "event_id": "uuid", "event": "jsonb",
 }  # fmt: skip
 
@@ -79,7 +79,7 @@ person AS (
 ),
 lead AS (
   INSERT INTO leads AS l ({lead_columns}, person_id, search)
-  SELECT {lead_columns}, person_id, array_to_tsvector(search)
+  SELECT {lead_columns}, person_id, array_to_tsvector(string_to_array(search, ' '))
   FROM incoming LEFT JOIN person USING (identity_key) ORDER BY external_message_id
   {conflict}
   RETURNING l.id, l.created_at
@@ -195,7 +195,8 @@ def _execute(driver: "psycopg.Connection[Any]", sql: str, values: dict[str, Any]
     statement, names = _numbered(sql)
     with psycopg.RawCursor(driver) as cursor:
         cursor.execute(statement, [values[name] for name in names])
-        return cursor.fetchall() if cursor.description else []
+        # Not `description`, which would build an object for every column.
+        return cursor.fetchall() if cursor.pgresult and cursor.pgresult.nfields else []
 
 
 def insert_one(database: Database, row: dict[str, Any], *, keyed: bool) -> tuple[uuid.UUID, Any] | None:

@@ -182,8 +182,8 @@ def replay(session: Session, delivery: Delivery, *, actor: str) -> None:
     )
 
 
-def preview(session: Session, lead: Lead, *, due_in_seconds: float = 10) -> list[str]:
-    """What approving ``lead`` as it stands will do, one sentence per destination, for people."""
+def preview(session: Session, lead: Lead) -> list[str]:
+    """What approving ``lead`` as it stands will send, one sentence per destination, for people."""
     silent = lead.person_id in _do_not_contact(session, [lead])
     never = _never_because(lead.intent, silent)
     if never is not None:
@@ -199,20 +199,19 @@ def preview(session: Session, lead: Lead, *, due_in_seconds: float = 10) -> list
             )
         )
     }
-    held = f"held {due_in_seconds:g} s" if due_in_seconds else "at once"
-    return [_sentence(target, lead, sent, held) for target in targets]
+    return [_sentence(target, lead, sent) for target in targets]
 
 
-def _sentence(target: Any, lead: Lead, sent: set[tuple[uuid.UUID, str]], held: str) -> str:
+def _sentence(target: Any, lead: Lead, sent: set[tuple[uuid.UUID, str]]) -> str:
     if target.config.get("trigger") == "qualified" and not lead.qualified:
         return f"{target.name}: nothing, only qualified leads go there."
     if target.kind is DestinationKind.WEBHOOK:
-        return f"{target.name}: event {EVENT_TYPES[LeadStatus.APPROVED]}, {held}."
+        return f"{target.name}: notice of the approval."
     steps = [effect.action for effect in effects(target.kind, target.config, lead)]
     open_steps = [_LABELS[step] for step in steps if (target.id, step) not in sent and step != TASK_TARGET]
     if not open_steps:
         return f"{target.name}: already sent."
-    return f"{target.name}: {', '.join(open_steps)}, {held}."
+    return f"{target.name}: {' and '.join(open_steps)}."
 
 
 def _destinations(session: Session, workspace_ids: set[uuid.UUID]) -> Sequence[Any]:

@@ -72,6 +72,13 @@ class InWorkspace:
     workspace_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("workspaces.id"))
 
 
+class OfWorkspace:
+    """Like :class:`InWorkspace` for rows that intake writes and that hang on their lead already: a foreign key would
+    lock the one workspace row once more for each of them, in every concurrent transaction."""
+
+    workspace_id: Mapped[uuid.UUID] = mapped_column(sa.Uuid)
+
+
 class Claimable:
     """A unit of background work that a worker takes under a lease.
 

@@ -19,7 +19,7 @@ from webapp.leads.states import (
     RejectReason,
 )
 from webapp.models.account import User
-from webapp.models.base import JSON, Base, Created, Identified, InWorkspace, enum_column
+from webapp.models.base import JSON, Base, Created, Identified, InWorkspace, OfWorkspace, enum_column
 
 _WAITING = f"status IN ({', '.join(repr(status.value) for status in sorted(WAITING_STATUSES))})"
 
@@ -51,7 +51,13 @@ class Lead(Identified, InWorkspace, Created, Base):
     __table_args__ = (
         sa.CheckConstraint("confidence BETWEEN 0 AND 1", name="confidence"),
         sa.CheckConstraint("score BETWEEN 0 AND 100", name="score"),
-        sa.UniqueConstraint("workspace_id", "external_id"),
+        sa.Index(
+            "uq_leads_external_id",
+            "workspace_id",
+            "external_id",
+            unique=True,
+            postgresql_where=sa.text("external_id IS NOT NULL"),
+        ),
         sa.UniqueConstraint("workspace_id", "dedupe_key"),
         sa.Index(
             "uq_leads_message",
@@ -177,13 +183,13 @@ class Presence(Base):
     seen_at: Mapped[datetime] = mapped_column(server_default=sa.func.now())
 
 
-class IdempotencyKey(Created, Base):
+class IdempotencyKey(OfWorkspace, Created, Base):
     """A caller's key, per workspace and door, with the answer it was given."""
 
     __tablename__ = "idempotency_keys"
     __table_args__ = (sa.Index("ix_idempotency_keys_expires_at", "expires_at"),)
 
-    workspace_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("workspaces.id"), primary_key=True)
+    workspace_id: Mapped[uuid.UUID] = mapped_column(sa.Uuid, primary_key=True)
     door: Mapped[Door] = enum_column(Door, "door", primary_key=True)
     key: Mapped[str] = mapped_column(primary_key=True)
     request_hash: Mapped[str]  # sha256 hex of the parsed body in canonical JSON
@@ -207,7 +213,7 @@ class Quarantined(Identified, Created, Base):
     )
 
 
-class AuditEvent(Identified, InWorkspace, Created, Base):
+class AuditEvent(Identified, OfWorkspace, Created, Base):
     """Append-only (a trigger refuses UPDATE and DELETE). ``xid`` orders events for sealing: ids are not in commit
     order, transactions older than ``pg_snapshot_xmin`` are final."""
 

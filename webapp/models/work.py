@@ -8,11 +8,11 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from webapp.leads.states import DeliveryState, DestinationKind, DestinationMode, RunStatus, RunTrigger
-from webapp.models.base import JSON, Base, Claimable, Created, Identified, InWorkspace, enum_column
+from webapp.models.base import JSON, Base, Claimable, Created, Identified, InWorkspace, OfWorkspace, enum_column
 from webapp.models.lead import Lead
 
 
-class Run(Identified, InWorkspace, Created, Claimable, Base):
+class Run(Identified, OfWorkspace, Created, Claimable, Base):
     """One passage of a lead through the stages.
 
     ``payload_json`` is what came in (sensitive values encrypted), ``stages`` one object per stage in order:

@@ -4,13 +4,27 @@ import uuid
 from datetime import UTC, datetime
 
 import sqlalchemy as sa
+from flask import Flask, Request, Response, request
 from flask import session as cookie
+from flask.sessions import SecureCookieSession, SecureCookieSessionInterface, SessionMixin
 from flask_login import UserMixin, login_user, logout_user
 from sqlalchemy.orm import joinedload
 
+from webapp.errors import is_json_path
 from webapp.extensions import db, login_manager
 from webapp.leads.states import Role
 from webapp.models.account import Membership, User, Workspace
+
+
+class PageSessions(SecureCookieSessionInterface):
+    """Sessions are for pages. JSON doors ignore the cookie, so they do not pay for reading or writing one."""
+
+    def open_session(self, app: Flask, request: Request) -> SecureCookieSession | None:
+        return self.session_class() if is_json_path(request.path) else super().open_session(app, request)
+
+    def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
+        if not is_json_path(request.path):
+            super().save_session(app, session, response)
 
 
 class SessionUser(UserMixin):  # type: ignore[misc]

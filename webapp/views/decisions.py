@@ -10,12 +10,12 @@ from sqlalchemy.orm import Session
 
 from jobs.queue import ring
 from webapp.extensions import db
-from webapp.leads import queries, review
+from webapp.leads import history, queries, review
 from webapp.leads.errors import Conflict, Invalid, LeadError, NotFound
 from webapp.leads.states import DecisionAction, Intent, Priority, RejectReason, Role
 from webapp.models.lead import Decision
 from webapp.security.roles import requires
-from webapp.views import helpers, queue, reads, words
+from webapp.views import helpers, queue, words
 from webapp.views.lead import user_from
 
 bp = Blueprint("decisions", __name__)
@@ -32,7 +32,7 @@ def form(lead_id: uuid.UUID, kind: str) -> Any:
 
 
 def _form(lead_id: uuid.UUID, kind: str, args: dict[str, str], *, problems: dict[str, str] | None = None) -> Any:
-    lead = reads.lead(db.session(), helpers.here(), lead_id)
+    lead = history.lead(db.session(), helpers.here(), lead_id)
     return helpers.show(
         "pages/decide.html",
         "form",
@@ -95,7 +95,7 @@ def _decide(lead_id: uuid.UUID, action: DecisionAction) -> Any:
         if _clicked_twice(session, lead_id, action, version):
             return helpers.see("lead.show", lead_id=lead_id, **args)
         return _stale(lead_id, error, args)
-    lead = reads.lead(session, helpers.here(), lead_id)
+    lead = history.lead(session, helpers.here(), lead_id)
     name, undo_until = words.sender(lead), decision.undo_until
     session.commit()
     ring("deliveries")
@@ -111,8 +111,8 @@ def _version(given: str) -> int:
 
 def _clicked_twice(session: Session, lead_id: uuid.UUID, action: DecisionAction, version: int) -> bool:
     """The form came a second time, and what it asked for is what stands: nothing to complain about."""
-    lead = reads.lead(session, helpers.here(), lead_id)
-    last = reads.last_decision(session, lead)
+    lead = history.lead(session, helpers.here(), lead_id)
+    last = history.last_decision(session, lead)
     return bool(
         last
         and last.user_id == helpers.me()
@@ -127,7 +127,7 @@ def _stale(lead_id: uuid.UUID, error: Conflict, args: dict[str, str]) -> Any:
     return helpers.show(
         "pages/conflict.html",
         "conflict",
-        lead=reads.lead(db.session(), helpers.here(), lead_id),
+        lead=history.lead(db.session(), helpers.here(), lead_id),
         what=error.message,
         args=args,
         status=409,

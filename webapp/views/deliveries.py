@@ -8,10 +8,10 @@ from flask_login import current_user
 
 from jobs.queue import ring
 from webapp.extensions import db
-from webapp.leads import deliver
+from webapp.leads import deliver, history, listings
 from webapp.leads.states import DeliveryState, Role
 from webapp.security.roles import requires
-from webapp.views import helpers, reads
+from webapp.views import helpers
 
 bp = Blueprint("deliveries", __name__)
 
@@ -23,7 +23,7 @@ STUCK = "stuck"
 def index() -> Any:
     given = request.args.get("state", "")
     destination = _uuid(request.args.get("destination", ""))
-    found = reads.deliveries(
+    found = listings.deliveries(
         db.session(),
         helpers.here(),
         state=DeliveryState(given) if given in list(DeliveryState) else None,
@@ -38,18 +38,18 @@ def index() -> Any:
         state=given,
         destination=str(destination or ""),
         states=list(DeliveryState),
-        destinations=reads.destinations(db.session(), helpers.here()),
+        destinations=listings.destinations(db.session(), helpers.here()),
     )
 
 
 @bp.get("/deliveries/<uuid:delivery_id>")
 @requires(Role.VIEWER)
 def show(delivery_id: uuid.UUID) -> Any:
-    delivery = reads.delivery(db.session(), helpers.here(), delivery_id)
+    delivery = history.delivery(db.session(), helpers.here(), delivery_id)
     return helpers.show(
         "pages/delivery.html",
         delivery=delivery,
-        attempts=reads.attempts_of(db.session(), delivery),
+        attempts=history.attempts_of(db.session(), delivery),
         states=DeliveryState,
     )
 
@@ -58,7 +58,7 @@ def show(delivery_id: uuid.UUID) -> Any:
 @requires(Role.MANAGER)
 def replay(delivery_id: uuid.UUID) -> Any:
     session = db.session()
-    deliver.replay(session, reads.delivery(session, helpers.here(), delivery_id), actor=current_user.user.name)
+    deliver.replay(session, history.delivery(session, helpers.here(), delivery_id), actor=current_user.user.name)
     session.commit()
     ring("deliveries")
     helpers.toast("Queued again", "it goes out within seconds")

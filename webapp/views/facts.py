@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 
 from webapp.models.lead import Lead
 from webapp.models.work import Run
-from webapp.views import words
+from webapp.views import times, words
 
 _ENCRYPTED = "enc:"
 
@@ -40,7 +40,7 @@ def of(lead: Lead, runs: list[Run]) -> list[Shown]:
         else None,
         _local_time(known),
         Shown("Budget", f"{lead.budget:,.0f}") if lead.budget is not None else None,
-        Shown("Consent", lead.consent, words.moment(lead.consent_at) if lead.consent_at else "")
+        Shown("Consent", lead.consent, times.moment(lead.consent_at) if lead.consent_at else "")
         if lead.consent
         else None,
     ]

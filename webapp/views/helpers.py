@@ -35,7 +35,7 @@ from webapp.leads.review import Actor
 from webapp.leads.states import Role
 from webapp.models.account import Membership
 from webapp.security import sessions
-from webapp.views import words
+from webapp.views import events, times, words
 
 HTMX_VERSION = "4.0.1"
 HTMX_CDN = f"https://cdn.jsdelivr.net/npm/htmx.org@{HTMX_VERSION}/dist/htmx.min.js"
@@ -57,9 +57,10 @@ def install(app: Flask) -> None:
         said=words.status_of,
         plain=words.plain,
         named=words.named,
-        ago=words.ago,
-        moment=words.moment,
-        duration=words.duration,
+        effect=words.effect,
+        ago=times.ago,
+        moment=times.moment,
+        duration=times.duration,
         said_pairs=words.said_pairs,
         scope_word=words.scope_word,
         sender=words.sender,
@@ -68,7 +69,7 @@ def install(app: Flask) -> None:
     )
     app.jinja_env.globals.update(
         asset=asset,
-        event_words=words.event,
+        event_words=events.event,
         glance=glance,
         htmx={"cdn": HTMX_CDN, "local": HTMX_LOCAL, "integrity": HTMX_INTEGRITY},
         is_htmx=is_htmx,

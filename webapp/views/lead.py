@@ -9,12 +9,12 @@ from sqlalchemy.orm import Session
 
 from jobs.queue import ring
 from webapp.extensions import db
-from webapp.leads import deliver, review, run
+from webapp.leads import deliver, history, members, review, run
 from webapp.leads.states import DECIDED_STATUSES, DecisionAction, Role, RunStatus
 from webapp.leads.types import Verdict
 from webapp.models.lead import Lead
 from webapp.security.roles import requires
-from webapp.views import evidence, facts, helpers, queue, reads
+from webapp.views import evidence, facts, helpers, queue
 
 bp = Blueprint("lead", __name__)
 
@@ -29,7 +29,7 @@ def page(lead_id: uuid.UUID, *, args: dict[str, str] | None = None, status: int 
     """The lead beside its list; for htmx the lead alone, with the rows and counts that toasts speak of."""
     session = db.session()
     args = helpers.filter_args() if args is None else args
-    shown = pane(session, reads.lead(session, helpers.here(), lead_id)) | extra
+    shown = pane(session, history.lead(session, helpers.here(), lead_id)) | extra
     db.session.commit()  # the heartbeat
     if not helpers.is_htmx("pane"):
         return helpers.show("pages/queue.html", **queue.context(args), pane=shown, status=status)
@@ -50,8 +50,8 @@ def pane(session: Session, lead: Lead) -> dict[str, Any]:
     else:
         present = review.who_is_here(session, lead.id)
     verdict = stored_verdict(lead)
-    runs = reads.runs_of(session, lead)
-    decision = reads.last_decision(session, lead) if lead.status in DECIDED_STATUSES else None
+    runs = history.runs_of(session, lead)
+    decision = history.last_decision(session, lead) if lead.status in DECIDED_STATUSES else None
     window = helpers.settings().undo_window_seconds
     return {
         "lead": lead,
@@ -65,12 +65,12 @@ def pane(session: Session, lead: Lead) -> dict[str, Any]:
         "decided": lead.status in DECIDED_STATUSES,
         "decision": decision,
         "differs": bool(verdict and decision and (verdict.intent, verdict.priority) != (lead.intent, lead.priority)),
-        "deliveries": reads.deliveries_of(session, lead),
-        "preview": deliver.preview(session, lead, due_in_seconds=window),
-        "events": reads.events_of(session, lead),
-        "touches": reads.touches_of(session, lead),
-        "others": reads.others_of(session, lead),
-        "members": reads.members(session, lead.workspace_id),
+        "deliveries": history.deliveries_of(session, lead),
+        "preview": deliver.preview(session, lead),
+        "events": history.events_of(session, lead),
+        "touches": history.touches_of(session, lead),
+        "others": history.others_of(session, lead),
+        "members": members.members(session, lead.workspace_id),
         "present": present,
         "me": helpers.me(),
         "workspace": current_user.workspace,
@@ -100,7 +100,7 @@ def heartbeat(lead_id: uuid.UUID) -> Any:
 @bp.post("/queue/<uuid:lead_id>/leave")
 @requires(Role.REVIEWER)
 def leave(lead_id: uuid.UUID) -> Any:
-    lead = reads.lead(db.session(), helpers.here(), lead_id)
+    lead = history.lead(db.session(), helpers.here(), lead_id)
     review.leave(db.session(), lead.id, helpers.me())
     db.session.commit()
     return "", 204
@@ -110,7 +110,7 @@ def leave(lead_id: uuid.UUID) -> Any:
 @requires(Role.REVIEWER)
 def rerun(lead_id: uuid.UUID) -> Any:
     session = db.session()
-    run.request_rerun(session, reads.lead(session, helpers.here(), lead_id), requested_by=current_user.user.name)
+    run.request_rerun(session, history.lead(session, helpers.here(), lead_id), requested_by=current_user.user.name)
     session.commit()
     ring("runs")
     helpers.toast("Run queued", "its result shows here by itself")
@@ -123,7 +123,7 @@ def assign(lead_id: uuid.UUID) -> Any:
     given = request.form.get("assignee", "")
     lead = review.assign(db.session(), helpers.here(), lead_id, user_id=user_from(given), actor=helpers.actor())
     db.session.commit()
-    name = next((m.name for m in reads.members(db.session(), helpers.here()) if m.id == lead.assignee_id), "nobody")
+    name = next((m.name for m in members.members(db.session(), helpers.here()) if m.id == lead.assignee_id), "nobody")
     helpers.toast("Assigned", f"to {name}", lead_id=lead_id)
     return helpers.see("lead.show", lead_id=lead_id, **helpers.back_args())
 

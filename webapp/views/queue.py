@@ -7,12 +7,12 @@ from flask import Blueprint, request
 from flask_login import current_user
 
 from webapp.extensions import db
-from webapp.leads import queries
+from webapp.leads import members, queries
 from webapp.leads.errors import Invalid
 from webapp.leads.queries import LeadFilter
 from webapp.leads.states import Intent, Priority, RejectReason, Role
 from webapp.security.roles import requires
-from webapp.views import helpers, reads
+from webapp.views import helpers
 
 bp = Blueprint("queue", __name__)
 
@@ -54,7 +54,7 @@ def context(args: dict[str, str] | None = None) -> dict[str, Any]:
         "prev_cursor": found.prev_cursor,
         "counts": queries.counts(session, workspace_id, wanted, me=helpers.me()),
         "sources": queries.sources(session, workspace_id),
-        "members": reads.members(session, workspace_id),
+        "members": members.members(session, workspace_id),
         "tabs": TABS,
         "more_tabs": MORE_TABS,
         "intents": list(Intent),

@@ -6,9 +6,10 @@ from typing import Any
 from flask import Blueprint, request
 
 from webapp.extensions import db
+from webapp.leads import history, listings
 from webapp.leads.states import Role, RunStatus
 from webapp.security.roles import requires
-from webapp.views import helpers, reads
+from webapp.views import helpers
 
 bp = Blueprint("runs", __name__)
 
@@ -20,7 +21,7 @@ UNREPAIRED = "unrepaired"
 def index() -> Any:
     given = request.args.get("status", "")
     status = RunStatus(given) if given in list(RunStatus) else None
-    found = reads.runs(
+    found = listings.runs(
         db.session(), helpers.here(), status=status, open_only=given == UNREPAIRED, cursor=request.args.get("cursor")
     )
     return helpers.show("pages/runs.html", "results", found=found, wanted=given, statuses=list(RunStatus))
@@ -29,4 +30,4 @@ def index() -> Any:
 @bp.get("/runs/<uuid:run_id>")
 @requires(Role.VIEWER)
 def show(run_id: uuid.UUID) -> Any:
-    return helpers.show("pages/run.html", run=reads.run(db.session(), helpers.here(), run_id))
+    return helpers.show("pages/run.html", run=history.run(db.session(), helpers.here(), run_id))

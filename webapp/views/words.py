@@ -1,8 +1,7 @@
-"""How the console says things: every enum, event and moment in words. Templates get these as filters and globals, so
-that no raw value ever stands on a page as text for people."""
+"""How the console says things: every enum and stored value in words (``events`` tells audit events, ``times`` moments).
+Templates get these as filters and globals, so that no raw value ever stands on a page as text for people."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from webapp.leads.states import (
@@ -172,7 +171,7 @@ SOURCE = {
 EFFECT = {
     "person": "person",
     "task": "follow-up task",
-    "task_target": "task's link to the person",
+    "task_target": "task’s link to the person",
     "follow_up": "follow-up",
     "lead.auto_approved": "notice of an auto lead",
     "lead.approved": "notice of an approval",
@@ -233,6 +232,14 @@ def named(value: str, table: str) -> str:
     return words.get(value) or words.get(value.lower()) or value.replace("_", " ")
 
 
+def effect(action: Any, destination: str = "") -> str:
+    """What is delivered; with its destination before it, unless that is named for the one thing that it does."""
+    what = named(str(action), "EFFECT") if action else ""
+    if not destination:
+        return what
+    return destination if what in destination else f"{destination}: {what}"
+
+
 def sender(lead: Any) -> str:
     """Who wrote: the best name there is."""
     for value in (lead.name, lead.author_name, lead.company, lead.email, lead.phone):
@@ -241,135 +248,12 @@ def sender(lead: Any) -> str:
     return "Unknown sender"
 
 
-_UNITS = ((60, "s", "second"), (60, "min", "minute"), (24, "h", "hour"), (365, "d", "day"))
-
-
-def ago(moment: datetime, *, now: datetime | None = None, long: bool = False) -> str:
-    """How long ago, in its largest unit: ``4 min``, or ``4 minutes ago`` when ``long``; the future reads ``in 4 min``."""
-    seconds = ((now or datetime.now(UTC)) - moment).total_seconds()
-    amount = abs(seconds)
-    if amount < 1:
-        return "just now" if long else "now"
-    for size, short, full in _UNITS:
-        if amount < size or full == "day":
-            n = int(amount)
-            text = f"{n} {full}{'s' if n != 1 else ''}" if long else f"{n} {short}"
-            break
-        amount /= size
-    return f"in {text}" if seconds < 0 else (f"{text} ago" if long else text)
-
-
-def moment(value: datetime) -> str:
-    """The absolute time: ``20 Nov 2026, 14:02:11 UTC``."""
-    return f"{value.astimezone(UTC):%-d %b %Y, %H:%M:%S} UTC"
-
-
-def duration(ms: float | None) -> str:
-    """Milliseconds for people: ``8 ms``, ``1.2 s``, ``3 min``."""
-    if ms is None:
-        return "–"
-    if ms < 1:
-        return "under 1 ms"
-    if ms < 1_000:
-        return f"{ms:.0f} ms"
-    return f"{ms / 1_000:.1f} s" if ms < 60_000 else f"{ms / 60_000:.0f} min"
-
-
-def verdict_words(values: Mapping[str, Any]) -> str:
-    """``{intent, priority}`` as stored → ``price inquiry, P0``."""
-    parts = []
-    if values.get("intent"):
-        parts.append(_member(Intent, values["intent"]))
-    if values.get("priority"):
-        parts.append(str(values["priority"]))
-    return ", ".join(parts)
-
-
-def _member(kind: Any, value: Any) -> str:
+def member(kind: Any, value: Any) -> str:
+    """The word for a stored value of ``kind``; one that it does not know reads as itself."""
     try:
         return word(kind(value))
     except ValueError:
         return plain(str(value))
-
-
-def event(kind: str, details: Mapping[str, Any]) -> str:
-    """An audit event as a sentence; an event that this page does not know yet reads as its name in words."""
-    teller = _EVENTS.get(kind)
-    return teller(details) if teller else plain(kind).capitalize()
-
-
-def _received(details: Mapping[str, Any]) -> str:
-    status = _member(LeadStatus, details.get("status", ""))
-    via = named(str(details.get("source") or "unknown"), "SOURCE")
-    return f"Received ({via}), judged {status} at once" if status else f"Received ({via})"
-
-
-def _overridden(details: Mapping[str, Any]) -> str:
-    before, after = (verdict_words(details.get(side) or {}) for side in ("before", "after"))
-    return _because(f"Overridden: {before} became {after}" if before != after else f"Overridden: {after}", details)
-
-
-def _rejected(details: Mapping[str, Any]) -> str:
-    reason = _member(RejectReason, details.get("reject_reason") or "other")
-    return _because(f"Rejected as {reason}", details)
-
-
-def _because(text: str, details: Mapping[str, Any]) -> str:
-    return f"{text} – “{details['reason']}”" if details.get("reason") else text
-
-
-def _run_done(details: Mapping[str, Any]) -> str:
-    said = [verdict_words(details)] if details.get("intent") else []
-    if details.get("score") is not None:
-        said.append(f"score {details['score']}")
-    changed = "Run changed the verdict to" if details.get("before") else "Run finished:"
-    return f"{changed} {', '.join(said)}" if said else "Run finished"
-
-
-def _assigned(details: Mapping[str, Any]) -> str:
-    return f"Assigned to {details['assignee']}" if details.get("assignee") else "Assigned to nobody"
-
-
-def _stage(details: Mapping[str, Any]) -> str:
-    stage = named(str(details.get("stage") or "a stage"), "STAGE")
-    return f"Stage “{stage}” went on with less"
-
-
-def _delivery(text: str) -> Any:
-    def tell(details: Mapping[str, Any]) -> str:
-        where = details.get("destination")
-        what = named(str(details["action"]), "EFFECT") if details.get("action") else ""
-        return text + "".join(
-            f" {part}" for part in (f"({what})" if what else "", f"to {where}" if where else "") if part
-        )
-
-    return tell
-
-
-_EVENTS: dict[str, Any] = {
-    "LEAD_SIGNAL_CREATED": _received,
-    "LEAD_TOUCHED": lambda d: "The same request came again; counted here",
-    "LEAD_APPROVED": lambda d: _because("Approved", d),
-    "LEAD_OVERRIDDEN": _overridden,
-    "LEAD_REJECTED": _rejected,
-    "LEAD_ASSIGNED": _assigned,
-    "DECISION_UNDONE": lambda d: (
-        f"Decision taken back: {_member(LeadStatus, (d.get('after') or {}).get('status', ''))} again"
-    ),
-    "RUN_REQUESTED": lambda d: "Another run was asked for",
-    "RUN_SUCCEEDED": _run_done,
-    "RUN_FAILED": lambda d: "Run failed; the verdict before it stands",
-    "STAGE_DEGRADED": _stage,
-    "DELIVERY_DELIVERED": _delivery("Delivered"),
-    "DELIVERY_SENT": _delivery("Delivered"),
-    "DELIVERY_FAILED": _delivery("Delivery given up"),
-    "DELIVERY_DEAD": _delivery("Delivery given up"),
-    "DELIVERY_UNCERTAIN": _delivery("Unknown whether it arrived"),
-    "DELIVERY_CANCELLED": lambda d: (
-        f"Deliveries withdrawn: {d['reason']}" if d.get("reason") else "Deliveries withdrawn"
-    ),
-    "DELIVERY_REPLAYED": _delivery("Delivery asked for again"),
-}
 
 
 def stage_said(value: str) -> Status:
@@ -395,7 +279,7 @@ def sentence(text: str) -> str:
 
 
 def scope_word(value: str) -> str:
-    return _member(Scope, value)
+    return member(Scope, value)
 
 
 def said_pairs(output: Any) -> list[tuple[str, str]]:

@@ -1,0 +1,163 @@
+"""Which leads: the filter of every list, how it is read from query parameters, and what it means in SQL."""
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import sqlalchemy as sa
+
+from webapp.leads.errors import Invalid, Problem
+from webapp.leads.search import tsquery
+from webapp.leads.states import DECIDED_STATUSES, WAITING_STATUSES, Intent, LeadStatus, Priority
+from webapp.models.lead import Lead
+
+MAX_TEXT = 200
+
+#: A view is a named set of statuses; ``mine`` is also narrowed to whoever asks.
+VIEWS: dict[str, frozenset[LeadStatus]] = {
+    "waiting": WAITING_STATUSES,
+    "escalate": frozenset({LeadStatus.NEW_ESCALATE}),
+    "draft": frozenset({LeadStatus.NEW_DRAFT}),
+    "auto": frozenset({LeadStatus.NEW_AUTO}),
+    "mine": WAITING_STATUSES,
+    "decided": DECIDED_STATUSES,
+    "approved": frozenset({LeadStatus.APPROVED}),
+    "overridden": frozenset({LeadStatus.OVERRIDDEN}),
+    "rejected": frozenset({LeadStatus.REJECTED}),
+    "all": frozenset(),
+}
+UNASSIGNED = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class LeadFilter:
+    """Which leads. An empty set or None narrows nothing. ``assignee``: a user, or ``"none"`` for nobody's."""
+
+    view: str = "all"
+    statuses: frozenset[LeadStatus] = frozenset()
+    intents: frozenset[Intent] = frozenset()
+    priorities: frozenset[Priority] = frozenset()
+    source: str | None = None
+    assignee: uuid.UUID | str | None = None
+    text: str = ""
+    person_id: uuid.UUID | None = None
+    mine: uuid.UUID | None = None
+
+    @classmethod
+    def parse(cls, given: Mapping[str, Any], *, me: uuid.UUID | None = None, view: str = "all") -> "LeadFilter":
+        """From query parameters (``view, status, intent, priority, source, assignee, q, person_id``; several values
+        by repeating or by commas). ``me`` is who ``mine`` and ``assignee=me`` mean, ``view`` the default view.
+        Invalid names every parameter that is not understood."""
+        problems: list[Problem] = []
+        view = (_one(given, "view") or view).lower()
+        if view not in VIEWS or (view == "mine" and me is None):
+            problems.append(Problem("view", f"must be one of {', '.join(VIEWS)}"))
+            view = "all"
+        statuses = _members(given, "status", LeadStatus, problems)
+        return _checked(
+            problems,
+            view=view,
+            statuses=statuses or VIEWS[view],
+            intents=_members(given, "intent", Intent, problems),
+            priorities=_members(given, "priority", Priority, problems),
+            source=_one(given, "source") or None,
+            assignee=_assignee(_one(given, "assignee"), me, problems),
+            text=" ".join((_one(given, "q") or _one(given, "text")).replace("\x00", " ").split())[:MAX_TEXT],
+            person_id=_uuid(_one(given, "person_id"), "person_id", problems),
+            mine=me if view == "mine" else None,
+        )
+
+    @property
+    def narrowed(self) -> bool:
+        """Something other than the view narrows the list."""
+        return any(getattr(self, f.name) for f in fields(self) if f.name not in ("view", "statuses", "mine"))
+
+    @property
+    def order(self) -> str:
+        """The order that suits the view: what waits goes by urgency, the rest by time."""
+        return "urgent" if self.statuses and self.statuses <= WAITING_STATUSES else "newest"
+
+
+def _checked(problems: list[Problem], **values: Any) -> LeadFilter:
+    if problems:
+        raise Invalid("some filters are not understood", details=tuple(problems))
+    return LeadFilter(**values)
+
+
+def _many(given: Mapping[str, Any], name: str) -> list[str]:
+    values = given.getlist(name) if hasattr(given, "getlist") else given.get(name, ())
+    values = [values] if isinstance(values, str) else values
+    return [part.strip() for value in values for part in str(value).split(",") if part.strip()]
+
+
+def _one(given: Mapping[str, Any], name: str) -> str:
+    return str(given.get(name) or "").strip()
+
+
+def _members(given: Mapping[str, Any], name: str, kind: Any, problems: list[Problem]) -> frozenset[Any]:
+    try:
+        return frozenset(kind(value) for value in _many(given, name))
+    except ValueError:
+        problems.append(Problem(name, f"must be one of {', '.join(member.value for member in kind)}"))
+        return frozenset()
+
+
+def _uuid(value: str, name: str, problems: list[Problem]) -> uuid.UUID | None:
+    try:
+        return uuid.UUID(value) if value else None
+    except ValueError:
+        problems.append(Problem(name, "must be an id"))
+        return None
+
+
+def _assignee(value: str, me: uuid.UUID | None, problems: list[Problem]) -> uuid.UUID | str | None:
+    if value == UNASSIGNED:
+        return UNASSIGNED
+    return me if value == "me" and me else _uuid(value, "assignee", problems)
+
+
+def inline(column: Any, values: frozenset[Any]) -> Any:
+    """``column IN (…)`` with the values in the statement's text: a partial index is used only when the planner can
+    prove its predicate, which it cannot from parameters. The values are members of closed vocabularies."""
+    literals = [sa.literal(value, column.type, literal_execute=True) for value in sorted(values)]
+    return column == literals[0] if len(literals) == 1 else sa.or_(*(column == one for one in literals))
+
+
+def conditions(workspace_id: uuid.UUID, wanted: LeadFilter) -> list[Any]:
+    """What ``wanted`` asks for besides its statuses and ``mine``."""
+    found: list[Any] = [Lead.workspace_id == workspace_id]
+    if wanted.intents:
+        found.append(inline(Lead.intent, wanted.intents))
+    if wanted.priorities:
+        found.append(inline(Lead.priority, wanted.priorities))
+    if wanted.source:
+        found.append(Lead.source == wanted.source)
+    if wanted.assignee == UNASSIGNED:
+        found.append(Lead.assignee_id.is_(None))
+    elif wanted.assignee:
+        found.append(Lead.assignee_id == wanted.assignee)
+    if wanted.person_id:
+        found.append(Lead.person_id == wanted.person_id)
+    if wanted.text:
+        query = tsquery(wanted.text)
+        # Words that hold no letter or digit find nothing, rather than everything.
+        found.append(Lead.search.op("@@")(sa.func.to_tsquery("simple", query)) if query else sa.false())
+    return found
+
+
+def of_statuses(statuses: frozenset[LeadStatus]) -> list[Any]:
+    if not statuses:
+        return []
+    if statuses == WAITING_STATUSES:
+        # Spelt as the index ix_leads_waiting spells it.
+        listed = ", ".join(f"'{status.value}'" for status in sorted(statuses))
+        return [sa.text(f"leads.status IN ({listed})")]
+    return [inline(Lead.status, statuses)]
+
+
+def all_conditions(workspace_id: uuid.UUID, wanted: LeadFilter) -> list[Any]:
+    found = conditions(workspace_id, wanted) + of_statuses(wanted.statuses)
+    if wanted.mine:
+        found.append(Lead.assignee_id == wanted.mine)
+    return found

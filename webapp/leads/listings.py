@@ -1,0 +1,113 @@
+"""Lists of runs and of deliveries: pages by keyset, newest first, of one workspace."""
+
+import base64
+import uuid
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from webapp.leads.counts import stuck as need_a_person
+from webapp.leads.counts import unrepaired
+from webapp.leads.errors import Invalid, Problem
+from webapp.leads.states import DeliveryState, RunStatus
+from webapp.models.lead import Lead
+from webapp.models.work import Delivery, Destination, Run
+
+PAGE = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """One page of runs or deliveries; a cursor is None where there is nothing further that way."""
+
+    rows: list[Any]
+    next_cursor: str | None
+    prev_cursor: str | None
+
+
+def _listing(
+    session: Session, model: Any, where: list[Any], columns: list[Any], joins: Any, cursor: str | None
+) -> Listing:
+    back, position = _decode(cursor) if cursor else (False, None)
+    key = (model.created_at, model.id)
+    query = joins(sa.select(*columns)).where(*where)
+    if position:
+        here = sa.tuple_(*(sa.literal(value, column.type) for value, column in zip(position, key, strict=True)))
+        query = query.where(sa.tuple_(*key) > here if back else sa.tuple_(*key) < here)
+    query = query.order_by(*(c.asc() if back else c.desc() for c in key)).limit(PAGE + 1)
+    rows = list(session.execute(query))
+    more = len(rows) > PAGE
+    rows = rows[:PAGE][::-1] if back else rows[:PAGE]
+    if not rows:
+        return Listing([], None, None)
+    return Listing(
+        rows,
+        _encode(False, rows[-1]) if back or more else None,
+        _encode(True, rows[0]) if (more if back else cursor) else None,
+    )
+
+
+def _encode(back: bool, row: Any) -> str:
+    plain = f"{int(back)}~{row.created_at.isoformat()}~{row.id}"
+    return base64.urlsafe_b64encode(plain.encode()).decode().rstrip("=")
+
+
+def _decode(cursor: str) -> tuple[bool, tuple[datetime, uuid.UUID]]:
+    try:
+        padded = cursor + "=" * (-len(cursor) % 4)
+        back, moment, row_id = base64.b64decode(padded, altchars=b"-_", validate=True).decode().split("~")
+        at = datetime.fromisoformat(moment)
+        if back not in ("0", "1") or at.tzinfo is None:
+            raise ValueError(cursor)
+        return back == "1", (at, uuid.UUID(row_id))
+    except ValueError:
+        reason = "is not a cursor of this list; ask for the first page"
+        raise Invalid("The page asked for is not understood.", details=(Problem("cursor", reason),)) from None
+
+
+_SENDER = (Lead.name, Lead.author_name, Lead.company, Lead.email, Lead.phone)
+
+
+def runs(
+    session: Session, workspace_id: uuid.UUID, *, status: RunStatus | None, open_only: bool, cursor: str | None
+) -> Listing:
+    """Runs, newest first. ``open_only``: failed ones that no later run of their lead has repaired."""
+    where = unrepaired(workspace_id) if open_only else [Run.workspace_id == workspace_id]
+    if status and not open_only:
+        where.append(Run.status == sa.literal(status, Run.status.type, literal_execute=True))
+    columns = [
+        Run.id, Run.created_at, Run.status, Run.trigger, Run.requested_by, Run.error, Run.started_at, Run.finished_at,
+        Run.attempt, Run.lead_id, *_SENDER,
+    ]  # fmt: skip
+    return _listing(session, Run, where, columns, lambda q: q.join(Lead, Lead.id == Run.lead_id), cursor)
+
+
+def deliveries(
+    session: Session, workspace_id: uuid.UUID, *, state: DeliveryState | None, stuck: bool, destination_id: uuid.UUID | None,
+    cursor: str | None,
+) -> Listing:  # fmt: skip
+    """Deliveries, newest first. ``stuck``: those that need a person."""
+    where = need_a_person(workspace_id) if stuck else [Delivery.workspace_id == workspace_id]
+    if state and not stuck:
+        where.append(Delivery.state == sa.literal(state, Delivery.state.type, literal_execute=True))
+    if destination_id:
+        where.append(Delivery.destination_id == destination_id)
+    columns = [
+        Delivery.id, Delivery.created_at, Delivery.state, Delivery.action, Delivery.tries, Delivery.attempt,
+        Delivery.due_at, Delivery.delivered_at, Delivery.last_error, Delivery.remote_id, Delivery.lead_id,
+        Destination.name.label("destination"), *_SENDER,
+    ]  # fmt: skip
+    return _listing(
+        session, Delivery, where, columns,
+        lambda q: q.join(Lead, Lead.id == Delivery.lead_id).join(Destination, Destination.id == Delivery.destination_id),
+        cursor,
+    )  # fmt: skip
+
+
+def destinations(session: Session, workspace_id: uuid.UUID) -> list[tuple[uuid.UUID, str]]:
+    """(id, name) of the workspace's destinations, for a filter."""
+    query = sa.select(Destination.id, Destination.name).where(Destination.workspace_id == workspace_id)
+    return [(row.id, row.name) for row in session.execute(query.order_by(Destination.name))]

@@ -1,0 +1,119 @@
+"""Audit events as sentences, for the history of a lead."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from webapp.leads.states import Intent, LeadStatus, RejectReason
+from webapp.views import words
+
+Teller = Callable[[Mapping[str, Any]], str]
+
+
+def event(kind: str, details: Mapping[str, Any]) -> str:
+    """An audit event as a sentence; an event that this page does not know yet reads as its name in words."""
+    teller = EVENTS.get(kind)
+    return teller(details) if teller else words.plain(kind).capitalize()
+
+
+def _received(details: Mapping[str, Any]) -> str:
+    status = words.member(LeadStatus, details.get("status", ""))
+    via = words.named(str(details.get("source") or "unknown"), "SOURCE")
+    return f"Received ({via}), judged {status} at once" if status else f"Received ({via})"
+
+
+def _overridden(details: Mapping[str, Any]) -> str:
+    before, after = (verdict_words(details.get(side) or {}) for side in ("before", "after"))
+    return _because(f"Overridden: {before} became {after}" if before != after else f"Overridden: {after}", details)
+
+
+def _rejected(details: Mapping[str, Any]) -> str:
+    reason = details.get("reject_reason") or RejectReason.OTHER
+    if reason == RejectReason.OTHER and details.get("reason"):
+        return _because("Rejected", details)
+    return _because(f"Rejected: {words.member(RejectReason, reason)}", details)
+
+
+def _because(text: str, details: Mapping[str, Any]) -> str:
+    return f"{text} – “{details['reason']}”" if details.get("reason") else text
+
+
+def _run_done(details: Mapping[str, Any]) -> str:
+    said = [verdict_words(details)] if details.get("intent") else []
+    if details.get("score") is not None:
+        said.append(f"score {details['score']}")
+    changed = "Run changed the verdict to" if details.get("before") else "Run finished:"
+    return f"{changed} {', '.join(said)}" if said else "Run finished"
+
+
+def _assigned(details: Mapping[str, Any]) -> str:
+    return f"Assigned to {details['assignee']}" if details.get("assignee") else "Assigned to nobody"
+
+
+def _stage(details: Mapping[str, Any]) -> str:
+    stage = words.named(str(details.get("stage") or "a stage"), "STAGE")
+    return f"Stage “{stage}” went on with less"
+
+
+def _delivery(text: str) -> Teller:
+    def tell(details: Mapping[str, Any]) -> str:
+        where, what = str(details.get("destination") or ""), words.effect(details.get("action"))
+        if what in where:  # a destination named for the one thing that it does
+            what = ""
+        return text + (f" ({what})" if what else "") + (f" to {where}" if where else "")
+
+    return tell
+
+
+def _withdrawn(details: Mapping[str, Any]) -> str:
+    what = "Delivery withdrawn" if len(details.get("deliveries") or ()) == 1 else "Deliveries withdrawn"
+    return f"{what}: {details['reason']}" if details.get("reason") else what
+
+
+def _undone(details: Mapping[str, Any]) -> str:
+    return f"Decision taken back: {words.member(LeadStatus, (details.get('after') or {}).get('status', ''))} again"
+
+
+def _about(text: str, name: str) -> Teller:
+    """``text``, and whom or what it was about."""
+    return lambda details: f"{text}: {details[name]}" if details.get(name) else text
+
+
+#: One for every type of event that the console writes (tested).
+EVENTS: dict[str, Teller] = {
+    "LEAD_SIGNAL_CREATED": _received,
+    "LEAD_TOUCHED": lambda _: "The same request came again; counted here",
+    "LEAD_APPROVED": lambda details: _because("Approved", details),
+    "LEAD_OVERRIDDEN": _overridden,
+    "LEAD_REJECTED": _rejected,
+    "LEAD_ASSIGNED": _assigned,
+    "DECISION_UNDONE": _undone,
+    "RUN_REQUESTED": lambda _: "Another run was asked for",
+    "RUN_SUCCEEDED": _run_done,
+    "RUN_FAILED": lambda _: "Run failed; the verdict before it stands",
+    "STAGE_DEGRADED": _stage,
+    "DELIVERY_SENT": _delivery("Delivered"),
+    "DELIVERY_DEAD": _delivery("Delivery given up"),
+    "DELIVERY_UNCERTAIN": _delivery("Unknown whether it arrived"),
+    "DELIVERY_CANCELLED": _withdrawn,
+    "DELIVERY_REPLAYED": _delivery("Delivery asked for again"),
+    "DESTINATION_SET": _about("Destination set up", "destination"),
+    "DESTINATION_ON": _about("Destination switched on", "destination"),
+    "DESTINATION_OFF": _about("Destination switched off", "destination"),
+    "DESTINATION_GONE": _about("Destination switched off, as it answers that it is gone", "destination"),
+    "MEMBER_ADDED": _about("Member added", "member"),
+    "MEMBER_CHANGED": _about("Member changed", "member"),
+    "MEMBER_REMOVED": _about("Member removed", "member"),
+    "KEY_CREATED": _about("API key made", "key"),
+    "KEY_REVOKED": _about("API key revoked", "key"),
+    "SETTINGS_CHANGED": lambda _: "Thresholds changed",
+}
+
+
+def verdict_words(values: Mapping[str, Any]) -> str:
+    """``{intent, priority}`` as stored → ``price inquiry, P0``."""
+    parts = []
+    if values.get("intent"):
+        parts.append(words.member(Intent, values["intent"]))
+    if values.get("priority"):
+        parts.append(str(values["priority"]))
+    return ", ".join(parts)
