@@ -123,7 +123,7 @@ class Clock:
                 job.run(session)
         except Exception as error:  # the clock must outlive everything
             if job not in self._failing:
-                log.warning("%s: failed, going on without it: %s", job.name, str(error).splitlines()[:1])
+                log.warning("%s: failed, going on without it: %s", job.name, logs.in_a_line(error))
             self._failing.add(job)
             return False
         if job in self._failing:

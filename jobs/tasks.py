@@ -3,16 +3,23 @@
 They need nothing but the environment, so a stock ``rq worker`` can run them as well.
 """
 
+import logging
 import os
 import socket
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from rq import get_current_job
+from sqlalchemy.exc import SQLAlchemyError
 
 from jobs import queue, wiring
+from webapp import logs
 from webapp.leads import claims, deliver, run
-from webapp.leads.claims import Holder
+from webapp.leads.claims import Holder, SlotTaken
+from webapp.leads.ports import Drained
+
+log = logging.getLogger(__name__)
 
 #: The bounds of one drain: then a new ring, so that RQ's own time limit never cuts work short.
 MAX_ROWS = 5_000
@@ -22,12 +29,18 @@ MAX_SECONDS = 5.0
 should_stop: Callable[[], bool] = lambda: False  # noqa: E731
 
 
+class DrainFailed(Exception):
+    """A rung drain broke off on a database error, told without people's data: RQ writes it to its log and to Redis."""
+
+
 @dataclass(slots=True)
 class _Process:
-    """This process's place among the workers, entered once."""
+    """This process's place among the workers, entered once. ``own_slot``: its name for itself when it has lost
+    ``WORKER_SLOT`` to another process; a forked child has none of this."""
 
     pid: int = 0
     holder: Holder = field(default_factory=Holder)
+    own_slot: tuple[int, str] | None = None
 
 
 _process = _Process()
@@ -35,6 +48,8 @@ _process = _Process()
 
 def slot_name() -> str | None:
     """``WORKER_SLOT`` on this host: what a restarted worker has in common with the one before."""
+    if _process.own_slot and _process.own_slot[0] == os.getpid():
+        return _process.own_slot[1]
     slot = os.environ.get("WORKER_SLOT")
     return f"{socket.gethostname()}/{slot}" if slot else None
 
@@ -62,37 +77,81 @@ def _holder() -> Holder:
     return replace(holder, rq_job_id=job.id if job else None)
 
 
-def process_runs() -> int:
-    """Work due runs; returns how many."""
+def _move(taken: SlotTaken) -> None:
+    """Two workers have one name: leave it to the other one and go on under a name that nobody else has."""
+    # Not the process id alone: containers of one host name count theirs from 1.
+    own = f"{taken.slot}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
+    log.error("%s; going on as %s. Give each worker a WORKER_SLOT of its own.", taken, own)
+    _process.own_slot = (os.getpid(), own)
+    leave()
+
+
+def _drain(queue_name: str, work: Callable[[Holder], Drained]) -> int:
     holder = _holder()
     queue.init(wiring.redis_url())
-    drained = run.process(
-        wiring.session_factory(),
-        holder,
-        max_rows=MAX_ROWS,
-        max_seconds=MAX_SECONDS,
-        default_region=wiring.settings().default_region,
-        hold_seconds=wiring.settings().undo_window_seconds,
-        stop=lambda: should_stop(),
-    )
+    try:
+        drained = work(holder)
+    except SlotTaken as taken:
+        if should_stop():
+            return 0  # it is our successor's
+        _move(taken)
+        drained = work(_holder())
     if drained.more:
-        queue.ring(queue.RUNS)
+        queue.ring(queue_name)
     return drained.done
+
+
+def drain_runs() -> int:
+    """Work due runs; returns how many."""
+    return _drain(
+        queue.RUNS,
+        lambda holder: run.process(
+            wiring.session_factory(),
+            holder,
+            max_rows=MAX_ROWS,
+            max_seconds=MAX_SECONDS,
+            default_region=wiring.settings().default_region,
+            hold_seconds=wiring.settings().undo_window_seconds,
+            stop=lambda: should_stop(),
+        ),
+    )
+
+
+def drain_deliveries() -> int:
+    """Send due deliveries; returns how many."""
+    return _drain(
+        queue.DELIVERIES,
+        lambda holder: deliver.process(
+            wiring.session_factory(),
+            holder,
+            wiring.clients(),
+            max_rows=MAX_ROWS,
+            max_seconds=MAX_SECONDS,
+            policy=wiring.delivery_policy(),
+            stop=lambda: should_stop(),
+        ),
+    )
+
+
+def process_runs() -> int:
+    """What a ring of ``runs`` does."""
+    return _rung(drain_runs)
 
 
 def process_deliveries() -> int:
-    """Send due deliveries; returns how many."""
-    holder = _holder()
-    queue.init(wiring.redis_url())
-    drained = deliver.process(
-        wiring.session_factory(),
-        holder,
-        wiring.clients(),
-        max_rows=MAX_ROWS,
-        max_seconds=MAX_SECONDS,
-        policy=wiring.delivery_policy(),
-        stop=lambda: should_stop(),
-    )
-    if drained.more:
-        queue.ring(queue.DELIVERIES)
-    return drained.done
+    """What a ring of ``deliveries`` does."""
+    return _rung(drain_deliveries)
+
+
+def _rung(drain: Callable[[], int]) -> int:
+    try:
+        return drain()
+    except SQLAlchemyError as error:
+        leave()
+        said = logs.in_a_line(error)
+        if run.database_is_away(error):  # the rows wait, and the clock rings for them
+            if logs.say_database_away():
+                log.warning("PostgreSQL is away, leaving it to a later ring: %s", said)
+            return 0
+        # Where it happened, but not the error itself.
+        raise DrainFailed(said).with_traceback(error.__traceback__) from None

@@ -5,6 +5,7 @@ It is RQ's ``SimpleWorker`` with the parts replaced that fit rows as the truth:
 * It takes its slot (``WORKER_SLOT``) with a new incarnation at start, which frees at once what a killed
   predecessor still held, and drains once before it listens, so that recovery waits neither for a ring nor for
   a lease.
+* Should another process take its slot, it says so and goes on under a name of its own (``jobs.tasks``).
 * It looks at the table itself whenever no ring came for two seconds, and each second while Redis is away.
 * RQ's name and registries are never in the way of a restart: names are random, rings have fresh ids.
 """
@@ -19,7 +20,6 @@ from types import FrameType
 from typing import Any
 
 import redis
-import sqlalchemy as sa
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 from rq import SimpleWorker
@@ -31,13 +31,14 @@ from setproctitle import setproctitle
 from jobs import queue, tasks, wiring
 from webapp import logs
 from webapp.config import ConfigError
+from webapp.leads import run
 from webapp.leads.ruleset import default_ruleset
 
 log = logging.getLogger(__name__)
 
 DRAINS: dict[str, Callable[[], int]] = {
-    queue.RUNS: tasks.process_runs,
-    queue.DELIVERIES: tasks.process_deliveries,
+    queue.RUNS: tasks.drain_runs,
+    queue.DELIVERIES: tasks.drain_deliveries,
 }
 #: How long a worker listens before it looks at the table itself.
 LISTEN_SECONDS = 2
@@ -136,8 +137,8 @@ class Process:
         except Exception as error:
             tasks.leave()
             if not self._failing:
-                if isinstance(error, (sa.exc.DBAPIError, sa.exc.TimeoutError)):
-                    log.warning("PostgreSQL is away, trying again: %s", str(error).splitlines()[0])
+                if run.database_is_away(error):
+                    log.warning("PostgreSQL is away, trying again: %s", logs.in_a_line(error))
                 else:
                     log.exception("draining %s failed, trying again", self.queue_name)
             self._failing = True

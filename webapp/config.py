@@ -87,7 +87,9 @@ class Settings(BaseSettings):
     delivery_workers: int = setting(1, "DELIVERY_WORKERS", "Worker processes for deliveries.", ge=1, le=64)
     log_level: LogLevel = setting("INFO", "LOG_LEVEL", "`DEBUG`, `INFO`, `WARNING`, `ERROR` or `CRITICAL`.")
     public_url: str = setting(
-        "", "PUBLIC_URL", "How people reach the console (`https://…`): makes cookies secure and links absolute."
+        "",
+        "PUBLIC_URL",
+        "How people reach the console. With `https://…` cookies are secure and browsers are told to stay on TLS.",
     )
     trusted_proxies: int = setting(
         0, "TRUSTED_PROXIES", "Reverse proxies in front whose `X-Forwarded-*` headers are believed.", ge=0, le=5
@@ -105,7 +107,7 @@ class Settings(BaseSettings):
     max_batch_size: int = setting(
         1_000,
         "MAX_BATCH_SIZE",
-        "Most rows of one inline batch; also the most leads of one bulk action.",
+        "Most leads of one bulk action.",
         ge=1,
         le=10_000,
     )
@@ -116,11 +118,10 @@ class Settings(BaseSettings):
         30, "DUPLICATE_DAYS", "Same person and same message within so many days: a touch, not a new lead.", ge=1, le=365
     )
     default_region: str = setting(
-        "US", "DEFAULT_REGION", "ISO 3166 country for phone numbers written without a country code."
+        "US", "DEFAULT_REGION", "Country (ISO 3166, two letters) for phone numbers written without a country code."
     )
 
-    # Judgement and review
-    classify_mode: Literal["rules"] = setting("rules", "CLASSIFY_MODE", "Who judges: `rules`.")
+    # Review
     undo_window_seconds: int = setting(
         10, "UNDO_WINDOW_SECONDS", "How long a decision can be undone before its deliveries go out.", ge=0, le=3_600
     )
@@ -196,18 +197,25 @@ class Settings(BaseSettings):
         parts = urlsplit(value)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError("must be an http:// or https:// URL")
-        return value.rstrip("/")
+        return value
+
+    @field_validator("twenty_rest_url")
+    @classmethod
+    def _base_url(cls, value: str | None) -> str | None:
+        return value and value.rstrip("/")
 
     @field_validator("public_url")
     @classmethod
     def _public_url(cls, value: str) -> str:
-        return cls._http_url(value) or "" if value else ""
+        return (cls._http_url(value) or "").rstrip("/") if value else ""
 
     @field_validator("default_region", mode="before")
     @classmethod
     def _region(cls, value: Any) -> Any:
-        if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z]{2}", value):
-            raise ValueError("must be a two-letter country code")
+        from phonenumbers import SUPPORTED_REGIONS  # all countries' data: not loaded for the default
+
+        if not isinstance(value, str) or value.upper() not in SUPPORTED_REGIONS:
+            raise ValueError("must be a country's two-letter code, such as US or GB")
         return value.upper()
 
     @field_validator("n8n_webhook_timeout_seconds")
@@ -291,12 +299,29 @@ def _split(value: Any) -> tuple[str, ...]:
     return tuple(value or ())
 
 
+#: What other drivers call ``sslmode``: asyncpg takes libpq's words, or true and false.
+_SSL_MODES = {mode: mode for mode in ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")} | {
+    "true": "require",
+    "false": "disable",
+}
+
+
 def normalize_database_url(url: str) -> str:
-    """Any PostgreSQL URL → ``postgresql+psycopg://…``. ValueError when it is not one."""
+    """Any PostgreSQL URL → ``postgresql+psycopg://…``, ``ssl=`` → ``sslmode=``. ValueError when it is not one."""
     match = re.match(r"^(postgres|postgresql)(\+[a-z0-9_]+)?://(.*)$", url, re.DOTALL)
     if not match or not match[3]:
         raise ValueError("DATABASE_URL must be a PostgreSQL URL such as postgresql://user:password@host:5432/name")
-    return f"postgresql+psycopg://{match[3]}"
+    rest, mark, query = match[3].partition("?")
+    return f"postgresql+psycopg://{rest}{mark}{'&'.join(_libpq_option(pair) for pair in query.split('&'))}"
+
+
+def _libpq_option(pair: str) -> str:
+    name, _, value = pair.partition("=")
+    if name != "ssl":
+        return pair
+    if value.lower() not in _SSL_MODES:
+        raise ValueError(f"DATABASE_URL: ssl must be one of {', '.join(_SSL_MODES)}")
+    return f"sslmode={_SSL_MODES[value.lower()]}"
 
 
 def load_settings(environ: Mapping[str, str] | None = None) -> Settings:

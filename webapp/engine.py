@@ -14,6 +14,14 @@ from webapp.config import Settings
 BREAKER_SECONDS = 0.5
 CONNECT_TIMEOUT_SECONDS = 2
 POOL_TIMEOUT_SECONDS = 2
+#: Lets a connection whose other end is gone without a word fail within seconds. Nothing on unix sockets.
+KEEPALIVES = {
+    "keepalives": 1,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 2,
+    "tcp_user_timeout": 5_000,  # milliseconds
+}
 
 
 class ConnectBreaker:
@@ -42,7 +50,11 @@ class ConnectBreaker:
 def engine_options(settings: Settings, *, pool_size: int | None = None) -> dict[str, Any]:
     """Keyword arguments for ``create_engine``. Time zone and the like are not set per session, so that PgBouncer in
     transaction mode works between."""
-    connect_args: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT_SECONDS, "application_name": "leadops"}
+    connect_args: dict[str, Any] = {
+        "connect_timeout": CONNECT_TIMEOUT_SECONDS,
+        "application_name": "leadops",
+        **KEEPALIVES,
+    }
     if not settings.db_prepared_statements:
         connect_args["prepare_threshold"] = None
     return {
@@ -50,6 +62,7 @@ def engine_options(settings: Settings, *, pool_size: int | None = None) -> dict[
         "max_overflow": 0,
         "pool_timeout": POOL_TIMEOUT_SECONDS,
         "pool_recycle": 1800,
+        "hide_parameters": True,  # they are people's data, and errors are logged
         "connect_args": connect_args,
     }
 

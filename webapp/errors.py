@@ -129,10 +129,17 @@ def is_database_away(error: BaseException) -> bool:
         return True
     if not isinstance(original, psycopg.OperationalError):
         return False
-    state = original.sqlstate or ""
-    # Class 08: connection; 57P0x: shutting down, crashed, starting; 53300: too many connections. No state at all:
-    # the connection broke before the server said anything.
-    return not state or state.startswith("08") or state in {"57P01", "57P02", "57P03", "57P04", "53300"}
+    state = original.sqlstate
+    if state is None:  # the server said nothing: away if there is no sound connection to it
+        return original.pgconn is None or original.pgconn.status != psycopg.pq.ConnStatus.OK
+    # Class 08: connection; 57P0x: shutting down, crashed, starting; 53300: too many connections.
+    return state.startswith("08") or state in {"57P01", "57P02", "57P03", "57P04", "53300"}
+
+
+def is_contention(error: BaseException) -> bool:
+    """A deadlock or serialisation failure: nothing was done, and the same request may well work next time."""
+    state = getattr(getattr(error, "orig", error), "sqlstate", None)
+    return state in {"40001", "40P01"}
 
 
 PAGES: dict[int, tuple[str, str]] = {
@@ -182,6 +189,15 @@ def answer(status: int, message: str | None, **kwargs: Any) -> Response:
 def install(app: Flask) -> None:
     """Register the handlers and the request-id header."""
 
+    @app.before_request
+    def refuse_nul() -> Response | None:
+        """PostgreSQL holds no NUL, so nothing is called so."""
+        if "\x00" in request.path:
+            return answer(404, None)
+        if b"%00" in request.query_string:
+            return answer(400, "A parameter holds a NUL character.")
+        return None
+
     @app.errorhandler(LeadError)
     def domain(error: LeadError) -> Response:
         db.session.rollback()
@@ -212,12 +228,15 @@ def install(app: Flask) -> None:
         except Exception:  # the connection itself is gone; the pool drops it
             db.session.remove()
         if is_database_away(error):
-            log.warning("database away", path=request.path, error=str(error).splitlines()[0])
+            if logs.say_database_away():
+                log.warning("database away", path=request.path, error=logs.in_a_line(error))
             return answer(
                 503,
                 "The database cannot be reached. Send it again, with the same Idempotency-Key if it had one.",
                 retry_after=1,
             )
+        if is_contention(error):
+            return answer(503, "Others were changing the same thing. Nothing was done; send it again.", retry_after=1)
         log.error("unexpected error", path=request.path, request_id=request_id(), exc_info=error)
         if current_app.testing and not current_app.config.get("ANSWER_ERRORS"):
             raise error

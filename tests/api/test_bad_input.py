@@ -1,5 +1,6 @@
 """What must never get in, at every JSON door that takes a body: a 4xx with the envelope, nothing stored half."""
 
+import json
 import uuid
 
 import pytest
@@ -42,8 +43,14 @@ def stored(session: Session) -> int:
     )
 
 
-@pytest.mark.parametrize("door", DOORS)
-@pytest.mark.parametrize("name", BODIES)
+#: What a provider's webhook keeps in quarantine instead, since a provider cannot mend it.
+KEPT = {"NUL character", "NUL in a key", "lone surrogate", "1e999", "NaN", "Infinity", "endless integer"}
+
+
+@pytest.mark.parametrize(
+    ("door", "name"),
+    [(d, n) for d in DOORS for n in BODIES if not (d == "/webhooks/facebook" and n in KEPT)],
+)
 def test_bad_bodies_are_refused_with_the_envelope(
     client: FlaskClient, headers: dict[str, str], session: Session, door: str, name: str
 ) -> None:

@@ -249,3 +249,60 @@ def test_one_unreadable_secret_does_not_stop_the_others(
     factories.make_workspace(session, meta_app_secret="enc:of a key that is gone")
     answer = signed(signed_app.test_client(), body(comment(1)), **{"X-Tenant-ID": str(workspace.id)})
     assert answer.json["created"] == 1
+
+
+def test_one_comment_that_cannot_be_stored_costs_only_itself(
+    client: FlaskClient, headers: dict[str, str], session: Session
+) -> None:
+    sent = body(comment(1), comment(2, "a\x00b"), comment(3, "half an emoji \ud83d"), comment(4))
+    answer = client.post("/webhooks/facebook", data=json.dumps(sent), content_type="application/json", headers=headers)
+    assert (answer.status_code, answer.json["created"]) == (200, 2)
+    assert session.scalar(sa.select(sa.func.count()).select_from(Quarantined)) == 2
+
+
+def test_pages_of_two_workspaces_in_one_signed_body(signed_app: Flask, session: Session, workspace: Workspace) -> None:
+    cipher = signed_app.extensions["cipher"]
+    other = factories.make_workspace(session, meta_app_secret=cipher.encrypt(SECRET))
+    session.add(SocialPage(platform="facebook", page_id="P1", workspace_id=workspace.id))
+    session.add(SocialPage(platform="facebook", page_id="P2", workspace_id=other.id))
+    session.commit()
+    sent = body(comment(1), page="P1")
+    sent["entry"] += body(comment(2), page="P2")["entry"] + body(comment(3), page="NOBODY'S")["entry"]
+    assert signed(signed_app.test_client(), sent).json["created"] == 2
+    owners = dict(session.execute(sa.select(Lead.external_message_id, Lead.workspace_id)).all())
+    assert owners == {"c1": workspace.id, "c2": other.id}
+    assert "not mapped" in session.scalars(sa.select(Quarantined.reason)).one()
+
+
+def test_a_key_beside_a_signature_says_whose_it_is(
+    signed_app: Flask, headers: dict[str, str], session: Session
+) -> None:
+    assert signed(signed_app.test_client(), body(comment(1)), **headers).json["created"] == 1
+
+
+def test_a_header_names_the_tenant_whatever_pages_there_are(
+    client: FlaskClient, headers: dict[str, str], session: Session, workspace: Workspace
+) -> None:
+    for page in ("P1", "P2"):
+        owner = factories.make_workspace(session)
+        session.add(SocialPage(platform="facebook", page_id=page, workspace_id=owner.id))
+    session.commit()
+    sent = body(comment(1), page="P1")
+    sent["entry"] += body(comment(2), page="P2")["entry"]
+    named = headers | {"X-Tenant-ID": str(workspace.id)}
+    assert client.post("/webhooks/facebook", json=sent, headers=named).json["created"] == 2
+
+
+def test_seventy_thousand_pages_are_no_reason_to_give_up(client: FlaskClient, headers: dict[str, str]) -> None:
+    sent = {"entry": [{"id": n} for n in range(70_000)]}
+    raw = json.dumps(sent, separators=(",", ":"))
+    assert len(raw) < 1 << 20
+    answer = client.post("/webhooks/facebook", data=raw, content_type="application/json", headers=headers)
+    assert (answer.status_code, answer.json["created"]) == (200, 0)
+
+
+def test_sealed_attributes_are_not_handed_out(client: FlaskClient, headers: dict[str, str]) -> None:
+    lead = {"message": "hi", "email": "a@example.com", "date_of_birth": "1990-01-02", "job_title": "CTO"}
+    assert client.post("/api/v1/leads", json=lead, headers=headers).status_code == 201
+    meta = client.get("/api/leads", headers=headers).json["leads"][0]["meta"]
+    assert meta["job_title"] == "CTO" and "date_of_birth" not in meta

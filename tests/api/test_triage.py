@@ -141,6 +141,26 @@ def test_an_unsubscribe_sets_do_not_contact(client: FlaskClient, headers: dict[s
     assert session.scalar(sa.select(Person.do_not_contact)) is True
 
 
+def test_what_a_reviewer_lifted_stays_lifted_when_the_same_comes_again(
+    client: FlaskClient, headers: dict[str, str], session: Session
+) -> None:
+    first = post(client, headers, email="a@example.com", note="I would like to unsubscribe").json["id"]
+    override = {"action": "override", "intent": "inquiry", "version": 1}
+    assert client.post(f"/api/v1/leads/{first}/decision", json=override, headers=headers).status_code == 200
+    post(client, headers, email="a@example.com", note="I would like to unsubscribe")  # a touch
+    assert session.scalar(sa.select(Person.do_not_contact)) is False
+
+
+def test_one_unsubscribe_of_two_found_wrong_leaves_the_other_standing(
+    client: FlaskClient, headers: dict[str, str], session: Session
+) -> None:
+    first = post(client, headers, email="a@example.com", note="I would like to unsubscribe").json["id"]
+    post(client, headers, email="a@example.com", note="unsubscribe me, this is the second time I ask")
+    override = {"action": "override", "intent": "inquiry", "version": 1}
+    client.post(f"/api/v1/leads/{first}/decision", json=override, headers=headers)
+    assert session.scalar(sa.select(Person.do_not_contact)) is True
+
+
 @pytest.mark.parametrize(
     ("over", "field"),
     [

@@ -35,7 +35,7 @@ from webapp.leads import deliver
 from webapp.leads.claims import Holder
 from webapp.leads.ports import DeliveryRequest, Receipt, Target
 from webapp.leads.states import DeliveryState, DestinationKind, DestinationMode, Door, Intent, LeadStatus, Priority
-from webapp.models import Delivery, DeliveryAttempt, Destination, Lead, Person, Workspace
+from webapp.models import Delivery, DeliveryAttempt, Destination, Lead, Workspace
 
 Factory = sessionmaker[Session]
 DONE = {"person": "delivered", "task": "delivered", "task_target": "delivered"}
@@ -108,13 +108,22 @@ def test_nothing_is_sent_before_it_is_due(
     assert twenty.requests == []
 
 
+def test_a_person_who_wants_no_more_messages_gets_none(
+    session: Session, workspace: Workspace, session_factory: Factory, twenty: TwentyFake, crm: Destination
+) -> None:
+    lead = planned(session, workspace)
+    make_lead(session, workspace, "please unsubscribe me from everything", email=lead.email)
+    drain(session_factory)
+    assert states(session)["person"] == "cancelled"
+    assert twenty.requests == []
+
+
 @pytest.mark.parametrize(
     "change",
     [
         sa.update(Lead).values(status=LeadStatus.REJECTED),
         sa.update(Lead).values(status=LeadStatus.NEW_DRAFT),
         sa.update(Lead).values(intent=Intent.SPAM),
-        sa.update(Person).values(do_not_contact=True),
     ],
 )
 def test_a_lead_that_may_no_longer_be_delivered_is_not(
@@ -127,7 +136,6 @@ def test_a_lead_that_may_no_longer_be_delivered_is_not(
     assert states(session)["person"] == "cancelled"
     assert twenty.requests == []
     assert events(session, lead.id, "DELIVERY_CANCELLED")
-    session.execute(sa.update(Person).values(do_not_contact=False))
     session.execute(sa.update(Lead).values(status=LeadStatus.APPROVED, intent=Intent.INQUIRY_PRICE))
     session.refresh(lead)
     deliver.plan(session, lead, due_in_seconds=0)

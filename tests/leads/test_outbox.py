@@ -23,7 +23,7 @@ from tests.leads.delivering import (
 from webapp.leads import deliver
 from webapp.leads.errors import Conflict
 from webapp.leads.states import DeliveryState, DestinationKind, DestinationMode, Door, Intent, LeadStatus, Priority
-from webapp.models import Delivery, Destination, Lead, Person, Workspace
+from webapp.models import Delivery, Destination, Lead, Workspace
 
 ALL_THREE = {"person": "pending", "task": "pending", "task_target": "pending"}
 
@@ -79,7 +79,7 @@ def test_the_taxonomy_s_rule(
 
 def test_do_not_contact_is_never_delivered(session: Session, workspace: Workspace, destination: Destination) -> None:
     lead = decided_lead(session, workspace)
-    session.execute(sa.update(Person).where(Person.id == lead.person_id).values(do_not_contact=True))
+    make_lead(session, workspace, "please unsubscribe me from everything", email=lead.email)
     assert _plan(session, lead) == 0
     assert deliver.preview(session, lead) == [
         "Nothing will be sent: the person is marked do-not-contact."

@@ -59,7 +59,7 @@ def test_every_count_equals_its_list(session: Session, workspace: Workspace, man
 def test_counts_of_more_than_can_be_counted_say_so(
     session: Session, workspace: Workspace, many: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(queries, "COUNT_CAP", 5)
+    monkeypatch.setattr("webapp.leads.counts.COUNT_CAP", 5)
     plain = queries.counts(session, workspace.id, LeadFilter())
     assert str(plain.by_status[LeadStatus.NEW_AUTO]) == "5+"
     assert plain.by_status[LeadStatus.NEW_AUTO].capped

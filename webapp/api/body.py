@@ -1,5 +1,7 @@
 """Reading a JSON body: the limit is kept for chunked bodies too, and nothing that cannot be stored gets through."""
 
+import json
+import re
 from contextlib import suppress
 from typing import Any
 
@@ -10,6 +12,8 @@ from webapp.leads.errors import Invalid, Problem
 from webapp.leads.intake import text_problem
 
 MIB = 1 << 20
+#: NUL escaped or raw, an exponent, or digits enough to leave the range of a float.
+_SUSPECT = re.compile(rb"\\u0000|\x00|\d[eE]|\d{300}")
 #: What is still read of a body that an answer did not wait for; the longest note fits in.
 _LEFT_OVER = 1 << 17
 
@@ -67,9 +71,28 @@ def parse_json(body: bytes) -> Any:
     except ValueError as error:
         raise Invalid(f"the body is not valid JSON: {error}", code="invalid_json") from None
     # Only what the raw bytes make possible is looked for: the walk costs more than the parsing.
-    if b"\\u0000" in body or b"\x00" in body or b"e" in body or b"E" in body or b"00000000" in body:
-        _check(value, "")
+    if _SUSPECT.search(body):
+        check_storable(value)
     return value
+
+
+def parse_leniently(body: bytes) -> Any:
+    """Like :func:`parse_json` for providers' batches: what cannot be stored stays in the value, to be found by
+    :func:`check_storable` entry by entry, so that it costs only the entry that holds it."""
+    try:
+        return json.loads(body)
+    except RecursionError:
+        raise Invalid("the body is nested too deep", code="invalid_json") from None
+    except ValueError as error:  # also broken UTF-8 and integers without end
+        raise Invalid(f"the body is not valid JSON: {str(error)[:200]}", code="invalid_json") from None
+
+
+def check_storable(value: Any, where: str = "") -> None:
+    """Invalid for text with NUL characters or lone surrogates, and for numbers out of range, wherever they are."""
+    try:
+        _check(value, where)
+    except RecursionError:
+        raise Invalid("the body is nested too deep", code="invalid_json") from None
 
 
 def _check(value: Any, where: str) -> None:
@@ -93,11 +116,16 @@ def _check(value: Any, where: str) -> None:
         )
 
 
-def json_body(limit: int = MIB) -> Any:
-    """The parsed body of a JSON door, checked for its content type too."""
+def require_json_type() -> None:
+    """Invalid with code ``unsupported_media_type`` when the Content-Type names something else than JSON."""
     kind = (request.mimetype or "").lower()
     if kind and kind != "application/json" and not kind.endswith("+json"):
         raise Invalid(f"Content-Type must be application/json, not {kind[:80]}", code="unsupported_media_type")
+
+
+def json_body(limit: int = MIB) -> Any:
+    """The parsed body of a JSON door, checked for its content type too."""
+    require_json_type()
     return parse_json(raw_body(limit))
 
 

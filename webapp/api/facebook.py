@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from webapp.api.body import check_storable
+from webapp.leads.errors import Invalid
 from webapp.leads.intake import LeadIn
 from webapp.leads.states import Door
 
@@ -20,6 +22,11 @@ class Bad:
 
 class _Undigestible(Exception):
     pass
+
+
+def page_of(entry: Any) -> str | None:
+    """The page that an element of ``entry[]`` is from."""
+    return _text(entry.get("id")) if isinstance(entry, dict) else None
 
 
 def entries(payload: dict[str, Any], *, seal: Seal) -> Iterator[LeadIn | Bad]:
@@ -63,9 +70,12 @@ def _entry(entry: dict[str, Any], seal: Seal) -> Iterator[LeadIn | Bad]:
 
 def _guarded(raw: dict[str, Any], seal: Seal, read: Callable[[dict[str, Any]], dict[str, Any]]) -> LeadIn | Bad:
     try:
+        check_storable(raw)
         fields = read(raw)
     except _Undigestible as error:
         return Bad(str(error), seal(raw))
+    except Invalid as error:
+        return Bad("; ".join(f"{p.field} {p.reason}" for p in error.details) or error.message, raw)
     return LeadIn(door=Door.SOCIAL, platform="facebook", source="facebook", payload=seal(raw), **fields)
 
 

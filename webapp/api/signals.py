@@ -8,19 +8,22 @@ from typing import Any
 
 import sqlalchemy as sa
 from flask import Blueprint, Response, current_app, jsonify, request
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from jobs import queue
 from webapp import logs
 from webapp.api import auth
-from webapp.api.body import parse_json, raw_body
-from webapp.api.facebook import Bad, entries
+from webapp.api.body import parse_leniently, raw_body, require_json_type
+from webapp.api.facebook import Bad, entries, page_of
 from webapp.api.triage import iso
 from webapp.extensions import db
 from webapp.leads import intake
 from webapp.leads.errors import Forbidden, Invalid, LeadError, Problem
+from webapp.leads.intake import text_problem
 from webapp.leads.states import LABEL_VIEW, PRIORITY_VIEW, Door, LeadStatus, Scope
 from webapp.models.account import SocialPage, Workspace
 from webapp.models.lead import Lead, Quarantined
+from webapp.security.fields import is_sealed
 from webapp.security.keys import Principal, tenant_of
 from webapp.security.signatures import meta_signature_valid
 
@@ -51,38 +54,37 @@ class Caller:
 
 @blueprint.post("/webhooks/facebook")
 def receive() -> Response:
+    require_json_type()
     body = raw_body()
     caller = _authenticate(body)
-    payload = parse_json(body)
+    payload = parse_leniently(body)
     if not isinstance(payload, dict):
         raise Invalid("the body must be a JSON object", code="invalid_json")
-    page_ids = {
-        str(entry.get("id")) for entry in _list(payload.get("entry")) if isinstance(entry, dict) and entry.get("id")
-    }
-    workspace, decided_by = _tenant(caller, payload, page_ids)
-    if workspace is None:  # well-formed, but nobody's: nothing to say to a provider that would make it retry
-        return jsonify(ok=True, created=0, lead_ids=[])
-    log.info("facebook webhook", tenant_id=str(workspace.id), tenant_id_source=decided_by)
-    config = auth.settings()
-    tenant = tenant_of(
-        workspace,
-        default_region=config.default_region,
-        duplicate_days=config.duplicate_days,
-        idempotency_days=config.idempotency_days,
-    )
-    cipher = current_app.extensions["cipher"]
-    good: list[intake.LeadIn] = []
-    for found in entries(payload, seal=cipher.seal):
-        problem = found if isinstance(found, Bad) else _unfit(found)
-        if isinstance(problem, Bad):
-            _quarantine(workspace.id, problem)
-        elif isinstance(found, intake.LeadIn):
-            good.append(found)
-    created = intake.accept_signals(db.session, tenant, good)
+    created = [lead_id for share in _shares(caller, payload) for lead_id in _take_in(share)]
     db.session.commit()
     if created:
         queue.ring("runs")
     return jsonify(ok=True, created=len(created), lead_ids=[str(lead_id) for lead_id in created])
+
+
+def _take_in(share: "Share") -> list[uuid.UUID]:
+    """One workspace's entries: leads for what can be read, quarantine for what cannot."""
+    log.info("facebook webhook", tenant_id=str(share.workspace.id), tenant_id_source=share.decided_by)
+    config = auth.settings()
+    tenant = tenant_of(
+        share.workspace,
+        default_region=config.default_region,
+        duplicate_days=config.duplicate_days,
+        idempotency_days=config.idempotency_days,
+    )
+    good: list[intake.LeadIn] = []
+    for found in entries(share.payload, seal=current_app.extensions["cipher"].seal):
+        problem = found if isinstance(found, Bad) else _unfit(found)
+        if isinstance(problem, Bad):
+            _quarantine(share.workspace.id, problem)
+        elif isinstance(found, intake.LeadIn):
+            good.append(found)
+    return intake.accept_signals(db.session, tenant, good)
 
 
 def _unfit(lead: intake.LeadIn) -> Bad | None:
@@ -97,21 +99,17 @@ def _quarantine(workspace_id: uuid.UUID, bad: Bad) -> None:
     db.session.add(Quarantined(workspace_id=workspace_id, door=Door.SOCIAL, reason=bad.reason, raw=raw))
 
 
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
 def _authenticate(body: bytes) -> Caller:
-    """A good signature proves the provider; else a key with scope ``ingest``. LeadError (401) without either."""
+    """A key with scope ``ingest`` if one is presented, else a good signature. LeadError (401) without either."""
+    if auth.presented_key() is not None:
+        principal = auth.identify()
+        principal.require(Scope.INGEST)
+        return Caller(principal, frozenset())
     header = request.headers.get("X-Hub-Signature-256")
     signed = _verified_workspaces(body, header) if header else frozenset()
-    if signed:
-        return Caller(None, signed)
-    if auth.presented_key() is None:
+    if not signed:
         raise LeadError("a valid X-Hub-Signature-256 or an API key is needed", code="invalid_auth")
-    principal = auth.identify()
-    principal.require(Scope.INGEST)
-    return Caller(principal, frozenset())
+    return Caller(None, signed)
 
 
 def _verified_workspaces(body: bytes, header: str) -> frozenset[uuid.UUID]:
@@ -135,33 +133,64 @@ def _verified_workspaces(body: bytes, header: str) -> frozenset[uuid.UUID]:
     return frozenset(good)
 
 
-def _tenant(caller: Caller, payload: dict[str, Any], page_ids: set[str]) -> tuple[Workspace | None, str]:
-    """(workspace, what decided). None for one that does not exist. Invalid or Forbidden as the contract says."""
+@dataclass(frozen=True, slots=True)
+class Share:
+    """The part of a body that belongs to one workspace, and what decided so (header|body|page|key)."""
+
+    workspace: Workspace
+    decided_by: str
+    payload: dict[str, Any]
+
+
+def _shares(caller: Caller, payload: dict[str, Any]) -> list[Share]:
+    """Whose leads these are, as the contract says; none for a workspace that does not exist (a provider that were
+    told so would only send it again). Invalid or Forbidden where the contract refuses."""
     named, decided_by = _named_tenant(payload)
-    mapped = _mapped(page_ids)
     if caller.principal:
+        mine = caller.principal.workspace_id
         if named is None:
-            chosen, decided_by = (mapped, "page") if mapped else (caller.principal.workspace_id, "key")
-        else:
-            chosen = named
-        workspace = db.session.get(Workspace, chosen)
-        if workspace and workspace.id != caller.principal.workspace_id:
-            raise Forbidden("this key belongs to another workspace")
-        return workspace, decided_by
-    # Signed only. The header is not signed and the body's tenant is anybody's word, so a mapped page decides.
-    if mapped:
-        if mapped not in caller.signed_for:
-            raise Forbidden("the page belongs to a workspace that this signature does not speak for")
-        if named and named != mapped:
-            raise Forbidden("tenant_id disagrees with the workspace of the page")
-        return db.session.get(Workspace, mapped), "page"
-    if named:
+            pages = set(_mapped(payload).values())
+            if pages - {mine}:
+                raise Forbidden("a page in this body belongs to another workspace")
+            named, decided_by = mine, "page" if pages else "key"
         workspace = db.session.get(Workspace, named)
+        if workspace and workspace.id != mine:
+            raise Forbidden("this key belongs to another workspace")
+        return [Share(workspace, decided_by, payload)] if workspace else []
+    return _signed_shares(caller, payload, named, decided_by)
+
+
+def _signed_shares(caller: Caller, payload: dict[str, Any], named: uuid.UUID | None, decided_by: str) -> list[Share]:
+    """Signed only: the header is not signed and the body's tenant is anybody's word, so a mapped page decides, entry
+    by entry; header and body choose for unmapped pages alone."""
+    mapped = _mapped(payload)
+    if set(mapped.values()) - caller.signed_for:
+        raise Forbidden("a page belongs to a workspace that this signature does not speak for")
+    if named and set(mapped.values()) - {named}:
+        raise Forbidden("tenant_id disagrees with the workspace of the page")
+    given = payload.get("entry")
+    parts: dict[uuid.UUID | None, list[Any]] = {}
+    for entry in given if isinstance(given, list) else [payload]:
+        parts.setdefault(mapped.get(page_of(entry) or "", named), []).append(entry)
+    if None in parts and len(parts) == 1:
+        raise Invalid(
+            "whose lead is it? The page is not mapped to a workspace, and there is no tenant_id",
+            code="missing_param",
+            details=(Problem("tenant_id", "missing"),),
+        )
+    strangers = parts.pop(None, [])
+    shares = []
+    for workspace_id, entries_of in parts.items():
+        workspace = db.session.get(Workspace, workspace_id)
         if workspace and workspace.id not in caller.signed_for:
             raise Forbidden("the signature does not speak for this workspace")
-        return workspace, decided_by
-    raise Invalid("whose lead is it? The page is not mapped to a workspace, and there is no tenant_id",
-                  code="missing_param", details=(Problem("tenant_id", "missing"),))  # fmt: skip
+        if workspace:
+            source = "page" if workspace_id in mapped.values() else decided_by
+            share = payload if not isinstance(given, list) else payload | {"entry": entries_of}
+            shares.append(Share(workspace, source, share))
+    for entry in strangers if shares else []:  # beside entries that somebody owns: kept where a person can see them
+        _quarantine(shares[0].workspace.id, Bad("its page is not mapped to a workspace", entry))
+    return shares
 
 
 def _named_tenant(payload: dict[str, Any]) -> tuple[uuid.UUID | None, str]:
@@ -176,20 +205,19 @@ def _named_tenant(payload: dict[str, Any]) -> tuple[uuid.UUID | None, str]:
         raise Invalid("tenant_id must be a UUID", details=(Problem("tenant_id", "must be a UUID"),)) from None
 
 
-def _mapped(page_ids: set[str]) -> uuid.UUID | None:
-    """The workspace of the pages in a body. Invalid when they belong to several: a body has one tenant."""
+def _mapped(payload: dict[str, Any]) -> dict[str, uuid.UUID]:
+    """Page id → workspace, for the pages of the body that are mapped."""
+    given = payload.get("entry")
+    page_ids = [page for entry in given if (page := page_of(entry))] if isinstance(given, list) else []
+    page_ids = [page for page in page_ids if text_problem(page) is None]
     if not page_ids:
-        return None
-    found = set(
-        db.session.scalars(
-            sa.select(SocialPage.workspace_id).where(
-                SocialPage.platform == "facebook", SocialPage.page_id.in_(page_ids)
-            )
+        return {}
+    rows = db.session.execute(
+        sa.select(SocialPage.page_id, SocialPage.workspace_id).where(
+            SocialPage.platform == "facebook", SocialPage.page_id == sa.any_(sa.literal(page_ids, ARRAY(sa.Text)))
         )
     )
-    if len(found) > 1:
-        raise Invalid("the pages in this body belong to several workspaces; send them apart")
-    return found.pop() if found else None
+    return {row.page_id: row.workspace_id for row in rows}
 
 
 @blueprint.get("/api/leads")
@@ -237,7 +265,12 @@ def signal_view(lead: Lead) -> dict[str, Any]:
         "assignee": lead.assignee.name if lead.assignee else None,
         "follow_up_at": iso(lead.follow_up_at) if lead.follow_up_at else None,
         "last_contact_at": iso(lead.last_contact_at),
-        "meta": {"score": lead.score, "qualified": lead.qualified, "touches": lead.touches, **lead.attributes},
+        "meta": {
+            **{name: value for name, value in lead.attributes.items() if not is_sealed(value)},
+            "score": lead.score,
+            "qualified": lead.qualified,
+            "touches": lead.touches,
+        },
         "created_at": iso(lead.created_at),
         "updated_at": iso(lead.updated_at),
     }

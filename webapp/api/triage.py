@@ -13,7 +13,7 @@ from werkzeug.exceptions import MethodNotAllowed
 from jobs import queue
 from webapp.api import auth
 from webapp.api.body import json_object
-from webapp.api.fields import attribution_of, consent_of
+from webapp.api.fields import attribution_of, consent_of, moment_of
 from webapp.api.problems import Email, validated
 from webapp.errors import Unprocessable
 from webapp.extensions import db
@@ -81,6 +81,7 @@ def create(principal: Principal) -> Response:
         phone=body.phone,
         attribution=attribution_of(data),
         consent=consent_of(data.get("consent")),
+        consent_at=moment_of(data.get("consent_at")),
         payload=current_app.extensions["cipher"].seal(data),
     )
     # On the engine: one statement, one transaction, one round trip.

@@ -5,12 +5,12 @@ from typing import Annotated, Any, Literal
 
 import sqlalchemy as sa
 from flask import Blueprint, Response, current_app, jsonify, request, url_for
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from jobs import queue
 from webapp.api import auth
 from webapp.api.body import json_body, json_object
-from webapp.api.fields import attribution_of, consent_of
+from webapp.api.fields import attribution_of, consent_of, sane_moment
 from webapp.api.problems import Email, validated
 from webapp.api.triage import find, iso
 from webapp.extensions import db
@@ -26,6 +26,8 @@ blueprint = Blueprint("v1", __name__, url_prefix="/api/v1")
 
 Short = Annotated[str, Field(max_length=500)]
 ATTRIBUTES = (
+    "first_name",
+    "last_name",
     "job_title",
     "country",
     "city",
@@ -68,7 +70,7 @@ class LeadV1(BaseModel):
     landing_page: Annotated[str, Field(max_length=2_000)] | None = None
     referrer: Annotated[str, Field(max_length=2_000)] | None = None
     consent: bool | Short | None = None
-    consent_at: Annotated[AwareDatetime, Field(strict=False)] | None = None
+    consent_at: Annotated[AwareDatetime, Field(strict=False), AfterValidator(sane_moment)] | None = None
 
     @model_validator(mode="after")
     def _somebody(self) -> "LeadV1":
@@ -111,6 +113,8 @@ def create(principal: Principal) -> Response:
     sealed = current_app.extensions["cipher"].seal(data)
     received = intake.accept_new(db.session, principal.workspace, _lead_in(body, data, sealed), key=key)
     db.session.commit()
+    if received.touched:
+        raise intake.exists(received.lead_id)
     if not received.replayed:
         queue.ring("runs")
     lead = db.session.get_one(Lead, received.lead_id)

@@ -49,6 +49,15 @@ class Holder:
     rq_job_id: str | None = None
 
 
+class SlotTaken(Exception):
+    """Another process has entered this holder's slot since: what it held is not its own any more, and it may claim
+    nothing until it has entered a slot again."""
+
+    def __init__(self, slot: str | None) -> None:
+        super().__init__(f"worker slot {slot} was taken by another process")
+        self.slot = slot
+
+
 @dataclass(frozen=True, slots=True)
 class Claim:
     """A row held: its id and the fencing token of this claim."""

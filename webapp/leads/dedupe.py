@@ -3,6 +3,7 @@
 import hashlib
 import uuid
 from dataclasses import dataclass
+from datetime import datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -78,6 +79,9 @@ def message_key(identity_key: str | None, message: str) -> str | None:
     return hashlib.sha256(f"{identity_key}\n{normalize_message(message)}".encode()).hexdigest()
 
 
-def by_external_id(session: Session, workspace_id: uuid.UUID, external_id: str) -> uuid.UUID | None:
-    """The lead with this business id."""
-    return session.scalar(sa.select(Lead.id).where(Lead.workspace_id == workspace_id, Lead.external_id == external_id))
+def by_external_id(session: Session, workspace_id: uuid.UUID, external_id: str) -> tuple[uuid.UUID, datetime] | None:
+    """(id, created_at) of the lead with this business id."""
+    found = session.execute(
+        sa.select(Lead.id, Lead.created_at).where(Lead.workspace_id == workspace_id, Lead.external_id == external_id)
+    ).first()
+    return (found[0], found[1]) if found else None

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from sqlalchemy.orm import Session
 
 from webapp.leads import outcomes, sending
-from webapp.leads.claims import DELIVERIES, LEASE_SECONDS, Claim, Holder, is_current, renew
+from webapp.leads.claims import DELIVERIES, LEASE_SECONDS, Claim, Holder, SlotTaken, is_current, renew
 from webapp.leads.errors import Ambiguous, LeadError, Permanent
 from webapp.leads.outbox import cancel, plan, plan_follow_up, plan_many, preview, replay
 from webapp.leads.outcomes import Saved
@@ -79,7 +79,8 @@ def process(
     """Send due deliveries until none is left, ``max_rows`` were claimed or ``max_seconds`` have passed.
 
     Calls under way at the end are waited for (each has its own time limit), so the drain may last that much longer.
-    ``stop`` is asked before each claim; True ends the drain the same way.
+    ``stop`` is asked before each claim; True ends the drain the same way. Raises SlotTaken, once such calls are over
+    and saved, when another process has the holder's slot now.
     """
     with ThreadPoolExecutor(policy.threads, thread_name_prefix="deliver") as pool:
         drain = _Drain(session_factory, holder, clients, policy, pool)
@@ -109,6 +110,7 @@ class _Drain:
         self._renewed_at = time.monotonic()
         self._probed_at = float("-inf")
         self._claimed = 0
+        self._slot_taken = False
 
     def run(self, max_rows: int, max_seconds: float, stop: Callable[[], bool]) -> Drained:
         ends_at = time.monotonic() + max_seconds
@@ -117,6 +119,7 @@ class _Drain:
         claiming = True
         while True:
             claiming = claiming and time.monotonic() < ends_at and self._claimed < max_rows and not stop()
+            claiming = claiming and not self._slot_taken
             saved += len(done)
             self._turn(done, room=max_rows - self._claimed if claiming else 0)
             if not self._flying:
@@ -125,7 +128,9 @@ class _Drain:
             done = [future.result() for future in finished]
             for future in finished:
                 del self._flying[future]
-            claiming = self._keep_leases() and claiming
+            self._keep_leases()
+        if self._slot_taken:
+            raise SlotTaken(self._holder.slot)
         with self._session_factory() as session:
             return Drained(saved, has_due(session))
 
@@ -140,6 +145,8 @@ class _Drain:
                 session, done, breaker_failures=policy.breaker_failures, breaker_seconds=policy.breaker_seconds
             )
             claims: list[Claim] = []
+            if self._claimed == 0 and room > 0 and not is_current(session, self._holder):
+                self._slot_taken, room = True, 0
             if room > 0 and time.monotonic() - self._probed_at >= _TICK:
                 self._probed_at = time.monotonic()
                 claims += sending.claim_probes(
@@ -156,17 +163,16 @@ class _Drain:
         for job in jobs:
             self._flying[self._pool.submit(self._attempt, job)] = job.claim
 
-    def _keep_leases(self) -> bool:
-        """Renew in good time. False when another process has taken this worker's place: claim nothing more."""
+    def _keep_leases(self) -> None:
+        """Renew in good time, and see whether another process has taken this worker's place."""
         if time.monotonic() - self._renewed_at < min(_RENEW_EVERY, self._policy.lease_seconds / 3):
-            return True
+            return
         self._renewed_at = time.monotonic()
         with self._session_factory() as session:
             if self._flying:
                 renew(session, DELIVERIES, list(self._flying.values()), seconds=self._policy.lease_seconds)
-            current = is_current(session, self._holder)
+            self._slot_taken = not is_current(session, self._holder)
             session.commit()
-        return current
 
     def _attempt(self, job: Job) -> Saved:
         """One try on the wire; runs in the pool, outside any transaction. Every Exception becomes a result."""

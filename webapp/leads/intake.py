@@ -22,7 +22,7 @@ from webapp.leads import dedupe, intake_sql, verdict
 from webapp.leads.errors import Conflict, Invalid, Problem, Transient
 from webapp.leads.intake_sql import Database
 from webapp.leads.search import search_tokens
-from webapp.leads.states import Door, Intent, Priority, status_for
+from webapp.leads.states import Door, Priority, status_for
 from webapp.leads.types import Verdict
 from webapp.models.base import new_id
 
@@ -98,8 +98,19 @@ class Received:
 
 def request_hash(parsed: Any) -> str:
     """sha256 hex of a parsed JSON body: equal JSON, equal hash, whatever its spacing or key order."""
-    canonical = json.dumps(parsed, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    canonical = json.dumps(_canonical(parsed), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _canonical(value: Any) -> Any:
+    """1.0 and 1 are the same number in JSON."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, dict):
+        return {key: _canonical(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_canonical(item) for item in value]
+    return value
 
 
 def accept(database: Database, tenant: Tenant, lead: LeadIn, *, key: Key | None = None) -> Received:
@@ -135,30 +146,27 @@ def accept(database: Database, tenant: Tenant, lead: LeadIn, *, key: Key | None 
 
 
 def accept_new(session: Session, tenant: Tenant, lead: LeadIn, *, key: Key | None = None) -> Received:
-    """Like :func:`accept` for doors whose contract refuses duplicates: Conflict with code ``resource_exists`` that
-    names the lead when the external id, or the same person's same message, is here already."""
+    """Like :func:`accept` for doors whose contract refuses duplicates: ``touched`` also when the external id is here
+    already. The caller commits (a repeat is counted), then answers with :func:`exists`."""
     if lead.external_id is not None:
         # Held until the end of the transaction, so that two posts of one external id cannot both find nothing.
         intake_sql.lock_external_id(session, tenant.id, lead.external_id)
-        earlier_id = dedupe.by_external_id(session, tenant.id, lead.external_id)
-        if earlier_id is not None:
-            if key and (earlier := _replay(session, tenant, lead.door, key)):
-                return earlier
-            raise _exists(earlier_id)
-    received = accept(session, tenant, lead, key=key)
-    if received.touched:
-        raise _exists(received.lead_id)
-    return received
+        here = dedupe.by_external_id(session, tenant.id, lead.external_id)
+        if here is not None:
+            earlier = _replay(session, tenant, lead.door, key) if key else None
+            return earlier or Received(*here, touched=True)
+    return accept(session, tenant, lead, key=key)
+
+
+def exists(lead_id: uuid.UUID) -> Conflict:
+    """The error for a door that refuses what is here already."""
+    return Conflict("this lead is here already", code="resource_exists", details=(Problem("lead_id", str(lead_id)),))
 
 
 def accept_signals(database: Database, tenant: Tenant, leads: Sequence[LeadIn]) -> list[uuid.UUID]:
     """Take social signals in, all at once. Returns the ids of the new ones; a message id seen before creates none."""
     rows = {(lead.platform, lead.external_message_id): row_for(tenant, lead) for lead in leads}
     return intake_sql.insert_signals(database, list(rows.values()))
-
-
-def _exists(lead_id: uuid.UUID) -> Conflict:
-    return Conflict("this lead is here already", code="resource_exists", details=(Problem("lead_id", str(lead_id)),))
 
 
 def _replay(database: Database, tenant: Tenant, door: Door, key: Key) -> Received | None:
@@ -221,7 +229,6 @@ def row_for(tenant: Tenant, lead: LeadIn) -> dict[str, Any]:
         "phone_e164": person.phone,
         "dedupe_key": dedupe.message_key(person.key, lead.message) if lead.platform is None else None,
         "duplicate_days": tenant.duplicate_days,
-        "do_not_contact": said.intent is Intent.UNSUBSCRIBE,
         "door": lead.door.value,
         "source": lead.source,
         "external_id": lead.external_id,

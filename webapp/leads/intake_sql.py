@@ -20,7 +20,7 @@ from webapp.leads.states import Door
 #: Columns of an incoming row and their types; a row is a dict with these keys (webapp.leads.intake makes it).
 _COLUMNS = {
     "id": "uuid", "workspace_id": "uuid", "person_new_id": "uuid", "identity_key": "text", "email_normalized": "text",
-    "phone_e164": "text", "dedupe_key": "text", "do_not_contact": "boolean", "door": "text", "source": "text",
+    "phone_e164": "text", "dedupe_key": "text", "door": "text", "source": "text",
     "external_id": "text", "name": "text", "email": "text", "phone": "text", "company": "text", "message": "text",
     "content_hash": "text", "lang": "text", "budget": "double precision", "attributes": "jsonb",
     "attribution": "jsonb", "consent": "text", "consent_at": "timestamptz", "platform": "text", "source_type": "text",
@@ -67,14 +67,13 @@ _ONCE = "ON CONFLICT (workspace_id, platform, external_message_id) WHERE externa
 _LEAD_AND_PERSON = """
 WITH incoming AS MATERIALIZED ({rows}),
 person AS (
-  INSERT INTO people AS p (id, workspace_id, identity_key, name, email, phone, company, do_not_contact)
+  INSERT INTO people AS p (id, workspace_id, identity_key, name, email, phone, company)
   SELECT DISTINCT ON (identity_key) person_new_id, workspace_id, identity_key, coalesce(name, author_name),
-         email_normalized, phone_e164, company, do_not_contact
+         email_normalized, phone_e164, company
   FROM incoming WHERE identity_key IS NOT NULL ORDER BY identity_key
   ON CONFLICT (workspace_id, identity_key) DO UPDATE
     SET name = coalesce(p.name, excluded.name), phone = coalesce(p.phone, excluded.phone),
-        company = coalesce(p.company, excluded.company), do_not_contact = p.do_not_contact OR excluded.do_not_contact,
-        updated_at = now()
+        company = coalesce(p.company, excluded.company), updated_at = now()
   RETURNING id AS person_id, identity_key
 ),
 lead AS (

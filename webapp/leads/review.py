@@ -18,6 +18,7 @@ from webapp.leads.states import (
     DECIDED_STATUSES,
     STATUS_AFTER,
     DecisionAction,
+    DeliveryState,
     Intent,
     LeadStatus,
     NextAction,
@@ -26,7 +27,8 @@ from webapp.leads.states import (
     next_action_for,
 )
 from webapp.models.account import Membership, User
-from webapp.models.lead import Decision, Lead, Person, Presence
+from webapp.models.lead import Decision, Lead, Presence
+from webapp.models.work import Delivery
 
 #: A heartbeat older than this means that the page was closed.
 PRESENT_SECONDS = 45
@@ -82,8 +84,8 @@ def decide(
         lead.intent = intent or lead.intent
         lead.priority = priority or lead.priority
         lead.next_action = next_action_for(lead.intent, lead.priority)
-    _settle_contact_wish(session, lead, Intent(before["intent"]))
-    now = datetime.now(UTC)
+    # The transaction's own time, by which the deliveries are due as well: what can be undone has not gone out.
+    now = session.scalars(sa.select(sa.func.now())).one()
     lead.decided_at, lead.decided_by = now, actor.name
     _changed(lead)
     decision = Decision(
@@ -157,20 +159,23 @@ def undo(session: Session, workspace_id: uuid.UUID, lead_id: uuid.UUID, *, actor
     )
     if decision is None or lead.status not in DECIDED_STATUSES:
         raise Conflict("There is no decision on this lead to take back.")
-    now = datetime.now(UTC)
+    now = session.scalars(sa.select(sa.func.clock_timestamp())).one()
     if now > decision.undo_until:
         raise Conflict(
             f"The time to undo has passed: {decision.actor} {_DONE[lead.status]} this lead at "
             f"{decision.created_at:%H:%M:%S} UTC. Override or reject it instead."
         )
+    gone = sa.exists().where(
+        Delivery.decision_id == decision.id, Delivery.state.in_((DeliveryState.SENDING, DeliveryState.DELIVERED))
+    )
+    if session.scalar(sa.select(gone)):
+        raise Conflict("It is on its way already and cannot be taken back. Override or reject the lead instead.")
     deliver.cancel(session, lead.id, reason=f"{actor.name} took the decision back")
     decision.undone_at = now
-    was = Intent(decision.after["intent"])
     lead.status = LeadStatus(decision.before["status"])
     lead.intent = Intent(decision.before["intent"])
     lead.priority = Priority(decision.before["priority"])
     lead.next_action = NextAction(decision.before["next_action"])
-    _settle_contact_wish(session, lead, was)
     earlier = session.scalar(
         sa.select(Decision)
         .where(Decision.lead_id == lead.id, Decision.undone_at.is_(None), Decision.id != decision.id)
@@ -292,16 +297,4 @@ def _stale(session: Session, lead: Lead) -> Conflict:
             Problem("status", lead.status.value),
             Problem("decided_by", lead.decided_by or "machine"),
         ),
-    )
-
-
-def _settle_contact_wish(session: Session, lead: Lead, was: Intent) -> None:
-    """An unsubscribe sets do-not-contact; a person who finds that it was none lifts it again."""
-    if lead.person_id is None or (lead.intent is Intent.UNSUBSCRIBE) == (was is Intent.UNSUBSCRIBE):
-        return
-    session.execute(
-        sa.update(Person)
-        .where(Person.id == lead.person_id)
-        .values(do_not_contact=lead.intent is Intent.UNSUBSCRIBE, updated_at=sa.func.now())
-        .execution_options(synchronize_session=False)
     )

@@ -22,7 +22,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session, sessionmaker
 
 from webapp.leads import audit, claims, run_stages, run_store, verdict
-from webapp.leads.claims import RUNS, Claim, Holder
+from webapp.leads.claims import RUNS, Claim, Holder, SlotTaken
 from webapp.leads.ports import Drained
 from webapp.leads.run_stages import Item, Outcome
 from webapp.leads.stages import classify, route
@@ -111,7 +111,7 @@ def process(
     cut short. ``hold_seconds``: how long what goes out by itself waits for a person to step in.
 
     Raises SQLAlchemy's errors when the database is away. Claims then stay until the holder's slot is entered
-    anew or their lease ends.
+    anew or their lease ends. Raises SlotTaken when another process has the holder's slot now.
     """
     drain = _Drain(session_factory, holder, judge, default_region, hold_seconds)
     until = time.monotonic() + max_seconds
@@ -143,7 +143,7 @@ class _Drain:
         """Claim and work one batch; returns how many runs were claimed."""
         with self.session_factory.begin() as session:
             if not claims.is_current(session, self.holder):
-                return 0  # another process has this slot now
+                raise SlotTaken(self.holder.slot)
             held = claims.claim(session, RUNS, self.holder, limit=size, also_set={"started_at": sa.func.now()})
             rows = run_store.load(session, held) if held else []
             self._refresh_boards(session, {row.workspace_id for row in rows})
@@ -207,7 +207,7 @@ class _Drain:
             with self.session_factory.begin() as session:
                 kept = run_store.settle(session, outcomes, hold_seconds=self.hold_seconds)
         except Exception as error:
-            if _database_is_away(error):
+            if database_is_away(error):
                 raise
             if len(outcomes) > 1:
                 log.warning("saving %d runs together failed, saving each by itself: %s", len(outcomes), plain(error))
@@ -272,10 +272,16 @@ def plain(error: Exception) -> str:
     return f"The run crashed ({type(cause).__name__}: {lines[0] if lines else 'no message'})"[:500]
 
 
-def _database_is_away(error: Exception) -> bool:
+#: Connections refused: the server is shutting down, has crashed, is starting, or has as many as it takes.
+_NOT_NOW = frozenset({"57P01", "57P02", "57P03", "57P04", "53300"})
+
+
+def database_is_away(error: Exception) -> bool:
     """As against a row that the database refuses."""
     if isinstance(error, sa.exc.DBAPIError):
+        state = getattr(error.orig, "sqlstate", None)
         return error.connection_invalidated or (
-            isinstance(error, sa.exc.OperationalError) and getattr(error.orig, "sqlstate", None) is None
+            isinstance(error, sa.exc.OperationalError)
+            and (state is None or state.startswith("08") or state in _NOT_NOW)
         )
     return isinstance(error, sa.exc.TimeoutError)

@@ -2,10 +2,11 @@
 
 import uuid
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR
-from sqlalchemy.orm import Mapped, mapped_column, relationship
+from sqlalchemy.orm import Mapped, column_property, mapped_column, relationship
 
 from webapp.leads.states import (
     WAITING_STATUSES,
@@ -24,7 +25,7 @@ from webapp.models.base import JSON, Base, Created, Identified, InWorkspace, OfW
 _WAITING = f"status IN ({', '.join(repr(status.value) for status in sorted(WAITING_STATUSES))})"
 
 
-class Person(Identified, InWorkspace, Created, Base):
+class Person(Identified, OfWorkspace, Created, Base):
     """Who wrote. ``identity_key``: normalised e-mail, else E.164 phone, else ``platform:author id``; NULL when
     nobody can be told, which never links to anyone."""
 
@@ -36,7 +37,8 @@ class Person(Identified, InWorkspace, Created, Base):
     email: Mapped[str | None]  # normalised
     phone: Mapped[str | None]  # E.164
     company: Mapped[str | None]
-    do_not_contact: Mapped[bool] = mapped_column(default=False, server_default=sa.false())
+    if TYPE_CHECKING:
+        do_not_contact: Mapped[bool]  # see below Lead
     updated_at: Mapped[datetime] = mapped_column(server_default=sa.func.now())
 
 
@@ -137,6 +139,15 @@ class Lead(Identified, InWorkspace, Created, Base):
 
     person: Mapped[Person | None] = relationship(lazy="raise_on_sql")
     assignee: Mapped[User | None] = relationship(lazy="raise_on_sql")
+
+
+# Derived, so that it cannot disagree with what people decided: somebody asked for no more messages, and no reviewer
+# found that this was not meant (by overriding or rejecting that lead).
+Person.do_not_contact = column_property(
+    sa.exists()
+    .where(Lead.person_id == Person.id, Lead.intent == Intent.UNSUBSCRIBE, Lead.status != LeadStatus.REJECTED)
+    .correlate_except(Lead)
+)
 
 
 class Touch(Identified, InWorkspace, Created, Base):

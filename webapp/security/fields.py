@@ -15,6 +15,11 @@ SENSITIVE = re.compile(r"birth|\bdob\b|salary|credit|income|\bssn\b|passport|nat
 _MARK = "enc:"
 
 
+def is_sealed(value: Any) -> bool:
+    """Is it what :meth:`FieldCipher.encrypt` makes?"""
+    return isinstance(value, str) and value.startswith(_MARK)
+
+
 class FieldCipher:
     """Encrypts with the first key, decrypts with any. ValueError for a key that is not 32 url-safe base64 bytes."""
 

@@ -18,7 +18,7 @@ def event(kind: str, details: Mapping[str, Any]) -> str:
 def _received(details: Mapping[str, Any]) -> str:
     status = words.member(LeadStatus, details.get("status", ""))
     via = words.named(str(details.get("source") or "unknown"), "SOURCE")
-    return f"Received ({via}), judged {status} at once" if status else f"Received ({via})"
+    return f"Received ({via}), judged {status} at intake" if status else f"Received ({via})"
 
 
 def _overridden(details: Mapping[str, Any]) -> str:

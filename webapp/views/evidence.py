@@ -7,6 +7,15 @@ from webapp.leads.states import Intent
 from webapp.leads.types import Span, Verdict
 from webapp.views import words
 
+#: Cues that are left unmarked when they stand alone.
+FUNCTION_WORDS = frozenset(
+    (
+        "are", "can", "could", "did", "do", "does", "has", "have", "how", "i", "if", "is", "it", "may", "shall",
+        "what", "when", "where", "which", "who", "will", "would", "you", "your", "bao", "cho", "có", "co", "còn",
+        "con", "duoc", "đã", "được", "hay", "không", "khong", "máy", "vs", "à", "á", "ạ",
+    )
+)  # fmt: skip
+
 
 class Piece(NamedTuple):
     """Part of the message. ``kind`` is a CSS class (None: unmarked); ``why`` says what the words speak for."""
@@ -23,25 +32,33 @@ def pieces(message: str, verdict: Verdict | None) -> list[Piece]:
     spans = sorted(verdict.evidence, key=lambda span: (span.start, span.end)) if verdict else []
     for span in spans:
         start, end = max(span.start, at), min(span.end, len(message))
-        if start >= end:
+        marked = _kind(span, verdict) if verdict and telling(message[start:end]) else None
+        if marked is None:
             continue
         if start > at:
             found.append(Piece(message[at:start]))
-        kind, why = _kind(span, verdict.intent if verdict else Intent.UNKNOWN)
-        found.append(Piece(message[start:end], kind, why))
+        found.append(Piece(message[start:end], *marked))
         at = end
     if at < len(message):
         found.append(Piece(message[at:]))
     return found
 
 
-def _kind(span: Span, intent: Intent) -> tuple[str, str]:
+def telling(text: str) -> bool:
+    """Says something to a reader, unlike a lone question mark or "Could", which are cues to the rules alone."""
+    return any(character.isalnum() for character in text) and text.strip().lower() not in FUNCTION_WORDS
+
+
+def _kind(span: Span, verdict: Verdict) -> tuple[str, str] | None:
+    """What decided is marked, what spoke for the runner-up is hinted at; further cues weighed little: None."""
     if span.kind == "priority":
         return "urgent", f"speaks for the priority: {words.plain(span.label)}"
     if span.kind == "negation":
         return "not", "a negation: it undoes what follows"
-    said = _intent(span.label)
-    return ("own", f"speaks for {said}") if span.label == intent.value else ("other", f"speaks for {said}")
+    said = f"speaks for {_intent(span.label)}"
+    if span.label == verdict.intent.value:
+        return "own", said
+    return ("other", said) if verdict.runner_up and span.label == verdict.runner_up.value else None
 
 
 def _intent(label: str) -> str:
@@ -54,7 +71,7 @@ def _intent(label: str) -> str:
 def quotes(message: str, spans: Iterable[Span], *, most: int = 4) -> list[str]:
     """The marked words themselves, each once."""
     found = dict.fromkeys(" ".join(message[span.start : span.end].split()) for span in spans)
-    return [text for text in found if text][:most]
+    return [text for text in found if telling(text)][:most]
 
 
 class Why(NamedTuple):

@@ -58,6 +58,7 @@ def install(app: Flask) -> None:
         plain=words.plain,
         named=words.named,
         effect=words.effect,
+        full_stop=words.full_stop,
         ago=times.ago,
         moment=times.moment,
         duration=times.duration,

@@ -53,6 +53,7 @@ def pane(session: Session, lead: Lead) -> dict[str, Any]:
     runs = history.runs_of(session, lead)
     decision = history.last_decision(session, lead) if lead.status in DECIDED_STATUSES else None
     window = helpers.settings().undo_window_seconds
+    preview = deliver.preview(session, lead)
     return {
         "lead": lead,
         "verdict": verdict,
@@ -66,7 +67,8 @@ def pane(session: Session, lead: Lead) -> dict[str, Any]:
         "decision": decision,
         "differs": bool(verdict and decision and (verdict.intent, verdict.priority) != (lead.intent, lead.priority)),
         "deliveries": history.deliveries_of(session, lead),
-        "preview": deliver.preview(session, lead),
+        "preview": preview,
+        "sends": not all(line.startswith("Nothing") or line.endswith("already sent.") for line in preview),
         "events": history.events_of(session, lead),
         "touches": history.touches_of(session, lead),
         "others": history.others_of(session, lead),

@@ -226,6 +226,12 @@ def plain(value: str) -> str:
     return value.replace("_", " ").replace(".", " ").strip().lower()
 
 
+def full_stop(text: str) -> str:
+    """A stored message as a sentence among others."""
+    text = text.strip()
+    return text if text.endswith((".", "!", "?", "…")) else f"{text}."
+
+
 def named(value: str, table: str) -> str:
     """A word from one of the tables of plain strings, such as ``named('google_ads', 'SOURCE')``."""
     words: Mapping[str, str] = globals()[table]
@@ -267,8 +273,8 @@ def stage_said(value: str) -> Status:
 _VALUES = {
     member.value: said for table in (INTENT, NEXT_ACTION) for member, said in table.items() if "_" in member.value
 }
+_VALUES |= {plain(value): said for value, said in _VALUES.items() if plain(value) != said}
 _VALUES |= {member.value: said.word for member, said in STATUS.items() if "_" in member.value}
-_VALUES |= {f"event {name}": said for name, said in EFFECT.items() if name.startswith("lead.")}
 
 
 def sentence(text: str) -> str:
