@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from rq import get_current_job
-from sqlalchemy.exc import SQLAlchemyError
 
 from jobs import queue, wiring
 from webapp import logs
@@ -30,7 +29,7 @@ should_stop: Callable[[], bool] = lambda: False  # noqa: E731
 
 
 class DrainFailed(Exception):
-    """A rung drain broke off on a database error, told without people's data: RQ writes it to its log and to Redis."""
+    """A rung drain broke off. RQ writes this to its log and to Redis, so it holds no row's contents."""
 
 
 @dataclass(slots=True)
@@ -146,7 +145,7 @@ def process_deliveries() -> int:
 def _rung(drain: Callable[[], int]) -> int:
     try:
         return drain()
-    except SQLAlchemyError as error:
+    except Exception as error:
         leave()
         said = logs.in_a_line(error)
         if run.database_is_away(error):  # the rows wait, and the clock rings for them

@@ -74,6 +74,7 @@ def _app(settings: Settings) -> Iterator[Flask]:
         engine = db.engine
     yield app
     engine.dispose()
+    app.extensions["autocommit"].dispose()
 
 
 _TABLES = ", ".join(table.name for table in db.metadata.sorted_tables)

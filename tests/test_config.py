@@ -1,8 +1,13 @@
 """Settings: any PostgreSQL form, all or none of DB_*, and one clear line that names the bad variable."""
 
+import re
+from pathlib import Path
+
 import pytest
 
-from webapp.config import ConfigError, load_settings
+from webapp.config import ConfigError, Settings, load_settings
+
+ROOT = Path(__file__).resolve().parent.parent
 
 PARTS = {"DB_HOST": "db", "DB_PORT": "5433", "DB_NAME": "leads", "DB_USER": "ops", "DB_PASSWORD": "p@ss/word"}
 
@@ -13,6 +18,11 @@ PARTS = {"DB_HOST": "db", "DB_PORT": "5433", "DB_NAME": "leads", "DB_USER": "ops
         ("postgres://u:p@h:5432/d", "postgresql+psycopg://u:p@h:5432/d"),
         ("postgresql://u:p@h/d?sslmode=require", "postgresql+psycopg://u:p@h/d?sslmode=require"),
         ("postgresql+asyncpg://u@h/d", "postgresql+psycopg://u@h/d"),
+        ("postgresql+asyncpg://u@h/d?ssl=require", "postgresql+psycopg://u@h/d?sslmode=require"),
+        ("postgresql+asyncpg://u@h/d?a=ssl&ssl=true&b=%2F", "postgresql+psycopg://u@h/d?a=ssl&sslmode=require&b=%2F"),
+        ("postgresql+asyncpg://u@h/d?ssl=False", "postgresql+psycopg://u@h/d?sslmode=disable"),
+        ("postgresql+asyncpg://u@h/d?ssl=prefer", "postgresql+psycopg://u@h/d?sslmode=prefer"),
+        ("postgresql+asyncpg://u@h/d?ssl=verify-full", "postgresql+psycopg://u@h/d?sslmode=verify-full"),
         ("postgresql+psycopg2://u@/d?host=/run/pg", "postgresql+psycopg://u@/d?host=/run/pg"),
     ],
 )
@@ -35,6 +45,7 @@ def test_parts_with_a_socket_folder() -> None:
     [
         ({"DATABASE_URL": "mysql://u@h/d"}, "DATABASE_URL"),
         ({"DATABASE_URL": "postgresql://"}, "DATABASE_URL"),
+        ({"DATABASE_URL": "postgresql+asyncpg://u@h/d?ssl=maybe"}, "DATABASE_URL"),
         ({"DB_HOST": "db"}, "DB_PASSWORD"),
         (PARTS | {"DATABASE_URL": "postgresql://u@h/d"}, "DATABASE_URL"),
         ({"REDIS_URL": "http://h"}, "REDIS_URL"),
@@ -48,6 +59,7 @@ def test_parts_with_a_socket_folder() -> None:
         ({"LOG_LEVEL": "loud"}, "LOG_LEVEL"),
         ({"UNDO_WINDOW_SECONDS": "soon"}, "UNDO_WINDOW_SECONDS"),
         ({"DEFAULT_REGION": "Vietnam"}, "DEFAULT_REGION"),
+        ({"DEFAULT_REGION": "UK"}, "DEFAULT_REGION"),
         ({"TWENTY_REST_URL": "http://crm/rest"}, "TWENTY_REST_TOKEN"),
         ({"TWENTY_REST_URL": "crm", "TWENTY_REST_TOKEN": "t"}, "TWENTY_REST_URL"),
         ({"WEBHOOK_URL": "ftp://x"}, "WEBHOOK_URL"),
@@ -71,6 +83,34 @@ def test_secrets_are_not_repeated_in_the_line() -> None:
 
 def test_an_empty_variable_is_an_unset_one() -> None:
     assert load_settings({"PORT": "", "TWENTY_REST_URL": ""}).port == 8000
+
+
+def test_a_region_in_small_letters() -> None:
+    assert load_settings({"DEFAULT_REGION": "vn"}).default_region == "VN"
+
+
+def test_only_what_is_appended_to_loses_its_last_slash() -> None:
+    given = {
+        "WEBHOOK_URL": "https://n8n.example/webhook/lead/",
+        "TWENTY_REST_URL": "https://crm.example/rest/",
+        "TWENTY_REST_TOKEN": "t",
+        "PUBLIC_URL": "https://leads.example/",
+    }
+    found = load_settings(given)
+    assert found.webhook_url == "https://n8n.example/webhook/lead/"
+    assert found.twenty_rest_url == "https://crm.example/rest"
+    assert found.public_url == "https://leads.example"
+
+
+#: Read by validators and properties of Settings itself.
+READ_WITHIN = {"db_host", "db_port", "db_name", "db_user", "db_password", "db_pool_size"}
+
+
+def test_every_setting_is_read_by_something() -> None:
+    sources = [path for folder in ("webapp", "jobs", "script/embedded") for path in (ROOT / folder).rglob("*.py")]
+    text = "\n".join(path.read_text(encoding="utf-8") for path in sources if path != ROOT / "webapp/config.py")
+    unread = {name for name in Settings.model_fields if not re.search(rf"\.{name}\b", text)}
+    assert unread == READ_WITHIN
 
 
 def test_the_follow_up_time_limit_is_clamped() -> None:

@@ -90,3 +90,16 @@ def make_engine(settings: Settings, *, pool_size: int | None = None) -> sa.Engin
     return guard(
         sa.create_engine(settings.database_url.get_secret_value(), **engine_options(settings, pool_size=pool_size))
     )
+
+
+def make_autocommit_engine(settings: Settings) -> sa.Engine:
+    """An engine each of whose statements is a transaction of its own, for intake (``leads.intake_sql``): nothing to
+    begin, commit or roll back, and so no round trips for it."""
+    return guard(
+        sa.create_engine(
+            settings.database_url.get_secret_value(),
+            isolation_level="AUTOCOMMIT",
+            pool_reset_on_return=None,
+            **engine_options(settings, pool_size=settings.web_threads),
+        )
+    )

@@ -30,13 +30,9 @@ def in_a_line(error: BaseException) -> str:
     while isinstance(cause, SQLAlchemyError) and isinstance(getattr(cause, "orig", None), BaseException):
         cause = cause.orig  # type: ignore[attr-defined]
     if not isinstance(cause, (SQLAlchemyError, psycopg.Error)):
-        if cause is error:
-            said = "".join(traceback.format_exception_only(error)).rstrip()
-            return _ROW_CONTENTS.sub("", said)
-        said = ""  # of a parameter's own making: may be its value
-    else:
-        primary = cause.diag.message_primary if isinstance(cause, psycopg.Error) else None
-        said = next(iter((primary or str(cause)).splitlines()), "")
+        return _ROW_CONTENTS.sub("", "".join(traceback.format_exception_only(cause)).rstrip())
+    primary = cause.diag.message_primary if isinstance(cause, psycopg.Error) else None
+    said = next(iter((primary or str(cause)).splitlines()), "")
     facts = []
     if isinstance(cause, psycopg.Error):
         named = (("SQLSTATE", cause.sqlstate), ("constraint", cause.diag.constraint_name))
@@ -102,7 +98,7 @@ class Formatter(logging.Formatter):
         record.exc_text = None  # somebody else's wording
         return super().format(record)
 
-    def formatException(self, ei: Any) -> str:  # noqa: N802
+    def formatException(self, ei: Any) -> str:
         error = _error_of(ei)
         return traceback_of(error) if error is not None else ""
 

@@ -223,6 +223,18 @@ def test_two_workers_share_a_backlog_and_nothing_is_done_twice(session, processe
     assert session.scalar(sa.select(sa.func.max(Run.attempt))) == 1
 
 
+def test_of_two_workers_with_one_slot_the_first_goes_on_as_well(session, processes):
+    first = processes.worker()
+    assert wait_until(lambda: incarnation(session), 10)
+    before = incarnation(session)
+    second = processes.worker()
+    assert wait_until(lambda: incarnation(session) != before, 10)
+    assert first.poll() is None
+    kill(second)
+    make_lead(session, make_workspace(session))
+    assert wait_until(lambda: all_done(session), 10)
+
+
 def test_a_stock_rq_worker_with_both_urls_is_enough(session, env, processes):
     pending_runs(session, 5)
     command = "rq.cli worker -w rq.SimpleWorker --serializer rq.serializers.JSONSerializer runs deliveries"

@@ -32,7 +32,7 @@ from tests.leads.delivering import (
     webhook_destination,
 )
 from webapp.leads import deliver
-from webapp.leads.claims import Holder
+from webapp.leads.claims import Holder, SlotTaken
 from webapp.leads.ports import DeliveryRequest, Receipt, Target
 from webapp.leads.states import DeliveryState, DestinationKind, DestinationMode, Door, Intent, LeadStatus, Priority
 from webapp.models import Delivery, DeliveryAttempt, Destination, Lead, Workspace
@@ -483,13 +483,26 @@ def test_a_worker_whose_place_was_taken_claims_nothing_more(
     twenty.latency = 0.05
     old = new_holder(session, "deliveries-1")
     policy = replace(EAGER, lease_seconds=0.3, threads=1)
-    thread = threading.Thread(target=drain, args=(session_factory,), kwargs={"holder": old, "policy": policy})
+    raised: list[SlotTaken] = []
+
+    def work() -> None:
+        try:
+            drain(session_factory, holder=old, policy=policy)
+        except SlotTaken as taken:
+            raised.append(taken)
+
+    thread = threading.Thread(target=work)
     thread.start()
     time.sleep(0.2)
     new_holder(session, "deliveries-1")
     thread.join(3)
     assert not thread.is_alive()
     assert len(twenty.people) < 30
+    assert [taken.slot for taken in raised] == ["deliveries-1"]
+    before = len(twenty.calls("POST /people"))
+    with pytest.raises(SlotTaken):
+        drain(session_factory, holder=old)
+    assert len(twenty.calls("POST /people")) == before
     _until_done(session, session_factory)
     _once(twenty, 30)
 

@@ -81,9 +81,7 @@ def test_do_not_contact_is_never_delivered(session: Session, workspace: Workspac
     lead = decided_lead(session, workspace)
     make_lead(session, workspace, "please unsubscribe me from everything", email=lead.email)
     assert _plan(session, lead) == 0
-    assert deliver.preview(session, lead) == [
-        "Nothing will be sent: the person is marked do-not-contact."
-    ]
+    assert deliver.preview(session, lead) == ["Nothing will be sent: the person is marked do-not-contact."]
 
 
 def test_only_destinations_of_the_workspace_that_are_on_count(

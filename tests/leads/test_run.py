@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from tests.factories import make_lead, make_user, make_workspace
 from webapp.leads import claims, run
-from webapp.leads.claims import RUNS, Holder
+from webapp.leads.claims import RUNS, Holder, SlotTaken
 from webapp.leads.stages import route, score
 from webapp.leads.states import (
     DeliveryState,
@@ -396,7 +396,8 @@ class TestFencing:
             assert len(claims.claim(first, RUNS, old, limit=9)) == 1
         with session_factory.begin() as second:
             new = Holder("here/runs-1", claims.enter(second, "here/runs-1"))
-        assert drain(session_factory, old).done == 0  # it has lost its slot
+        with pytest.raises(SlotTaken, match="here/runs-1"):
+            drain(session_factory, old)
         assert drain(session_factory, new).done == 1
         assert runs_of(session, lead)[0].attempt == 2
 

@@ -84,8 +84,9 @@ def create(principal: Principal) -> Response:
         consent_at=moment_of(data.get("consent_at")),
         payload=current_app.extensions["cipher"].seal(data),
     )
-    # On the engine: one statement, one transaction, one round trip.
-    received = intake.accept(db.engine, principal.workspace, lead, key=intake.Key(str(key), intake.request_hash(data)))
+    # One statement, one transaction, one round trip.
+    autocommit = current_app.extensions["autocommit"]
+    received = intake.accept(autocommit, principal.workspace, lead, key=intake.Key(str(key), intake.request_hash(data)))
     if not received.replayed:
         queue.ring("runs")
     response = jsonify(

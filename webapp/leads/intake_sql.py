@@ -174,18 +174,17 @@ def _run(database: Database, sql: str, values: dict[str, Any]) -> Rows:
 
 
 def _run_alone(engine: Engine, sql: str, values: dict[str, Any]) -> Rows:
+    """``engine`` must be in autocommit mode (``webapp.engine.make_autocommit_engine``)."""
     pooled = engine.raw_connection()
     try:
         driver = pooled.dbapi_connection
         assert isinstance(driver, psycopg.Connection)
-        driver.autocommit = True
+        assert driver.autocommit
         try:
             return _execute(driver, sql, values)
         finally:
             if driver.closed:
                 pooled.invalidate()
-            else:
-                driver.autocommit = False
     finally:
         pooled.close()
 

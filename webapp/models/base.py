@@ -94,5 +94,6 @@ class Claimable:
 
 
 def scoped(model: Any, workspace_id: uuid.UUID) -> sa.Select[Any]:
-    """``SELECT model`` of one workspace: the one way by which rows of a workspace are read."""
+    """``SELECT model`` of one workspace. A statement that does not begin here names the workspace itself; that the JSON
+    doors keep to it is in tests/api/test_tenancy.py."""
     return sa.select(model).where(model.workspace_id == workspace_id)

@@ -1,0 +1,54 @@
+"""Procfile and compose.yaml: what only a deployment would show otherwise."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def slot(part: str, **environ: str) -> str:
+    """``WORKER_SLOT`` as a shell makes it of the Procfile's line."""
+    line = re.search(rf"^{part}: (WORKER_SLOT=\S+) ", _text("Procfile"), re.MULTILINE)
+    assert line
+    command = f'{line[1].replace("$(hostname)", "host")}; printf %s "$WORKER_SLOT"'
+    return subprocess.run(["sh", "-c", command], env=environ, capture_output=True, text=True, check=True).stdout
+
+
+def _text(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("part", "queue"), [("worker_runs", "runs"), ("worker_deliveries", "deliveries")])
+def test_each_process_of_the_procfile_has_a_slot_of_its_own(part: str, queue: str) -> None:
+    assert slot(part, DYNO="worker.1") == f"{queue}@worker.1"  # the platform's name, the same after a restart
+    assert slot(part, PORT="5100") == f"{queue}@host-5100"  # foreman and honcho give each process its port
+    assert slot(part) != slot(part)
+
+
+def _app_environment() -> str:
+    app = re.search(r"^x-app: &app\n(.*?)^x-background", _text("compose.yaml"), re.MULTILINE | re.DOTALL)
+    assert app
+    environment = re.search(r"^  environment:.*\n((?:    .*\n)+)", app[1], re.MULTILINE)
+    assert environment
+    return environment[1]
+
+
+def test_port_in_env_is_the_host_s_side_alone() -> None:
+    """``env_file`` hands PORT and HOST of .env to the container, where the mapping and the health check want 8000."""
+    assert '"${PORT:-8000}:8000"' in _text("compose.yaml")
+    assert '    PORT: "8000"\n' in _app_environment()
+    assert "    HOST: 0.0.0.0\n" in _app_environment()
+
+
+def test_every_anchor_of_compose_is_used() -> None:
+    text = _text("compose.yaml")
+    anchors = set(re.findall(r"&(\w+)$", text, re.MULTILINE))
+    assert anchors
+    assert {name for name in anchors if f"*{name}" not in text} == set()
+
+
+def test_what_is_installed_for_its_own_sake_is_imported() -> None:
+    assert "tenacity" not in _text("requirements.txt")
