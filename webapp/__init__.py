@@ -96,7 +96,7 @@ def _limit_pages_only(app: Flask, limiter: Limiter) -> None:
     hooks = app.before_request_funcs[None]
     for place, check in enumerate(hooks):
         if getattr(check, "__self__", None) is limiter:  # absent where it is switched off
-            hooks[place] = lambda: None if is_json_door() else check()
+            hooks[place] = lambda check=check: None if is_json_door() else check()
             return
 
 

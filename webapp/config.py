@@ -53,7 +53,11 @@ class Settings(BaseSettings):
         True, "DB_PREPARED_STATEMENTS", "`off` behind PgBouncer in transaction mode."
     )
     db_pool_size: int = setting(
-        0, "DB_POOL_SIZE", "Connections per process. `0`: as many as `WEB_THREADS` plus two.", ge=0, le=200
+        0,
+        "DB_POOL_SIZE",
+        "Connections per process, besides `WEB_THREADS` more for intake in a web process. `0`: `WEB_THREADS` plus two.",
+        ge=0,
+        le=200,
     )
     redis_url: SecretStr = setting(
         SecretStr(""), "REDIS_URL", "Redis or Valkey 6.2 or newer. Unset: the embedded server of `script/server`."

@@ -1,6 +1,5 @@
 """What must never get in, at every JSON door that takes a body: a 4xx with the envelope, nothing stored half."""
 
-import json
 import uuid
 
 import pytest

@@ -187,7 +187,7 @@ class TestRouting:
         busy = make_user(session, workspace, takes_leads=True)
         idle = make_user(session, workspace, takes_leads=True)
         for _ in range(4):
-            make_lead(session, workspace, assignee_id=busy.id)
+            make_lead(session, workspace, assignee_id=busy.id, status=LeadStatus.NEW_DRAFT)
         lead = make_lead(session, workspace)
         drain(session_factory, judge=says(0.75))
         lead = fresh(session, lead)
