@@ -147,7 +147,9 @@ def test_runs_and_reruns(client: FlaskClient, headers: dict[str, str], session: 
     assert client.post(f"/api/v1/leads/{uuid.uuid4()}/rerun", headers=headers).status_code == 404
 
 
-def test_a_refused_repeat_is_counted_all_the_same(client: FlaskClient, headers: dict[str, str], session: Session) -> None:
+def test_a_refused_repeat_is_counted_all_the_same(
+    client: FlaskClient, headers: dict[str, str], session: Session
+) -> None:
     client.post("/api/v1/leads", json=LEAD, headers=headers)
     assert client.post("/api/v1/leads", json=LEAD, headers=headers).status_code == 409
     assert session.scalar(sa.select(Lead.touches)) == 2
@@ -157,12 +159,16 @@ def test_a_refused_repeat_is_counted_all_the_same(client: FlaskClient, headers: 
 def test_equal_numbers_are_equal_bodies(client: FlaskClient, headers: dict[str, str]) -> None:
     keyed = headers | {"Idempotency-Key": "n"}
     assert client.post("/api/v1/leads", json=LEAD | {"budget": 5}, headers=keyed).status_code == 201
-    again = client.post("/api/v1/leads", data=json.dumps(LEAD | {"budget": 5.0}), headers=keyed, content_type="application/json")
+    again = client.post(
+        "/api/v1/leads", data=json.dumps(LEAD | {"budget": 5.0}), headers=keyed, content_type="application/json"
+    )
     assert again.status_code == 200
 
 
 def test_names_are_kept_apart(client: FlaskClient, headers: dict[str, str], session: Session) -> None:
-    client.post("/api/v1/leads", json=LEAD | {"name": None, "first_name": "Mary Ann", "last_name": "Van Dyke"}, headers=headers)
+    client.post(
+        "/api/v1/leads", json=LEAD | {"name": None, "first_name": "Mary Ann", "last_name": "Van Dyke"}, headers=headers
+    )
     lead = session.scalars(sa.select(Lead)).one()
     assert lead.name == "Mary Ann Van Dyke"
     assert (lead.attributes["first_name"], lead.attributes["last_name"]) == ("Mary Ann", "Van Dyke")

@@ -93,6 +93,52 @@ chấm hóng | engagement | P3
 hay quá | engagement | P3
 """
 
+REFUSALS_OF_A_CHANNEL = """
+How much for 10 seats? Don't contact me by phone. | inquiry_price | P1
+don't call me, just email the price | inquiry_price | P1
+Please remove me from the call list and send prices by email | inquiry_price | P1
+Stop calling me, just email me the quote | inquiry_price | P1
+giá bao nhiêu vậy shop? đừng gọi điện, nhắn tin thôi nhé | inquiry_price | P1
+stop sending me the wrong product | complaint | P1
+stop delivering us broken boxes | complaint | P1
+"""
+
+REFUSALS = """
+unsubscribe me | unsubscribe | P3
+remove me from your mailing list | unsubscribe | P3
+remove me from your mailing list and confirm by email only | unsubscribe | P3
+Remove me from the phone list | unsubscribe | P3
+stop emailing me | unsubscribe | P3
+Stop emailing me your price list | unsubscribe | P3
+stop calling me | unsubscribe | P3
+don't contact me again | unsubscribe | P3
+please stop contacting me | unsubscribe | P3
+delete my data | unsubscribe | P3
+xóa số tôi khỏi danh sách | unsubscribe | P3
+đừng gọi cho tôi nữa | unsubscribe | P3
+đừng nhắn tin cho tôi nữa | unsubscribe | P3
+"""
+
+THREATS = """
+Can I get a quote? My invoice is wrong and I'm cancelling | complaint | P0
+What are your prices? My last bill was incorrect and we are canceling | complaint | P0
+I will sue you | complaint | P0
+see you in court | complaint | P0
+I'm going to report you to the consumer authority | complaint | P0
+tôi sẽ kiện | complaint | P0
+mình sẽ kiện shop ra tòa | complaint | P0
+tôi sẽ báo quản lý thị trường | complaint | P0
+sẽ bóc phốt lên group | complaint | P0
+"""
+
+ORDERS = """
+đặt 2 cái size M | purchase_intent | P1
+chốt 3 cái combo size L | purchase_intent | P1
+We don't need a demo, we want to buy 20 licences today | purchase_intent | P0
+We want to buy 20 licences next month | purchase_intent | P1
+muốn mua 5 cái trong hôm nay | purchase_intent | P0
+"""
+
 
 def _table(text: str) -> list[tuple[str, str, str]]:
     rows = [tuple(cell.strip() for cell in line.split(" | ")) for line in text.strip().splitlines()]
@@ -111,6 +157,17 @@ def test_example_of_the_taxonomy(message: str, intent: str, priority: str) -> No
 def test_vietnamese_without_diacritics_and_decomposed(message: str, intent: str, priority: str, spell: Any) -> None:
     verdict = judge(spell(message))
     assert (verdict.intent, verdict.priority) == (intent, priority), verdict.reasons
+
+
+@pytest.mark.parametrize("spell", [str, fold_search])
+@pytest.mark.parametrize(
+    ("message", "intent", "priority"),
+    _table(REFUSALS_OF_A_CHANNEL + REFUSALS.lstrip() + THREATS.lstrip() + ORDERS.lstrip()),
+)
+def test_refusals_threats_and_orders(message: str, intent: str, priority: str, spell: Any) -> None:
+    verdict = judge(spell(message))
+    assert (verdict.intent, verdict.priority) == (intent, priority), verdict.reasons
+    assert "narrowed" not in verdict.tags
 
 
 @pytest.mark.parametrize(
@@ -288,6 +345,7 @@ def test_a_ruleset_of_ones_own_is_used() -> None:
         ({"cues": [{"intent": "job", "lang": "en", "weight": 1, "phrases": ["{gone} x"]}]}, "cues[0].phrases[0]"),
         ({"cues": [{"intent": "job", "lang": "en", "weight": 1, "phrases": ["(a|b"]}]}, "cues[0].phrases[0]"),
         ({"cues": [{"intent": "job", "lang": "en", "weight": 1, "phrases": ["(a|)"]}]}, "cues[0].phrases[0]"),
+        ({"cues": [{"intent": "job", "lang": "en", "weight": 1, "phrases": ["x"], "narrowable": 1}]}, "cues[0]"),
         ({"masks": [{"lang": "en", "phrases": ["a .. b"]}]}, "masks[0].phrases[0]"),
         ({"flags": [{"flag": "loud", "lang": "en", "phrases": ["a"]}]}, "flags[0]"),
         ({"decision": {}}, "decision/amounts/calibration"),

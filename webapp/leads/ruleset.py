@@ -6,12 +6,14 @@ Shape of the JSON (``rulesets/default.json`` is the shipped one)::
     version     free text, stored with every verdict
     gap         how many tokens a ``..`` in a phrase may skip (within one sentence)
     classes     {name: [phrase, ...]}; ``{name}`` in a phrase stands for any of them
-    cues        [{intent, lang: en|vi, weight: >0..6, phrases}]
+    cues        [{intent, lang: en|vi, weight: >0..6, phrases, narrowable?: bool}]
     masks       [{lang, phrases}]: phrases that mean nothing and hide the shorter cues inside them
     negations   [{lang, reach, phrases}]: undo a cue that starts at most ``reach`` tokens later in the clause
     negatable   [intent, ...]: the intents whose cues a negation undoes
     bare_stop   [word, ...]: bare words too ambiguous to stand alone for a word with diacritics (``cho``, ``chó``)
-    flags       [{flag: urgent|deadline|put_off|threat|attack|budget, lang, phrases}]
+    flags       [{flag: urgent|deadline|put_off|threat|attack|budget|narrowed, lang, phrases}]
+                narrowed: a channel or topic is meant; then the ``narrowable`` cues (refusals such as
+                "don't call me") yield to every intent that is clearly there
     attack_literals  [text, ...]: looked for as they are (markup, template and formula injection)
     amounts     {large: USD, units: {en: {unit: USD each}, vi: {...}}}
     decision    {strong, pitch, floor}: scores from which an intent counts (see ``verdict._decide``)
@@ -41,7 +43,7 @@ from webapp.leads.textnorm import fold_search, word_key
 
 SCHEMA = 1
 LANGS = ("en", "vi")
-FLAGS = ("urgent", "deadline", "put_off", "threat", "attack", "budget")
+FLAGS = ("urgent", "deadline", "put_off", "threat", "attack", "budget", "narrowed")
 #: A phrase that unfolds into more spellings than this is a mistake (or would make compiling slow).
 MAX_EXPANSION = 20_000
 MAX_WEIGHT = 6.0
@@ -80,6 +82,7 @@ class Cue:
     phrase: str
     weight: float = 0.0
     reach: int = 0
+    narrowable: bool = False
 
 
 @dataclass(slots=True)
@@ -209,6 +212,8 @@ def _group_problem(section: str, group: Any, intents: set[str]) -> str | None:
             return f"{group.get('intent')!r} is not an intent"
         if not isinstance(weight, int | float) or not 0 < weight <= MAX_WEIGHT:
             return f"weight must be a number above 0 and at most {MAX_WEIGHT:g}"
+        if not isinstance(group.get("narrowable", False), bool):
+            return "narrowable must be true or false"
     if section == "flags" and group.get("flag") not in FLAGS:
         return f"flag must be one of {', '.join(FLAGS)}"
     if section == "negations" and not (isinstance(group.get("reach"), int) and 0 <= group["reach"] <= 10):
@@ -218,7 +223,8 @@ def _group_problem(section: str, group: Any, intents: set[str]) -> str | None:
 
 def _cue_maker(section: str, group: Mapping[str, Any]) -> Any:
     if section == "cues":
-        return lambda phrase: Cue("intent", group["intent"], phrase, weight=float(group["weight"]))
+        weight, narrowable = float(group["weight"]), group.get("narrowable", False)
+        return lambda phrase: Cue("intent", group["intent"], phrase, weight=weight, narrowable=narrowable)
     if section == "negations":
         return lambda phrase: Cue("negation", "negation", phrase, reach=group["reach"])
     if section == "flags":

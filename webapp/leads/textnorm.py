@@ -234,6 +234,8 @@ def language(words: list[str]) -> tuple[str, bool]:
     english, bare = kinds.count("english") + both, kinds.count("bare") + both
     if total > 1 and english * 4 <= min(total, bare * 4) and (bare + shaped + english) * 4 >= total * 3:
         bare += shaped  # a bare Vietnamese text of rarer words
+    elif bare and not english and not foreign:
+        bare += shaped  # the rest are loans, sizes and abbreviations, which either language has
     if (marked * 5 < total and bare * 3 < total) or (not marked and bare <= english):
         return "en", False
     mixed = foreign + english >= 3 or (foreign >= 2 and foreign * 8 >= total)

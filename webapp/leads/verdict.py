@@ -49,7 +49,9 @@ def judge(text: str, *, rules: Ruleset | None = None, channel: str | None = None
     trie = rules.english if lang == "en" else rules.bare if bare else rules.marked
     hits, flags = _scan(tokens, trie, rules.gap)
     _negate(hits, tokens, rules)
-    scores = _scores(hits, rules)
+    narrowed = any(flag.cue.label == "narrowed" for flag in flags)
+    flags = [flag for flag in flags if flag.cue.label != "narrowed"]
+    scores = _scores(hits, rules, narrowed)
     words = [word for word in tokens.words if word[:1].isalnum()]
     if not words:
         scores = {intent: score for intent, score in scores.items() if intent is Intent.ENGAGEMENT}
@@ -203,9 +205,14 @@ def _gibberish(words: list[str]) -> bool:
     return odd >= 2 and odd * 2 >= len(words)
 
 
-def _scores(hits: list[_Hit], rules: Ruleset) -> dict[Intent, float]:
-    """Weights summed per intent; the same phrase said twice counts once."""
+def _scores(hits: list[_Hit], rules: Ruleset, narrowed: bool) -> dict[Intent, float]:
+    """Weights summed per intent; the same phrase said twice counts once.
+
+    When the message narrows its refusal to a channel or a topic ("don't call me, just email the price"), the
+    narrowable cues together stay below ``strong``: they decide only where no other intent is clearly there.
+    """
     scores: dict[Intent, float] = {}
+    limited: dict[Intent, float] = {}
     seen: set[tuple[str, str]] = set()
     for hit in hits:
         cue = hit.cue
@@ -213,7 +220,12 @@ def _scores(hits: list[_Hit], rules: Ruleset) -> dict[Intent, float]:
             continue
         seen.add((cue.label, cue.phrase))
         intent = Intent(cue.label)
-        scores[intent] = scores.get(intent, 0.0) + cue.weight
+        if narrowed and cue.narrowable:
+            limited[intent] = min(cue.weight, rules.strong - 0.5)
+        else:
+            scores[intent] = scores.get(intent, 0.0) + cue.weight
+    for intent, weight in limited.items():
+        scores[intent] = max(scores.get(intent, 0.0), weight)
     return scores
 
 
