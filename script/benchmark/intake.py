@@ -78,6 +78,8 @@ def settled(stack: Stack, seconds: int, per_second: int = 200) -> dict[str, Any]
     with connect(stack.database_url) as connection:  # what earlier rounds left queued is not what is measured
         connection.execute("UPDATE runs SET status = 'success', finished_at = now() WHERE status <> 'success'")
     with stack.web(), stack.workers():
+        steady(stack, 1, 1)  # a first lead, to know when the workers are up
+        wait_for_runs(stack)
         started = time.time()
         statuses = steady(stack, per_second, seconds)
         sent = len(statuses)
@@ -97,6 +99,15 @@ def settled(stack: Stack, seconds: int, per_second: int = 200) -> dict[str, Any]
         "rate": per_second, "sent": sent, "accepted": statuses.count(201), "finished": row[0],
         "p50_s": round(float(row[1] or 0), 3), "p95_s": round(float(row[2] or 0), 3),
     }  # fmt: skip
+
+
+def wait_for_runs(stack: Stack, seconds: float = 60) -> None:
+    """Until no run is open any more."""
+    deadline = time.monotonic() + seconds
+    while count(stack.database_url, "SELECT count(*) FROM runs WHERE finished_at IS NULL AND status <> 'success'"):
+        if time.monotonic() > deadline:
+            raise RuntimeError("the workers do not get on")
+        time.sleep(0.1)
 
 
 def steady(stack: Stack, per_second: int, seconds: int, threads: int = 8) -> list[int]:
