@@ -11,6 +11,7 @@ It is RQ's ``SimpleWorker`` with the parts replaced that fit rows as the truth:
 """
 
 import argparse
+import gc
 import logging
 import os
 import signal
@@ -207,6 +208,8 @@ def main(arguments: list[str] | None = None) -> int:
     queue.init(wiring.redis_url())
     if name == queue.RUNS:
         default_ruleset()  # compiled before the slot is taken, so that what is claimed is worked at once
+        gc.collect()
+        gc.freeze()  # it stays: no collection need walk it again
     process = Process(name)
     process.install_signal_handlers()
     tasks.should_stop = process.stopping.is_set

@@ -86,7 +86,7 @@ class Settings(BaseSettings):
     port: int = setting(8000, "PORT", "Port the web server listens on.", ge=1, le=65535)
     data_dir: str = setting("var", "LEADOPS_DATA_DIR", "Where the embedded servers and generated secrets live.")
     web_workers: int = setting(2, "WEB_WORKERS", "Web processes.", ge=1, le=64)
-    web_threads: int = setting(8, "WEB_THREADS", "Threads of each web process.", ge=1, le=128)
+    web_threads: int = setting(4, "WEB_THREADS", "Threads of each web process.", ge=1, le=128)
     run_workers: int = setting(1, "RUN_WORKERS", "Worker processes for runs.", ge=1, le=64)
     delivery_workers: int = setting(1, "DELIVERY_WORKERS", "Worker processes for deliveries.", ge=1, le=64)
     log_level: LogLevel = setting("INFO", "LOG_LEVEL", "`DEBUG`, `INFO`, `WARNING`, `ERROR` or `CRITICAL`.")
