@@ -157,7 +157,7 @@ _compiling = threading.Lock()
 
 
 def default_ruleset() -> Ruleset:
-    """The shipped ruleset, compiled once per process. That takes about half a second, so processes that judge
+    """The shipped ruleset, compiled once per process. That takes a second or so, so processes that judge
     call this at start; first callers side by side wait for one of them instead of each compiling it."""
     with _compiling:
         return _default_ruleset()
