@@ -17,6 +17,7 @@ from webapp import logs
 from webapp.leads import claims, deliver, run
 from webapp.leads.claims import Holder, SlotTaken
 from webapp.leads.ports import Drained
+from webapp.models.faults import is_database_away
 
 log = logging.getLogger(__name__)
 
@@ -148,7 +149,7 @@ def _rung(drain: Callable[[], int]) -> int:
     except Exception as error:
         leave()
         said = logs.in_a_line(error)
-        if run.database_is_away(error):  # the rows wait, and the clock rings for them
+        if is_database_away(error):  # the rows wait, and the clock rings for them
             if logs.say_database_away():
                 log.warning("PostgreSQL is away, leaving it to a later ring: %s", said)
             return 0

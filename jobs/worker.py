@@ -32,8 +32,8 @@ from setproctitle import setproctitle
 from jobs import queue, tasks, wiring
 from webapp import logs
 from webapp.config import ConfigError
-from webapp.leads import run
 from webapp.leads.ruleset import default_ruleset
+from webapp.models.faults import is_database_away
 
 log = logging.getLogger(__name__)
 
@@ -138,7 +138,7 @@ class Process:
         except Exception as error:
             tasks.leave()
             if not self._failing:
-                if run.database_is_away(error):
+                if is_database_away(error):
                     log.warning("PostgreSQL is away, trying again: %s", logs.in_a_line(error))
                 else:
                     log.exception("draining %s failed, trying again", self.queue_name)

@@ -23,8 +23,6 @@ from webapp.models.account import ApiKey, Membership, User, Workspace
 from webapp.security.keys import create_key
 from webapp.security.passwords import MIN_LENGTH, hash_password
 
-DEFAULT_WORKSPACE = "default"
-
 
 def _committed(command: Callable[..., Any]) -> Callable[..., Any]:
     """One transaction per command; a domain error becomes one line and exit 1."""
@@ -102,7 +100,7 @@ def register(app: Flask) -> None:
     @app.cli.command("create-user")
     @click.argument("email")
     @click.option("--role", type=click.Choice([r.value for r in Role]), required=True)
-    @click.option("--workspace", default=DEFAULT_WORKSPACE, show_default=True)
+    @click.option("--workspace", default=destinations.DEFAULT_WORKSPACE, show_default=True)
     @click.option("--name", help="As shown to others; made from the address if left out.")
     @click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
     @_committed
@@ -114,7 +112,7 @@ def register(app: Flask) -> None:
         return None if password_stdin else password
 
     @app.cli.command("create-key")
-    @click.option("--workspace", default=DEFAULT_WORKSPACE, show_default=True)
+    @click.option("--workspace", default=destinations.DEFAULT_WORKSPACE, show_default=True)
     @click.option("--name", required=True)
     @click.option("--scopes", required=True, help="Comma-separated: ingest, read, review, admin; or platform alone.")
     @click.option("--rate-limit", type=click.Choice(["default", "none"]), default="default", show_default=True)
@@ -144,7 +142,7 @@ def register(app: Flask) -> None:
 
 def first_start(settings: Settings) -> dict[str, Any]:
     """Workspace ``default``, an admin, a key with all scopes, the destinations of the environment."""
-    workspace = ensure_workspace(DEFAULT_WORKSPACE)
+    workspace = ensure_workspace(destinations.DEFAULT_WORKSPACE)
     # One process at a time: two first starts side by side must not make two admins.
     db.session.execute(sa.select(Workspace.id).where(Workspace.id == workspace.id).with_for_update())
     destinations.sync_environment(db.session, settings, current_app.extensions["cipher"])

@@ -4,8 +4,6 @@ import re
 import uuid
 from typing import Any
 
-import psycopg
-import sqlalchemy.exc
 from flask import Flask, Response, current_app, g, jsonify, render_template, request
 from flask_login import AnonymousUserMixin
 from flask_wtf.csrf import CSRFError
@@ -14,6 +12,7 @@ from werkzeug.exceptions import HTTPException
 from webapp import logs
 from webapp.extensions import db
 from webapp.leads.errors import Conflict, Forbidden, Invalid, LeadError, NotFound, Permanent, Problem, Transient
+from webapp.models.faults import is_contention, is_database_away
 
 log = logs.get(__name__)
 
@@ -118,28 +117,6 @@ def status_of(error: LeadError) -> int:
     if error.code in STATUS_BY_CODE:
         return STATUS_BY_CODE[error.code]
     return next((status for kind, status in STATUS_BY_TYPE if isinstance(error, kind)), 500)
-
-
-def is_database_away(error: BaseException) -> bool:
-    """The server cannot be reached, went away, or refuses connections; as opposed to a bug in a statement."""
-    if isinstance(error, sqlalchemy.exc.TimeoutError):  # the pool had no connection to give in time
-        return True
-    original = getattr(error, "orig", error)
-    if isinstance(error, sqlalchemy.exc.DBAPIError) and error.connection_invalidated:
-        return True
-    if not isinstance(original, psycopg.OperationalError):
-        return False
-    state = original.sqlstate
-    if state is None:  # the server said nothing: away if there is no sound connection to it
-        return original.pgconn is None or original.pgconn.status != psycopg.pq.ConnStatus.OK
-    # Class 08: connection; 57P0x: shutting down, crashed, starting; 53300: too many connections.
-    return state.startswith("08") or state in {"57P01", "57P02", "57P03", "57P04", "53300"}
-
-
-def is_contention(error: BaseException) -> bool:
-    """A deadlock or serialisation failure: nothing was done, and the same request may well work next time."""
-    state = getattr(getattr(error, "orig", error), "sqlstate", None)
-    return state in {"40001", "40P01"}
 
 
 PAGES: dict[int, tuple[str, str]] = {

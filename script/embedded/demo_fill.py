@@ -21,9 +21,9 @@ from embedded.demo import STEP
 from embedded.demo_people import PEOPLE, TAKES_LEADS, password
 from embedded.demo_progress import Progress
 from jobs import queue
-from webapp.cli import DEFAULT_WORKSPACE, add_user, find_workspace
+from webapp.cli import add_user, find_workspace
 from webapp.extensions import db
-from webapp.leads import audit
+from webapp.leads import audit, destinations
 from webapp.leads.review import Actor
 from webapp.leads.states import DeliveryState, RunStatus, Scope
 from webapp.models.account import ApiKey, User
@@ -42,7 +42,7 @@ class Filling:
     def __init__(self, url: str) -> None:
         self.url = url
         self.session: Session = db.session()
-        self.workspace = find_workspace(DEFAULT_WORKSPACE).id
+        self.workspace = find_workspace(destinations.DEFAULT_WORKSPACE).id
         self.secret = current_app.extensions["settings"].secret_key.get_secret_value()
         self.key = ""
 
@@ -79,7 +79,7 @@ class Filling:
     # Steps
 
     def people(self, progress: Progress) -> None:
-        workspace = find_workspace(DEFAULT_WORKSPACE)
+        workspace = find_workspace(destinations.DEFAULT_WORKSPACE)
         for one in PEOPLE:
             add_user(one.email, password(self.secret, one.email), one.role, workspace, name=one.name)
             progress.add()

@@ -194,12 +194,17 @@ def test_altered_bytes_from_the_cdn_are_not_run(console: Any, leads: list[Any]) 
 def test_everything_works_without_javascript(console: Any, session: Session, leads: list[Any]) -> None:
     page = console(java_script_enabled=False).page
     page.get_by_role("link", name="First Person").click()
+    # Each click loads a page; until its style sheet is there, the bulk buttons that it hides can be seen as well.
+    page.wait_for_load_state()
     page.get_by_role("button", name="Approve").click()
     expect(page.locator("#toasts")).to_contain_text("Approved")
+    page.wait_for_load_state()
     page.get_by_role("button", name="Undo").click()
     expect(page.locator("#toasts")).to_contain_text("Taken back")
+    page.wait_for_load_state()
     page.get_by_role("button", name="Reject").click()
     page.get_by_label("No budget").check()
+    page.wait_for_load_state()
     page.get_by_role("button", name="Reject").click()
     expect(page.locator("#toasts")).to_contain_text("Rejected")
     assert fresh(session, leads[0]) is LeadStatus.REJECTED

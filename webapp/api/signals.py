@@ -17,20 +17,18 @@ from webapp.api.body import parse_leniently, raw_body, require_json_type
 from webapp.api.facebook import Bad, entries, page_of
 from webapp.api.triage import iso
 from webapp.extensions import db
-from webapp.leads import intake
+from webapp.leads import destinations, intake
 from webapp.leads.errors import Forbidden, Invalid, LeadError, Problem
 from webapp.leads.intake import text_problem
 from webapp.leads.states import LABEL_VIEW, PRIORITY_VIEW, Door, LeadStatus, Scope
 from webapp.models.account import SocialPage, Workspace
 from webapp.models.lead import Lead, Quarantined
 from webapp.security.fields import is_sealed
-from webapp.security.keys import Principal, tenant_of
+from webapp.security.keys import Principal
 from webapp.security.signatures import meta_signature_valid
 
 blueprint = Blueprint("signals", __name__)
 log = logs.get(__name__)
-
-DEFAULT_WORKSPACE = "default"
 
 
 @blueprint.get("/webhooks/facebook")
@@ -70,13 +68,7 @@ def receive() -> Response:
 def _take_in(share: "Share") -> list[uuid.UUID]:
     """One workspace's entries: leads for what can be read, quarantine for what cannot."""
     log.info("facebook webhook", tenant_id=str(share.workspace.id), tenant_id_source=share.decided_by)
-    config = auth.settings()
-    tenant = tenant_of(
-        share.workspace,
-        default_region=config.default_region,
-        duplicate_days=config.duplicate_days,
-        idempotency_days=config.idempotency_days,
-    )
+    tenant = current_app.extensions["keyring"].tenant(share.workspace)
     good: list[intake.LeadIn] = []
     for found in entries(share.payload, seal=current_app.extensions["cipher"].seal):
         problem = found if isinstance(found, Bad) else _unfit(found)
@@ -117,7 +109,9 @@ def _verified_workspaces(body: bytes, header: str) -> frozenset[uuid.UUID]:
     good = set()
     own = auth.settings().meta_app_secret
     if own and meta_signature_valid(own.get_secret_value(), body, header):
-        workspace_id = db.session.scalar(sa.select(Workspace.id).where(Workspace.name == DEFAULT_WORKSPACE))
+        workspace_id = db.session.scalar(
+            sa.select(Workspace.id).where(Workspace.name == destinations.DEFAULT_WORKSPACE)
+        )
         if workspace_id:
             good.add(workspace_id)
     cipher = current_app.extensions["cipher"]

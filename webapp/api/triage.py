@@ -71,13 +71,12 @@ def create(principal: Principal) -> Response:
     key = idempotency_key()
     data = json_object()
     body = validated(TriageIn, data, error=Unprocessable)
-    sent = data  # what the caller wrote, not what validation made of it, is echoed
     lead = intake.LeadIn(
         door=Door.TRIAGE,
         message=body.note,
         source=body.source or "unknown",
         name=body.name,
-        email=sent.get("email"),
+        email=data.get("email"),
         phone=body.phone,
         attribution=attribution_of(data),
         consent=consent_of(data.get("consent")),
@@ -89,14 +88,15 @@ def create(principal: Principal) -> Response:
     received = intake.accept(autocommit, principal.workspace, lead, key=intake.Key(str(key), intake.request_hash(data)))
     if not received.replayed:
         queue.ring("runs")
+    # What the caller wrote, not what validation made of it, is echoed.
     response = jsonify(
         {
             "id": str(received.lead_id),
-            "email": sent.get("email"),
-            "phone": sent.get("phone"),
-            "name": sent.get("name"),
-            "note": sent["note"],
-            "source": sent.get("source"),
+            "email": data.get("email"),
+            "phone": data.get("phone"),
+            "name": data.get("name"),
+            "note": data["note"],
+            "source": data.get("source"),
             "created_at": iso(received.created_at),
         }
     )

@@ -27,6 +27,7 @@ from webapp.leads.ports import Drained
 from webapp.leads.run_stages import Item, Outcome
 from webapp.leads.stages import classify, route
 from webapp.leads.states import LeadStatus, RunStatus, RunTrigger
+from webapp.models.faults import is_database_away
 from webapp.models.lead import Lead
 from webapp.models.work import Run
 
@@ -207,7 +208,7 @@ class _Drain:
             with self.session_factory.begin() as session:
                 kept = run_store.settle(session, outcomes, hold_seconds=self.hold_seconds)
         except Exception as error:
-            if database_is_away(error):
+            if is_database_away(error):
                 raise
             if len(outcomes) > 1:
                 log.warning("saving %d runs together failed, saving each by itself: %s", len(outcomes), plain(error))
@@ -270,18 +271,3 @@ def plain(error: Exception) -> str:
     cause = error.orig if isinstance(error, sa.exc.DBAPIError) and error.orig is not None else error
     lines = str(cause).replace("\0", "").splitlines()
     return f"The run crashed ({type(cause).__name__}: {lines[0] if lines else 'no message'})"[:500]
-
-
-#: Connections refused: the server is shutting down, has crashed, is starting, or has as many as it takes.
-_NOT_NOW = frozenset({"57P01", "57P02", "57P03", "57P04", "53300"})
-
-
-def database_is_away(error: Exception) -> bool:
-    """As against a row that the database refuses."""
-    if isinstance(error, sa.exc.DBAPIError):
-        state = getattr(error.orig, "sqlstate", None)
-        return error.connection_invalidated or (
-            isinstance(error, sa.exc.OperationalError)
-            and (state is None or state.startswith("08") or state in _NOT_NOW)
-        )
-    return isinstance(error, sa.exc.TimeoutError)

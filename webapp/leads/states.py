@@ -148,7 +148,6 @@ class QuarantineState(StrEnum):
     DISCARDED = "discarded"
 
 
-OPEN_STATUSES = frozenset({LeadStatus.NEW_AUTO, LeadStatus.NEW_DRAFT, LeadStatus.NEW_ESCALATE})
 DECIDED_STATUSES = frozenset({LeadStatus.APPROVED, LeadStatus.OVERRIDDEN, LeadStatus.REJECTED})
 #: What waits for a person. ``new_auto`` is its own view.
 WAITING_STATUSES = frozenset({LeadStatus.NEW_DRAFT, LeadStatus.NEW_ESCALATE})

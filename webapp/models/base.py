@@ -3,7 +3,7 @@
 import uuid
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
 import sqlalchemy as sa
 from flask_sqlalchemy import SQLAlchemy
@@ -21,8 +21,6 @@ NAMING = {
 }
 
 JSON = dict[str, Any]
-Timestamp = Annotated[datetime, mapped_column(sa.DateTime(timezone=True))]
-UUIDPK = Annotated[uuid.UUID, mapped_column(sa.Uuid, primary_key=True)]
 
 
 class Base(DeclarativeBase):

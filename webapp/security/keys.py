@@ -106,6 +106,10 @@ class KeyRing:
             raise LeadError("this API key has expired", code="expired_key")
         return principal
 
+    def tenant(self, workspace: Workspace) -> Tenant:
+        """What intake has to know of a workspace, with the limits of the settings."""
+        return tenant_of(workspace, **self._limits)
+
     def _read(self, session: Session, digest: bytes, now: float) -> Principal | None:
         row = session.execute(
             sa.select(ApiKey, Workspace)
@@ -118,7 +122,7 @@ class KeyRing:
         principal = Principal(
             key_id=key.id,
             name=key.name,
-            tenant=tenant_of(workspace, **self._limits) if workspace else None,
+            tenant=self.tenant(workspace) if workspace else None,
             scopes=frozenset(key.scopes),
             rate_limited=key.rate_limited,
             expires_at=key.expires_at,
