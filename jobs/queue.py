@@ -23,8 +23,15 @@ log = logging.getLogger(__name__)
 
 RUNS = "runs"
 DELIVERIES = "deliveries"
+IMPORTS = "imports"
+FETCHES = "fetches"
 #: Queue → the task that drains it, by dotted name: web processes do not import the domain's workers.
-TASKS = {RUNS: "jobs.tasks.process_runs", DELIVERIES: "jobs.tasks.process_deliveries"}
+TASKS = {
+    RUNS: "jobs.tasks.process_runs",
+    DELIVERIES: "jobs.tasks.process_deliveries",
+    IMPORTS: "jobs.tasks.process_imports",
+    FETCHES: "jobs.tasks.process_fetches",
+}
 
 #: Least time between two rings of one process.
 FLUSH_SECONDS = 0.05

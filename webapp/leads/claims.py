@@ -15,7 +15,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from webapp.leads.states import DeliveryState, RunStatus
+from webapp.leads.states import DeliveryState, FetchState, ImportState, RunStatus
+from webapp.models.inbound import Fetch, Import
 from webapp.models.work import Delivery, Run, WorkerSlot
 
 #: Covers only hangs and lost hosts: a restarted worker frees its own claims at once.
@@ -38,6 +39,11 @@ RUNS = Backlog("runs", Run, Run.status, RunStatus.QUEUED, RunStatus.RUNNING, (Ru
 DELIVERIES = Backlog(
     "deliveries", Delivery, Delivery.state, DeliveryState.PENDING, DeliveryState.SENDING, (Delivery.due_at,)
 )
+IMPORTS = Backlog("imports", Import, Import.state, ImportState.QUEUED, ImportState.RUNNING, (Import.due_at,))
+#: The same table on its way back: an import that is being undone.
+UNDOS = Backlog("undos", Import, Import.state, ImportState.UNDO_QUEUED, ImportState.UNDOING, (Import.due_at,))
+FETCHES = Backlog("fetches", Fetch, Fetch.state, FetchState.PENDING, FetchState.FETCHING, (Fetch.due_at,))
+BACKLOGS = (RUNS, DELIVERIES, IMPORTS, UNDOS, FETCHES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +82,7 @@ def enter(session: Session, slot: str) -> uuid.UUID:
         ),
         {"slot": slot, "incarnation": incarnation},
     )
-    for backlog in (RUNS, DELIVERIES):
+    for backlog in BACKLOGS:
         session.execute(
             sa.update(backlog.model)
             .where(

@@ -140,12 +140,57 @@ class Door(StrEnum):
     V1 = "v1"  # /api/v1/leads
     ENRICH = "enrich"  # POST /enrich-lead
     CRM = "crm"  # POST /leads
+    HOOK = "hook"  # /hooks/{source token}
+    IMPORT = "import"  # a file, by API or browser
+    WEB = "web"  # a public page that an admin named
 
 
 class QuarantineState(StrEnum):
     HELD = "held"
     REPLAYED = "replayed"
     DISCARDED = "discarded"
+
+
+class ImportState(StrEnum):
+    """Where a file stands. UPLOADED waits for its columns to be mapped; CANCELLED and UNDONE keep their counts."""
+
+    UPLOADED = "uploaded"
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    UNDO_QUEUED = "undo_queued"
+    UNDOING = "undoing"
+    UNDONE = "undone"
+
+
+class FetchKind(StrEnum):
+    LEADGEN = "leadgen"  # the answers of a Meta Lead Ads form, by the Graph API
+    PAGE = "page"  # a public web page
+
+
+class FetchState(StrEnum):
+    PENDING = "pending"
+    FETCHING = "fetching"
+    DONE = "done"
+    DEAD = "dead"  # given up, with the reason; a person can ask again
+
+
+class SuggestionState(StrEnum):
+    """Of two people who may be one."""
+
+    SUGGESTED = "suggested"
+    MERGED = "merged"
+    DISMISSED = "dismissed"
+
+
+class Verification(StrEnum):
+    """How a generic inbound webhook proves itself, besides the secret token in its address."""
+
+    NONE = "none"
+    HMAC = "hmac"  # HMAC-SHA256 of the raw body in a header
+    STANDARD = "standard"  # Standard Webhooks
 
 
 DECIDED_STATUSES = frozenset({LeadStatus.APPROVED, LeadStatus.OVERRIDDEN, LeadStatus.REJECTED})

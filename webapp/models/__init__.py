@@ -2,6 +2,7 @@
 
 from webapp.models.account import ApiKey, Membership, SocialPage, User, Workspace
 from webapp.models.base import db, new_id, scoped
+from webapp.models.inbound import Fetch, Import, ImportProblem, InboundSource
 from webapp.models.lead import (
     AuditEvent,
     Decision,
@@ -12,6 +13,7 @@ from webapp.models.lead import (
     Quarantined,
     Touch,
 )
+from webapp.models.people import DuplicateSuggestion, PersonMerge
 from webapp.models.work import Delivery, DeliveryAttempt, Destination, Run, WorkerSlot
 
 __all__ = [
@@ -21,10 +23,16 @@ __all__ = [
     "Delivery",
     "DeliveryAttempt",
     "Destination",
+    "DuplicateSuggestion",
+    "Fetch",
     "IdempotencyKey",
+    "Import",
+    "ImportProblem",
+    "InboundSource",
     "Lead",
     "Membership",
     "Person",
+    "PersonMerge",
     "Presence",
     "Quarantined",
     "Run",

@@ -31,13 +31,16 @@ class Workspace(Identified, Created, Base):
 
 
 class SocialPage(Created, Base):
-    """Which workspace a social page's webhooks belong to."""
+    """Which workspace a social page's webhooks belong to. ``platform``: facebook (page id) or whatsapp (phone number
+    id). ``access_token``: encrypted; fetches what a webhook only announces."""
 
     __tablename__ = "social_pages"
 
     platform: Mapped[str] = mapped_column(primary_key=True)
     page_id: Mapped[str] = mapped_column(primary_key=True)
     workspace_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("workspaces.id"))
+    name: Mapped[str | None]
+    access_token: Mapped[str | None]
 
 
 class User(Identified, Created, Base):
@@ -84,6 +87,9 @@ class ApiKey(Identified, Created, Base):
     key_hash: Mapped[bytes] = mapped_column(unique=True)
     scopes: Mapped[list[str]] = mapped_column(ARRAY(sa.Text))
     rate_limited: Mapped[bool] = mapped_column(default=True, server_default=sa.true())
+    limit_max: Mapped[int | None]  # requests a window; NULL: the setting's
+    limit_burst: Mapped[int | None]  # requests a second
+    limit_day: Mapped[int | None]  # requests a day (UTC)
     expires_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
     last_used_at: Mapped[datetime | None]

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TSVECTOR
 from sqlalchemy.orm import Mapped, column_property, mapped_column, relationship
 
 from webapp.leads.states import (
@@ -27,16 +27,29 @@ _WAITING = f"status IN ({', '.join(repr(status.value) for status in sorted(WAITI
 
 class Person(Identified, OfWorkspace, Created, Base):
     """Who wrote. ``identity_key``: normalised e-mail, else E.164 phone, else ``platform:author id``; NULL when
-    nobody can be told, which never links to anyone."""
+    nobody can be told, which never links to anyone. The key's e-mail is folded as its provider does (dots, plus), so
+    that it matches; ``email`` is not.
+
+    ``merged_into``: a person said that this is somebody else's second identity; leads go there.
+    ``looked_at``: when look-alikes were last searched; NULL asks for it. ``match_keys``: what they are found by.
+    """
 
     __tablename__ = "people"
-    __table_args__ = (sa.UniqueConstraint("workspace_id", "identity_key"),)
+    __table_args__ = (
+        sa.UniqueConstraint("workspace_id", "identity_key"),
+        sa.Index("ix_people_match_keys", "match_keys", postgresql_using="gin"),
+        sa.Index("ix_people_not_looked_at", "id", postgresql_where=sa.text("looked_at IS NULL")),
+        sa.Index("ix_people_merged_into", "merged_into", postgresql_where=sa.text("merged_into IS NOT NULL")),
+    )
 
     identity_key: Mapped[str | None]
     name: Mapped[str | None]
     email: Mapped[str | None]  # normalised
     phone: Mapped[str | None]  # E.164
     company: Mapped[str | None]
+    merged_into: Mapped[uuid.UUID | None] = mapped_column(sa.ForeignKey("people.id"))
+    match_keys: Mapped[list[str] | None] = mapped_column(ARRAY(sa.Text))
+    looked_at: Mapped[datetime | None]
     if TYPE_CHECKING:
         do_not_contact: Mapped[bool]  # see below Lead
     updated_at: Mapped[datetime] = mapped_column(server_default=sa.func.now())
@@ -79,6 +92,7 @@ class Lead(Identified, InWorkspace, Created, Base):
         sa.Index("ix_leads_person_id", "person_id"),
         sa.Index("ix_leads_assignee", "assignee_id", "status", postgresql_where=sa.text("assignee_id IS NOT NULL")),
         sa.Index("ix_leads_search", "search", postgresql_using="gin"),
+        sa.Index("ix_leads_import", "import_id", "id", postgresql_where=sa.text("import_id IS NOT NULL")),
     )
 
     person_id: Mapped[uuid.UUID | None] = mapped_column(sa.ForeignKey("people.id"))
@@ -102,6 +116,11 @@ class Lead(Identified, InWorkspace, Created, Base):
     attribution: Mapped[JSON] = mapped_column(server_default="{}")
     consent: Mapped[str | None]
     consent_at: Mapped[datetime | None]
+    # What cleansing found: name (as shown instead of the one sent), email_suggestion, phone_region; a field in
+    # "reverted" is shown as sent.
+    cleaned: Mapped[JSON] = mapped_column(server_default="{}")
+    import_id: Mapped[uuid.UUID | None] = mapped_column(sa.Uuid)  # no foreign key: see OfWorkspace
+    source_id: Mapped[uuid.UUID | None] = mapped_column(sa.Uuid)  # the inbound webhook it came by
 
     # Social signals
     platform: Mapped[str | None]
@@ -160,6 +179,7 @@ class Touch(Identified, InWorkspace, Created, Base):
     key: Mapped[str | None]
     message: Mapped[str]
     payload: Mapped[JSON]
+    import_id: Mapped[uuid.UUID | None] = mapped_column(sa.Uuid)
 
 
 class Decision(Identified, InWorkspace, Created, Base):
@@ -211,12 +231,21 @@ class IdempotencyKey(OfWorkspace, Created, Base):
 
 
 class Quarantined(Identified, Created, Base):
-    """A provider's entry that could not be digested, kept raw with the reason."""
+    """A provider's entry that could not be digested, kept raw with the reason. ``dialect``: which reader a replay
+    takes (facebook | whatsapp | leadgen | hook). ``fixed``: the JSON that a person made of it."""
 
     __tablename__ = "quarantine"
+    __table_args__ = (
+        sa.Index("ix_quarantine_newest", "workspace_id", "state", sa.text("created_at DESC"), sa.text("id DESC")),
+    )
 
     workspace_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("workspaces.id"), index=True)
     door: Mapped[Door] = enum_column(Door, "door")
+    dialect: Mapped[str] = mapped_column(default="facebook", server_default="facebook")
+    source_id: Mapped[uuid.UUID | None] = mapped_column(sa.Uuid)
+    fixed: Mapped[str | None]
+    decided_by: Mapped[str | None]
+    decided_at: Mapped[datetime | None]
     reason: Mapped[str]
     raw: Mapped[str]  # JSON text as received: it may hold what JSONB cannot
     state: Mapped[QuarantineState] = enum_column(
