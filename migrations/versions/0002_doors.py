@@ -237,13 +237,23 @@ def upgrade() -> None:
         sa.Column(
             "verification",
             sa.Enum(
-                "none", "hmac", "standard", name="verification", native_enum=False, create_constraint=True, length=32
+                "none",
+                "hmac",
+                "standard",
+                "body",
+                "hubspot",
+                "webflow",
+                name="verification",
+                native_enum=False,
+                create_constraint=True,
+                length=32,
             ),
             server_default="none",
             nullable=False,
         ),
         sa.Column("secret", sa.Text(), nullable=True),
         sa.Column("signature_header", sa.Text(), nullable=True),
+        sa.Column("signature_prefix", sa.Text(), nullable=True),
         sa.Column("last_sample", sa.Text(), nullable=True),
         sa.Column("last_received_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("limit_max", sa.Integer(), nullable=True),
@@ -323,6 +333,10 @@ def upgrade() -> None:
     op.add_column("quarantine", sa.Column("dialect", sa.Text(), server_default="facebook", nullable=False))
     op.add_column("quarantine", sa.Column("source_id", sa.Uuid(), nullable=True))
     op.add_column("quarantine", sa.Column("fixed", sa.Text(), nullable=True))
+    op.add_column(
+        "quarantine",
+        sa.Column("lead_ids", postgresql.JSONB(astext_type=sa.Text()), server_default="[]", nullable=False),
+    )
     op.add_column("quarantine", sa.Column("decided_by", sa.Text(), nullable=True))
     op.add_column("quarantine", sa.Column("decided_at", sa.DateTime(timezone=True), nullable=True))
     op.create_index(
@@ -352,6 +366,7 @@ def downgrade() -> None:
     op.drop_index("ix_quarantine_newest", table_name="quarantine")
     op.drop_column("quarantine", "decided_at")
     op.drop_column("quarantine", "decided_by")
+    op.drop_column("quarantine", "lead_ids")
     op.drop_column("quarantine", "fixed")
     op.drop_column("quarantine", "source_id")
     op.drop_column("quarantine", "dialect")

@@ -33,6 +33,7 @@ DOORS = [
     (Role.REVIEWER, "POST", "/queue/{lead}/undo"),
     (Role.REVIEWER, "POST", "/queue/{lead}/assign"),
     (Role.REVIEWER, "POST", "/queue/{lead}/rerun"),
+    (Role.REVIEWER, "POST", "/queue/{lead}/correct"),
     (Role.REVIEWER, "POST", "/queue/{lead}/here"),
     (Role.REVIEWER, "POST", "/queue/{lead}/leave"),
     (Role.REVIEWER, "POST", "/queue/bulk"),

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A person's keys. ``key``: the e-mail, else the phone, else the author on a platform; None: nobody in
+    """A person's keys. ``key``: the e-mail as its provider reads it, else the phone, else the author on a platform; None: nobody in
     particular, who is never linked to anyone. ``phone`` is E.164."""
 
     key: str | None
@@ -51,8 +51,11 @@ def checked_email(email: str) -> str:
 
 def normalize_phone(phone: str | None, *, region: str) -> str | None:
     """E.164, or None when the digits cannot be a number. ``region``: where a number without country code is from."""
-    if not phone or len(phone) > 64:
-        return None
+    return _e164(phone, region) if phone and len(phone) <= 64 else None
+
+
+@lru_cache(maxsize=4096)  # imports and retries bring the same numbers again
+def _e164(phone: str, region: str) -> str | None:
     try:
         number = phonenumbers.parse(phone, region)
     except phonenumbers.NumberParseException:
@@ -62,11 +65,31 @@ def normalize_phone(phone: str | None, *, region: str) -> str | None:
     return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
 
 
+#: Providers that deliver ``name+anything@`` to ``name@``; Gmail passes over dots as well.
+_PLUS_DOMAINS = frozenset(
+    "outlook.com hotmail.com live.com msn.com icloud.com me.com mac.com fastmail.com proton.me protonmail.com "
+    "pm.me".split()
+)
+_GMAIL = frozenset({"gmail.com", "googlemail.com"})
+
+
+def folded_email(email: str) -> str:
+    """A normalised address as its provider reads it, to match by: ``a.na+shop@googlemail.com`` → ``ana@gmail.com``.
+    Other providers may tell such addresses apart, so theirs stay as they are."""
+    local, _, domain = email.rpartition("@")
+    if domain in _GMAIL:
+        folded = local.partition("+")[0].replace(".", "")
+        return f"{folded}@gmail.com" if folded else email
+    if domain in _PLUS_DOMAINS and "+" in local[1:]:
+        return f"{local[0]}{local[1:].partition('+')[0]}@{domain}"
+    return email
+
+
 def identify(lead: "LeadIn", *, region: str) -> Identity:
-    """The person's keys as far as the lead tells them."""
+    """The person's keys as far as the lead tells them. ``region``: see :func:`normalize_phone`."""
     email = normalize_email(lead.email)
     phone = normalize_phone(lead.phone, region=region)
-    key = email or phone
+    key = folded_email(email) if email else phone
     if key is None and lead.platform and lead.author_id:
         key = f"{lead.platform}:{lead.author_id}"
     return Identity(key, email, phone)

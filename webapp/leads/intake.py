@@ -12,13 +12,13 @@ import json
 import math
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy.orm import Session
 
-from webapp.leads import dedupe, intake_sql, verdict
+from webapp.leads import cleansing, dedupe, intake_sql, verdict
 from webapp.leads.errors import Conflict, Invalid, Problem, Transient
 from webapp.leads.intake_sql import Database
 from webapp.leads.search import search_tokens
@@ -73,6 +73,10 @@ class LeadIn:
     external_message_id: str | None = None
     author_name: str | None = None
     author_id: str | None = None
+    import_id: uuid.UUID | None = None
+    source_id: uuid.UUID | None = None
+    #: The verdict on words that no lead wrote is no surer than this.
+    confidence_cap: float = 1.0
     payload: dict[str, Any] = field(default_factory=dict)
 
 
@@ -209,7 +213,18 @@ _TEXTS = (
 
 def judge(lead: LeadIn) -> Verdict:
     """The verdict at intake: the rules', microseconds, no network."""
-    return verdict.judge(lead.message)
+    said = verdict.judge(lead.message)
+    return said if said.confidence <= lead.confidence_cap else replace(said, confidence=lead.confidence_cap)
+
+
+def cleaned_of(lead: LeadIn, person: dedupe.Identity) -> dict[str, Any]:
+    """What cleansing makes of the lead's name and address (``leads.cleaned``)."""
+    cleaned: dict[str, Any] = {}
+    if name := cleansing.clean_name(lead.name):
+        cleaned["name"] = name
+    if email := cleansing.suggest_email(person.email or lead.email):
+        cleaned["email_suggestion"] = email
+    return cleaned
 
 
 def row_for(tenant: Tenant, lead: LeadIn) -> dict[str, Any]:
@@ -217,8 +232,14 @@ def row_for(tenant: Tenant, lead: LeadIn) -> dict[str, Any]:
     stored."""
     if problems := check(lead):
         raise Invalid("some fields cannot be stored", details=problems)
-    person = dedupe.identify(lead, region=tenant.default_region)
     said = judge(lead)
+    region, region_from = cleansing.region_of(
+        lead.phone, lead.attributes, lead.email, said.lang, default=tenant.default_region
+    )
+    person = dedupe.identify(lead, region=region)
+    cleaned = cleaned_of(lead, person)
+    if region_from != "default" and person.phone:
+        cleaned |= {"phone_region": region, "phone_region_from": region_from}
     status = status_for(said.confidence, auto_from=tenant.auto_from, draft_from=tenant.draft_from)
     return {
         "id": new_id(),
@@ -242,6 +263,10 @@ def row_for(tenant: Tenant, lead: LeadIn) -> dict[str, Any]:
         "budget": lead.budget,
         "attributes": json.dumps(lead.attributes),
         "attribution": json.dumps(lead.attribution),
+        "cleaned": json.dumps(cleaned) if cleaned else "{}",
+        "person_name": cleaned.get("name") or lead.name or lead.author_name,
+        "import_id": lead.import_id,
+        "source_id": lead.source_id,
         "consent": lead.consent,
         "consent_at": lead.consent_at,
         "platform": lead.platform,

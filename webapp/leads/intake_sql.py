@@ -27,6 +27,7 @@ _COLUMNS = {
     "source_subtype": "text", "external_post_id": "text", "external_thread_id": "text", "external_message_id": "text",
     "author_name": "text", "author_id": "text", "status": "text", "intent": "text", "priority": "text",
     "next_action": "text", "confidence": "double precision", "verdict": "jsonb", "search": "text", "run_id": "uuid",
+    "cleaned": "jsonb", "person_name": "text", "import_id": "uuid", "source_id": "uuid",
     "run_key": "text", "rank": "smallint", "payload": "jsonb", "event_id": "uuid", "event": "jsonb",
 }  # fmt: skip
 
@@ -36,7 +37,7 @@ _LEAD = [
     "phone_e164", "company", "message", "content_hash", "lang", "budget", "attributes", "attribution", "consent",
     "consent_at", "platform", "source_type", "source_subtype", "external_post_id", "external_thread_id",
     "external_message_id", "author_name", "author_id", "status", "intent", "priority", "next_action", "confidence",
-    "verdict",
+    "verdict", "cleaned", "import_id", "source_id",
 ]  # fmt: skip
 
 _ONE_ROW = "SELECT " + ", ".join(f"%({name})s::{kind} AS {name}" for name, kind in _COLUMNS.items())
@@ -68,13 +69,13 @@ _LEAD_AND_PERSON = """
 WITH incoming AS MATERIALIZED ({rows}),
 person AS (
   INSERT INTO people AS p (id, workspace_id, identity_key, name, email, phone, company)
-  SELECT DISTINCT ON (identity_key) person_new_id, workspace_id, identity_key, coalesce(name, author_name),
-         email_normalized, phone_e164, company
+  SELECT DISTINCT ON (identity_key) person_new_id, workspace_id, identity_key, person_name, email_normalized, phone_e164,
+         company
   FROM incoming WHERE identity_key IS NOT NULL ORDER BY identity_key
   ON CONFLICT (workspace_id, identity_key) DO UPDATE
     SET name = coalesce(p.name, excluded.name), phone = coalesce(p.phone, excluded.phone),
         company = coalesce(p.company, excluded.company), updated_at = now()
-  RETURNING id AS person_id, identity_key
+  RETURNING coalesce(merged_into, id) AS person_id, identity_key
 ),
 lead AS (
   INSERT INTO leads AS l ({lead_columns}, person_id, search)
@@ -221,7 +222,7 @@ def insert_signals(database: Database, rows: list[dict[str, Any]]) -> list[uuid.
         return []
     listed = [{name: row[name] for name in _COLUMNS} for row in rows]
     for row in listed:
-        for name in ("attributes", "attribution", "verdict", "payload", "event"):
+        for name in ("attributes", "attribution", "cleaned", "verdict", "payload", "event"):
             row[name] = json.loads(row[name])
     new = {found[0] for found in _run(database, _INSERT_SIGNALS, {"rows": json.dumps(listed, default=str)})}
     return [row["id"] for row in rows if row["id"] in new]

@@ -68,7 +68,7 @@ def _decode(cursor: str) -> tuple[bool, tuple[datetime, uuid.UUID]]:
         raise Invalid("The page asked for is not understood.", details=(Problem("cursor", reason),)) from None
 
 
-_SENDER = (Lead.name, Lead.author_name, Lead.company, Lead.email, Lead.phone)
+_SENDER = (Lead.shown_name.label("name"), Lead.author_name, Lead.company, Lead.email, Lead.phone)
 
 
 def runs(

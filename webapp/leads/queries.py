@@ -85,7 +85,8 @@ class LeadRow:
 
 
 _ROW_COLUMNS = [
-    *(getattr(Lead, f.name) for f in fields(LeadRow) if f.name not in ("excerpt", "assignee")),
+    Lead.shown_name.label("name"),
+    *(getattr(Lead, f.name) for f in fields(LeadRow) if f.name not in ("name", "excerpt", "assignee")),
 ]
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, aliased
 
-from webapp.leads import audit
+from webapp.leads import audit, cleansing
 from webapp.leads.claims import DELIVERIES, Claim, Holder, claim
 from webapp.leads.outbox import still_wanted
 from webapp.leads.ports import DeliveryRequest, LeadSnapshot, Target
@@ -242,6 +242,11 @@ def _target(row: Destination) -> Target:
     )
 
 
+def _as_shown(lead: Lead, part: str | None) -> str | None:
+    """A part of a name, put in order when the whole is."""
+    return (cleansing.clean_name(part) or part) if "name" in lead.cleaned else part
+
+
 def snapshot(lead: Lead, person: Person | None, assignee: User | None) -> LeadSnapshot:
     """The lead as destinations may see it: no sensitive attribute, whatever was sent."""
     known = {key: value for key, value in lead.attributes.items() if isinstance(value, str) and value.strip()}
@@ -249,9 +254,9 @@ def snapshot(lead: Lead, person: Person | None, assignee: User | None) -> LeadSn
         lead_id=lead.id,
         workspace_id=lead.workspace_id,
         external_id=lead.external_id,
-        name=lead.name or (person.name if person else None),
-        first_name=known.get("first_name"),
-        last_name=known.get("last_name"),
+        name=lead.shown_name or (person.name if person else None),
+        first_name=_as_shown(lead, known.get("first_name")),
+        last_name=_as_shown(lead, known.get("last_name")),
         email=lead.email_normalized or lead.email or (person.email if person else None),
         phone=lead.phone,
         phone_e164=lead.phone_e164 or (person.phone if person else None),

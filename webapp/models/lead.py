@@ -2,10 +2,11 @@
 
 import uuid
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TSVECTOR
+from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import Mapped, column_property, mapped_column, relationship
 
 from webapp.leads.states import (
@@ -116,8 +117,7 @@ class Lead(Identified, InWorkspace, Created, Base):
     attribution: Mapped[JSON] = mapped_column(server_default="{}")
     consent: Mapped[str | None]
     consent_at: Mapped[datetime | None]
-    # What cleansing found: name (as shown instead of the one sent), email_suggestion, phone_region; a field in
-    # "reverted" is shown as sent.
+    # webapp.leads.cleansing: name (shown instead of the one sent), email_suggestion, phone_region, phone_region_from
     cleaned: Mapped[JSON] = mapped_column(server_default="{}")
     import_id: Mapped[uuid.UUID | None] = mapped_column(sa.Uuid)  # no foreign key: see OfWorkspace
     source_id: Mapped[uuid.UUID | None] = mapped_column(sa.Uuid)  # the inbound webhook it came by
@@ -155,6 +155,16 @@ class Lead(Identified, InWorkspace, Created, Base):
     settled_at: Mapped[datetime | None]  # when a first run has gone through all stages
     updated_at: Mapped[datetime] = mapped_column(server_default=sa.func.now())
     search: Mapped[str] = mapped_column(TSVECTOR)
+
+    @hybrid_property
+    def shown_name(self) -> str | None:
+        """The name as people see it: put in order by cleansing, unless somebody took that back."""
+        return self.cleaned.get("name") or self.name
+
+    @shown_name.inplace.expression
+    @classmethod
+    def _shown_name(cls) -> sa.ColumnElement[str | None]:
+        return sa.func.coalesce(cls.cleaned["name"].astext, cls.name)
 
     person: Mapped[Person | None] = relationship(lazy="raise_on_sql")
     assignee: Mapped[User | None] = relationship(lazy="raise_on_sql")
@@ -232,7 +242,8 @@ class IdempotencyKey(OfWorkspace, Created, Base):
 
 class Quarantined(Identified, Created, Base):
     """A provider's entry that could not be digested, kept raw with the reason. ``dialect``: which reader a replay
-    takes (facebook | whatsapp | leadgen | hook). ``fixed``: the JSON that a person made of it."""
+    takes (facebook | whatsapp | leadgen | hook). ``fixed``: the JSON that a person made of it. ``lead_ids``: what a
+    replay made of it."""
 
     __tablename__ = "quarantine"
     __table_args__ = (
@@ -244,6 +255,7 @@ class Quarantined(Identified, Created, Base):
     dialect: Mapped[str] = mapped_column(default="facebook", server_default="facebook")
     source_id: Mapped[uuid.UUID | None] = mapped_column(sa.Uuid)
     fixed: Mapped[str | None]
+    lead_ids: Mapped[list[Any]] = mapped_column(default=list, server_default="[]")
     decided_by: Mapped[str | None]
     decided_at: Mapped[datetime | None]
     reason: Mapped[str]

@@ -4,6 +4,7 @@ from flask import Flask
 
 from webapp.views import (
     auth,
+    corrections,
     decisions,
     deliveries,
     destinations,
@@ -21,5 +22,5 @@ from webapp.views import (
 def register(app: Flask) -> None:
     """Register the pages, and what their templates need."""
     helpers.install(app)
-    for page in (auth, queue, export, lead, decisions, runs, deliveries, settings, members, keys, destinations):
+    for page in (auth, queue, export, lead, corrections, decisions, runs, deliveries, settings, members, keys, destinations):
         app.register_blueprint(page.bp)

@@ -73,6 +73,11 @@ def _undone(details: Mapping[str, Any]) -> str:
     return f"Decision taken back: {words.member(LeadStatus, (details.get('after') or {}).get('status', ''))} again"
 
 
+def _corrected(details: Mapping[str, Any]) -> str:
+    what = {"name": "Name", "email": "E-mail", "phone": "Phone"}.get(str(details.get("field")), "Field")
+    return f"{what} corrected" if details.get("used") else f"{what} taken as it was sent"
+
+
 def _about(text: str, name: str) -> Teller:
     """``text``, and whom or what it was about."""
     return lambda details: f"{text}: {details[name]}" if details.get(name) else text
@@ -86,6 +91,7 @@ EVENTS: dict[str, Teller] = {
     "LEAD_OVERRIDDEN": _overridden,
     "LEAD_REJECTED": _rejected,
     "LEAD_ASSIGNED": _assigned,
+    "LEAD_CORRECTED": _corrected,
     "DECISION_UNDONE": _undone,
     "RUN_REQUESTED": lambda _: "Another run was asked for",
     "RUN_SUCCEEDED": _run_done,

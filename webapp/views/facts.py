@@ -32,7 +32,7 @@ def of(lead: Lead, runs: list[Run]) -> list[Shown]:
     """The facts in the order in which a reviewer wants them; what is not known is left out."""
     known = learned(runs)
     found = [
-        Shown("E-mail", lead.email, _email(known)) if lead.email else None,
+        _address(lead, known),
         Shown("Phone", lead.phone, _phone(known)) if lead.phone else None,
         _company(lead, known),
         Shown("Name", lead.author_name, "on the platform")
@@ -45,6 +45,11 @@ def of(lead: Lead, runs: list[Run]) -> list[Shown]:
         else None,
     ]
     return [fact for fact in found if fact is not None]
+
+
+def _address(lead: Lead, known: dict[str, Any]) -> Shown | None:
+    used = lead.email_normalized if lead.cleaned.get("email_used") else lead.email
+    return Shown("E-mail", used, _email(known)) if used else None
 
 
 def _email(known: dict[str, Any]) -> str:

@@ -14,7 +14,7 @@ from webapp.leads.states import DECIDED_STATUSES, DecisionAction, Role, RunStatu
 from webapp.leads.types import Verdict
 from webapp.models.lead import Lead
 from webapp.security.roles import requires
-from webapp.views import evidence, facts, helpers, queue
+from webapp.views import corrections, evidence, facts, helpers, queue
 
 bp = Blueprint("lead", __name__)
 
@@ -60,6 +60,7 @@ def pane(session: Session, lead: Lead) -> dict[str, Any]:
         "pieces": evidence.pieces(lead.message, verdict),
         "why": evidence.why(lead.message, verdict) if verdict else None,
         "facts": facts.of(lead, runs),
+        "corrections": corrections.of(lead),
         "sent": facts.sent(lead),
         "runs": runs,
         "pending": bool(runs) and runs[0].status in (RunStatus.QUEUED, RunStatus.RUNNING),
