@@ -4,19 +4,18 @@ import argparse
 import json
 import os
 import platform
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmark import intake, pages, worker
+from benchmark import intake, openloop, pages, worker
 from benchmark.stack import Stack, stack
-
-PARTS = ("intake", "worker", "pages")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="script/bench", description="Measure this build against the peer.")
-    parser.add_argument("parts", nargs="*", metavar="part", help="intake, worker, pages (default: all)")
+    parser.add_argument("parts", nargs="*", metavar="part", help=f"{', '.join(PARTS)} (default: all)")
     parser.add_argument("--seconds", type=int, default=8, help="length of each load (default 8)")
     parser.add_argument(
         "--json", type=Path, default=Path("bench-results/latest.json"), help="where to write the figures"
@@ -30,44 +29,67 @@ def main() -> None:
         "at": datetime.now(UTC).isoformat(timespec="seconds"), "cores": os.cpu_count(), "python": platform.python_version(),
     }  # fmt: skip
     with stack() as made:
+        made.peer_init()
         for part in chosen.parts or PARTS:
-            measure(part, made, chosen.seconds, figures)
+            figures[part] = PARTS[part](made, chosen.seconds)
     chosen.json.parent.mkdir(parents=True, exist_ok=True)
     chosen.json.write_text(json.dumps(figures, indent=2) + "\n")
     print(f"\nWritten to {chosen.json}")
 
 
-def measure(part: str, made: Stack, seconds: int, figures: dict[str, Any]) -> None:
-    """One part: its figures into ``figures``, its rows to standard output."""
-    made.peer_init()
-    if part == "intake":
-        for name, what in (("accepted", "accepted/s, workers stopped"), ("judged", "judged/s, workers running")):
-            found = figures[name] = getattr(intake, name)(made, seconds)
-            for side in ("ours", "peer"):
-                load = found[side]
-                row(
-                    f"{what}: {side}",
-                    f"{load['per_second']:.0f}/s",
-                    f"p99 {load['p99_ms']:.1f} ms, not 2xx {load['not_2xx']}",
-                )
-            row(f"{what}: ratio", f"{found['ratio']:.2f} ×", "")
-        found = figures["settled"] = intake.settled(made, seconds)
-        row(
-            f"accept to run finished at {found['rate']}/s", f"p95 {found['p95_s']:.2f} s",
-            f"p50 {found['p50_s']:.2f} s, {found['finished']} of {found['accepted']} finished",
-        )  # fmt: skip
-    elif part == "worker":
-        found = figures["worker"] = worker.backlog(made)
-        row(
-            "runs/s of one worker on a backlog",
-            f"{found['runs_per_second']}/s",
-            f"its CPU {found['worker_cpu_share']:.0%}",
-        )
-    else:
-        found = figures["pages"] = pages.measure(made)
-        for name, times in found["queue"].items():
-            row(f"queue, {found['leads']:,} leads: {name}", f"p95 {times['p95_ms']} ms", f"p50 {times['p50_ms']} ms")
-        row("lead page", f"p95 {found['lead_p95_ms']} ms", f"p50 {found['lead_p50_ms']} ms")
+def show_intake(made: Stack, seconds: int) -> dict[str, Any]:
+    figures: dict[str, Any] = {}
+    for name, what in (("accepted", "accepted/s, workers stopped"), ("judged", "judged/s, workers running")):
+        found = figures[name] = getattr(intake, name)(made, seconds)
+        for side in ("ours", "peer"):
+            load = found[side]
+            row(
+                f"{what}: {side}",
+                f"{load['per_second']:.0f}/s",
+                f"p99 {load['p99_ms']:.1f} ms, not 2xx {load['not_2xx']}",
+            )
+        row(f"{what}: ratio", f"{found['ratio']:.2f} ×", "")
+    found = figures["settled"] = intake.settled(made, seconds)
+    row(
+        f"accept to run finished at {found['rate']}/s", f"p95 {found['p95_s']:.2f} s",
+        f"p50 {found['p50_s']:.2f} s, {found['finished']} of {found['accepted']} finished",
+    )  # fmt: skip
+    return figures
+
+
+def show_openloop(made: Stack, seconds: int) -> dict[str, Any]:
+    found = openloop.measure(made, seconds)
+    row(
+        f"{found['posts']:,} posts at {found['rate']}/s (70 % of {found['capacity_per_second']}/s)",
+        f"p99 {found['p99_ms']} ms",
+        f"p50 {found['p50_ms']} ms, not 2xx {found['not_2xx']}, stored {found['stored']:,}, all run {found['drained_s']} s after",
+    )
+    return found
+
+
+def show_worker(made: Stack, seconds: int) -> dict[str, Any]:
+    found = worker.backlog(made)
+    row(
+        "runs/s of one worker on a backlog", f"{found['runs_per_second']}/s", f"its CPU {found['worker_cpu_share']:.0%}"
+    )
+    return found
+
+
+def show_pages(made: Stack, seconds: int) -> dict[str, Any]:
+    found = pages.measure(made)
+    for name, times in found["queue"].items():
+        row(f"queue, {found['leads']:,} leads: {name}", f"p95 {times['p95_ms']} ms", f"p50 {times['p50_ms']} ms")
+    row("lead page", f"p95 {found['lead_p95_ms']} ms", f"p50 {found['lead_p50_ms']} ms")
+    return found
+
+
+#: Part → what measures and prints it. Each runs on the same fresh servers; its figures are written under its name.
+PARTS: dict[str, Callable[[Stack, int], dict[str, Any]]] = {
+    "intake": show_intake,
+    "openloop": show_openloop,
+    "worker": show_worker,
+    "pages": show_pages,
+}
 
 
 def row(what: str, figure: str, more: str) -> None:
