@@ -18,6 +18,8 @@ ENV PATH=/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     HOST=0.0.0.0 \
     PORT=8000
+# Files of leads on their way in: a volume takes over whose folder it is.
+RUN install -d -o leadops -m 700 /imports
 USER leadops
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=20s CMD \

@@ -19,7 +19,8 @@ from sqlalchemy.orm import Session
 from jobs import queue, wiring
 from webapp import logs
 from webapp.config import ConfigError
-from webapp.leads import claims, deliver
+from webapp.leads import claims, crm_rounds, deliver, fetching, imports
+from webapp.leads.lookalikes import search
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +28,8 @@ log = logging.getLogger(__name__)
 PURGE_ROWS = 5_000
 #: A page's heartbeat comes every few seconds; one that is this old was closed.
 PRESENCE_MINUTES = 10
+#: How long the answer to a call that was to be asked for again is kept.
+CRM_REQUEST_DAYS = 30
 
 
 def ring_runs(session: Session) -> None:
@@ -37,8 +40,24 @@ def ring_runs(session: Session) -> None:
 
 def ring_deliveries(session: Session) -> None:
     """The same for deliveries; one whose destination is switched off or being left alone is not due."""
-    if deliver.has_due(session):
+    if deliver.has_due(session) or crm_rounds.has_due(session):
         queue.ring_now(queue.DELIVERIES)
+
+
+def ring_imports(session: Session) -> None:
+    """The same for files on their way in, or being taken back, and for people to be compared while no run waits."""
+    if (
+        claims.has_due(session, claims.IMPORTS)
+        or claims.has_due(session, claims.UNDOS)
+        or (search.has_due(session) and not claims.has_due(session, claims.RUNS))
+    ):
+        queue.ring_now(queue.IMPORTS)
+
+
+def ring_fetches(session: Session) -> None:
+    """The same for what is to be fetched; a page whose host is busy is not due."""
+    if fetching.has_due(session):
+        queue.ring_now(queue.FETCHES)
 
 
 def purge_idempotency_keys(session: Session) -> int:
@@ -58,6 +77,25 @@ def clear_dedupe_keys(session: Session) -> int:
         " SELECT id FROM leads WHERE dedupe_key IS NOT NULL"
         " AND created_at < now() - make_interval(days => :days) LIMIT :rows FOR UPDATE SKIP LOCKED))",
         days=wiring.settings().duplicate_days,
+    )
+
+
+def forget_imports(session: Session) -> int:
+    """Delete the records and files of old imports, and what uploads that broke off have left. Returns how many."""
+    found = wiring.settings()
+    return imports.forget_old(session, found.imports_folder, days=found.import_keep_days)
+
+
+def forget_crm_requests(session: Session) -> int:
+    """Forget what callers asked of the CRM some weeks ago. Returns how many."""
+    days = {"days": CRM_REQUEST_DAYS}
+    statement = (
+        "DELETE FROM {table} WHERE ctid = ANY (ARRAY("
+        " SELECT ctid FROM {table} WHERE created_at < now() - make_interval(days => :days){over}"
+        " LIMIT :rows FOR UPDATE SKIP LOCKED))"
+    )
+    return _in_batches(session, statement.format(table="sync_requests", over=""), **days) + _in_batches(
+        session, statement.format(table="task_requests", over=" AND finished_at IS NOT NULL"), **days
     )
 
 
@@ -96,9 +134,13 @@ class Periodic:
 JOBS = (
     Periodic("ring runs", 1, ring_runs),
     Periodic("ring deliveries", 1, ring_deliveries),
+    Periodic("ring imports", 1, ring_imports),
+    Periodic("ring fetches", 1, ring_fetches),
     Periodic("purge idempotency keys", 3600, purge_idempotency_keys),
     Periodic("clear dedupe keys", 3600, clear_dedupe_keys),
     Periodic("drop stale presence", 3600, drop_stale_presence),
+    Periodic("forget CRM requests", 3600, forget_crm_requests),
+    Periodic("forget imports", 3600, forget_imports),
 )
 
 

@@ -14,8 +14,9 @@ from rq import get_current_job
 
 from jobs import queue, wiring
 from webapp import logs
-from webapp.leads import claims, deliver, run
+from webapp.leads import claims, crm_tasks, deliver, fetching, imports, run
 from webapp.leads.claims import Holder, SlotTaken
+from webapp.leads.lookalikes import search
 from webapp.leads.ports import Drained
 from webapp.models.faults import is_database_away
 
@@ -112,16 +113,17 @@ def drain_runs() -> int:
             max_seconds=MAX_SECONDS,
             default_region=wiring.settings().default_region,
             hold_seconds=wiring.settings().undo_window_seconds,
+            judges=wiring.judges(),
             stop=lambda: should_stop(),
         ),
     )
 
 
 def drain_deliveries() -> int:
-    """Send due deliveries; returns how many."""
-    return _drain(
-        queue.DELIVERIES,
-        lambda holder: deliver.process(
+    """Send due deliveries, then go on with rounds of follow-up tasks; returns how many."""
+
+    def work(holder: Holder) -> Drained:
+        sent = deliver.process(
             wiring.session_factory(),
             holder,
             wiring.clients(),
@@ -129,8 +131,78 @@ def drain_deliveries() -> int:
             max_seconds=MAX_SECONDS,
             policy=wiring.delivery_policy(),
             stop=lambda: should_stop(),
+        )
+        rounds = crm_tasks.process(
+            wiring.session_factory(),
+            holder,
+            wiring.clients(),
+            max_seconds=MAX_SECONDS,
+            policy=wiring.delivery_policy(),
+            stop=lambda: should_stop(),
+        )
+        return Drained(sent.done + rounds.done, sent.more or rounds.more)
+
+    return _drain(queue.DELIVERIES, work)
+
+
+def drain_imports() -> int:
+    """Take files in, take back what is to be undone, then compare people; returns how many rows, leads and people."""
+    brought = _drain(
+        queue.IMPORTS,
+        lambda holder: imports.process(
+            wiring.session_factory(),
+            holder,
+            folder=wiring.settings().imports_folder,
+            seal=wiring.seal(),
+            tenant_of=wiring.tenant_of,
+            max_seconds=MAX_SECONDS,
+            stop=lambda: should_stop(),
         ),
     )
+    if brought:
+        queue.ring(queue.RUNS)
+    undone = _drain(
+        queue.IMPORTS,
+        lambda holder: imports.process_undos(
+            wiring.session_factory(), holder, max_seconds=MAX_SECONDS, stop=lambda: should_stop()
+        ),
+    )
+    return brought + undone + compare_people()
+
+
+def compare_people() -> int:
+    """Search for look-alikes as long as no run waits, which somebody may be waiting for; returns how many people were
+    compared."""
+
+    def busy() -> bool:
+        with wiring.session_factory()() as session:
+            return claims.has_due(session, claims.RUNS)
+
+    if should_stop() or busy():
+        return 0  # the clock rings once it is quiet
+    compared = search.process(wiring.session_factory(), MAX_ROWS, MAX_SECONDS, lambda: should_stop() or busy())
+    if compared.more:
+        queue.ring(queue.IMPORTS)
+    return compared.done
+
+
+def drain_fetches() -> int:
+    """Fetch what is due and take in what was found; returns how many were settled."""
+    done = _drain(
+        queue.FETCHES,
+        lambda holder: fetching.process(
+            wiring.session_factory(),
+            holder,
+            wiring.fetchers(),
+            max_rows=MAX_ROWS,
+            max_seconds=MAX_SECONDS,
+            policy=wiring.fetch_policy(),
+            stop=lambda: should_stop(),
+        ),
+    )
+    if done:
+        queue.ring(queue.RUNS)
+    return done
 
 
 def process_runs() -> int:
@@ -141,6 +213,16 @@ def process_runs() -> int:
 def process_deliveries() -> int:
     """What a ring of ``deliveries`` does."""
     return _rung(drain_deliveries)
+
+
+def process_imports() -> int:
+    """What a ring of ``imports`` does."""
+    return _rung(drain_imports)
+
+
+def process_fetches() -> int:
+    """What a ring of ``fetches`` does."""
+    return _rung(drain_fetches)
 
 
 def _rung(drain: Callable[[], int]) -> int:

@@ -5,16 +5,27 @@ can run ``jobs.tasks``; made anew in a forked child, since a connection must not
 """
 
 import os
+from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, sessionmaker
 
+from webapp.clients.graph import GraphClient
 from webapp.clients.registry import Registry
 from webapp.config import ConfigError, Settings, load_settings
 from webapp.engine import make_engine
+from webapp.leads import judging
 from webapp.leads.deliver import DeliveryPolicy
-from webapp.leads.ports import Clients
+from webapp.leads.fetching import FetchPolicy
+from webapp.leads.intake import Tenant
+from webapp.leads.judging import Judging
+from webapp.leads.ports import Clients, Fetcher
+from webapp.leads.social_pages import StoredTokens
+from webapp.leads.states import FetchKind
+from webapp.models.account import Workspace
+from webapp.security import keys
 from webapp.security.fields import FieldCipher
 
 
@@ -42,12 +53,89 @@ def session_factory() -> sessionmaker[Session]:
 @lru_cache(maxsize=1)
 def clients() -> Clients:
     """The clients of all destinations, with the credentials' keys."""
-    keys = [key.get_secret_value() for key in settings().field_encryption_keys]
-    return Registry(settings(), FieldCipher(keys).decrypt)
+    cipher = FieldCipher([key.get_secret_value() for key in settings().field_encryption_keys])
+    return Registry(settings(), cipher.decrypt)
+
+
+@lru_cache(maxsize=1)
+def judges() -> Judging:
+    """The model besides the rules, as the settings have it; its client is loaded only where one is configured."""
+    found = settings()
+    policy = judging.policy(found.classify_mode, use_model=found.lead_classify_use_llm, available=found.has_model)
+    if not (policy.asks and found.has_model):
+        return Judging(policy)
+    from webapp.clients.llm import ChatModel  # openai takes most of a second to load
+
+    key = found.openai_api_key
+    seconds = found.lead_classify_llm_timeout_seconds
+    model = ChatModel(
+        model=found.openai_model,
+        api_key=key.get_secret_value() if key else "none",  # servers without keys want some word all the same
+        base_url=found.openai_base_url,
+        timeout=seconds,
+    )
+    return Judging(policy, model, patience=seconds + 5)
+
+
+@lru_cache(maxsize=1)
+def seal() -> Callable[[Any], Any]:
+    """Encrypts the sensitive values of a payload in a copy of it."""
+    return FieldCipher([key.get_secret_value() for key in settings().field_encryption_keys]).seal
+
+
+def tenant_of(workspace: Workspace) -> Tenant:
+    """What intake has to know of a workspace, with the limits of the settings."""
+    found = settings()
+    return keys.tenant_of(
+        workspace,
+        default_region=found.default_region,
+        duplicate_days=found.duplicate_days,
+        idempotency_days=found.idempotency_days,
+    )
 
 
 def delivery_policy() -> DeliveryPolicy:
     return DeliveryPolicy(max_tries=settings().max_retries, retry_delay=settings().retry_delay)
+
+
+@lru_cache(maxsize=1)
+def fetchers() -> dict[FetchKind, Fetcher]:
+    """What fetches each kind of target."""
+    # Imported here: what reads pages weighs 40 MB, and the other workers have no use for it.
+    from webapp.clients import guard
+    from webapp.clients.pages import PageFetcher
+
+    allow = guard.networks(settings().outbound_allow_cidrs)
+    return {
+        FetchKind.PAGE: PageFetcher(allow=allow, contact_url=settings().public_url),
+        FetchKind.LEADGEN: _leadgen_fetcher(settings()),
+    }
+
+
+def _leadgen_fetcher(found: Settings) -> Fetcher:
+    from webapp.clients.leadgen import LeadgenFetcher
+
+    cipher = FieldCipher([key.get_secret_value() for key in found.field_encryption_keys])
+    default_token = found.meta_access_token.get_secret_value() if found.meta_access_token else None
+    # A session factory made at each use: this outlives a fork, the engine does not.
+    tokens = StoredTokens(lambda: session_factory()(), cipher.decrypt, default_token)
+    return LeadgenFetcher(graph(found, timeout=found.delivery_timeout), tokens, cipher.seal)
+
+
+def graph(found: Settings, *, timeout: float) -> GraphClient:
+    """Meta's Graph API; also for the settings page, which tests tokens. ``timeout`` in seconds."""
+    return GraphClient(found.meta_graph_url, found.meta_graph_version, timeout=timeout)
+
+
+def fetch_policy() -> FetchPolicy:
+    found = settings()
+    return FetchPolicy(
+        max_tries=found.max_retries,
+        retry_delay=found.retry_delay,
+        default_region=found.default_region,
+        duplicate_days=found.duplicate_days,
+        idempotency_days=found.idempotency_days,
+    )
 
 
 def redis_url() -> str:
@@ -58,6 +146,7 @@ def _after_fork() -> None:
     if _engine.cache_info().currsize:
         _engine().dispose(close=False)
     _engine.cache_clear()
+    judges.cache_clear()  # its connections are the parent's
 
 
 os.register_at_fork(after_in_child=_after_fork)

@@ -1,4 +1,4 @@
-"""A worker process: ``python -m jobs.worker runs`` or ``… deliveries``; one queue each.
+"""A worker process: ``python -m jobs.worker runs`` (or ``deliveries``, ``imports``, ``fetches``); one queue each.
 
 It is RQ's ``SimpleWorker`` with the parts replaced that fit rows as the truth:
 
@@ -40,6 +40,8 @@ log = logging.getLogger(__name__)
 DRAINS: dict[str, Callable[[], int]] = {
     queue.RUNS: tasks.drain_runs,
     queue.DELIVERIES: tasks.drain_deliveries,
+    queue.IMPORTS: tasks.drain_imports,
+    queue.FETCHES: tasks.drain_fetches,
 }
 #: How long a worker listens before it looks at the table itself.
 LISTEN_SECONDS = 2
@@ -206,8 +208,10 @@ def main(arguments: list[str] | None = None) -> int:
     logs.configure(settings.log_level)
     os.nice(NICENESS)
     queue.init(wiring.redis_url())
-    if name == queue.RUNS:
+    if name != queue.DELIVERIES:
         default_ruleset()  # compiled before the slot is taken, so that what is claimed is worked at once
+        if name == queue.RUNS:
+            wiring.judges()
         gc.collect()
         gc.freeze()  # it stays: no collection need walk it again
     process = Process(name)

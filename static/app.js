@@ -57,6 +57,9 @@
   const typing = (target) => target.closest?.("input:not([type=checkbox], [type=radio]), textarea, select, [contenteditable]");
   const openDialog = () => find("dialog[open]");
 
+  // On a phone the pages are a strip that scrolls: show the one that is open.
+  find(".rail .pages [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
+
   function markRow(lead) {
     for (const link of all(".row .who[aria-current]")) link.removeAttribute("aria-current");
     const link = lead && find(`#lead-${CSS.escape(lead)} .who`);

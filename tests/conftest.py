@@ -1,6 +1,7 @@
 """Shared fixtures: real PostgreSQL and Redis, a clean database for every test."""
 
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -21,6 +22,8 @@ from webapp.leads.states import Role
 from webapp.models import Workspace, db
 
 FERNET_KEY = Fernet.generate_key().decode()
+#: Deleted when the tests are over.
+IMPORTS_DIR = tempfile.TemporaryDirectory(prefix="leadops-imports-", ignore_cleanup_errors=True)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -37,6 +40,7 @@ def environment(database_url: str, redis_url: str, **more: str) -> dict[str, str
         "LOG_LEVEL": "WARNING",
         "OUTBOUND_ALLOW_CIDRS": "127.0.0.0/8",
         "RETRY_DELAY": "0.05",
+        "IMPORTS_DIR": IMPORTS_DIR.name,
         **more,
     }
 
@@ -88,6 +92,7 @@ def app(_app: Flask) -> Flask:
             connection.execute(sa.text(f"TRUNCATE {_TABLES}"))
         _app.extensions["keyring"]._known.clear()
         _app.extensions["ratelimiter"]._windows.clear()
+        _app.extensions["meta_sources"].clear()
     return _app
 
 

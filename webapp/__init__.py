@@ -7,12 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from flask import Flask
     from flask_limiter import Limiter
 
     from webapp.config import Settings
+    from webapp.leads.ports import TokenState
 
 ROOT = Path(__file__).resolve().parent.parent
+#: So long may Meta take to answer while an admin waits.
+TOKEN_CHECK_SECONDS = 5.0
 
 
 def create_app(settings: Settings | None = None) -> Flask:
@@ -65,6 +70,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.extensions["settings"] = settings
     app.extensions["cipher"] = FieldCipher([key.get_secret_value() for key in settings.field_encryption_keys])
     app.json.sort_keys = False  # type: ignore[attr-defined]
+    app.extensions["token_check"] = _token_check(settings)
 
     queue.init(settings.redis_url.get_secret_value())
     db.init_app(app)
@@ -87,6 +93,18 @@ def create_app(settings: Settings | None = None) -> Flask:
     views.register(app)
     cli.register(app)
     return app
+
+
+def _token_check(settings: Settings) -> Callable[[str, str, str], TokenState]:
+    """``(platform, page id, access token)`` → whether Meta takes it: the one call to the outside that a page makes, for
+    the admin who waits for it."""
+
+    def check(platform: str, page_id: str, token: str) -> TokenState:
+        from jobs import wiring  # and with it the clients, which no other request needs
+
+        return wiring.graph(settings, timeout=TOKEN_CHECK_SECONDS).check(platform, page_id, token)
+
+    return check
 
 
 def _limit_pages_only(app: Flask, limiter: Limiter) -> None:

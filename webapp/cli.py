@@ -6,6 +6,7 @@ import secrets
 import sys
 import uuid
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import wraps
 from typing import Any
 
@@ -13,18 +14,23 @@ import click
 import sqlalchemy as sa
 from flask import Flask, current_app
 
+from webapp.cli_dedupe import dedupe
 from webapp.config import Settings, config_table
 from webapp.extensions import db
-from webapp.leads import destinations, members
+from webapp.leads import destinations, members, workspaces
 from webapp.leads.dedupe import normalize_email
 from webapp.leads.errors import LeadError
 from webapp.leads.states import Role, Scope
 from webapp.models.account import ApiKey, Membership, User, Workspace
 from webapp.security.keys import create_key
 from webapp.security.passwords import MIN_LENGTH, hash_password
+from webapp.security.ratelimit import Limits
+
+#: Who did it, in the audit log.
+ACTOR = "the operator"
 
 
-def _committed(command: Callable[..., Any]) -> Callable[..., Any]:
+def committed(command: Callable[..., Any]) -> Callable[..., Any]:
     """One transaction per command; a domain error becomes one line and exit 1."""
 
     @wraps(command)
@@ -49,16 +55,6 @@ def find_workspace(name: str) -> Workspace:
     if workspace is None:
         raise click.ClickException(f"there is no workspace '{name}'")
     return workspace
-
-
-def ensure_workspace(name: str, *, industry: str | None = None) -> Workspace:
-    """The workspace of this name, made if there is none; safe when called side by side."""
-    db.session.execute(
-        sa.dialects.postgresql.insert(Workspace)
-        .values(id=uuid.uuid4(), name=name, industry=industry)
-        .on_conflict_do_nothing(index_elements=[Workspace.name])
-    )
-    return find_workspace(name)
 
 
 def add_user(email: str, password: str, role: Role, workspace: Workspace, *, name: str | None = None) -> User:
@@ -86,16 +82,21 @@ def add_user(email: str, password: str, role: Role, workspace: Workspace, *, nam
 
 def register(app: Flask) -> None:
     """Add the commands."""
+    from webapp.cli_social import group as social_pages  # which is made of what stands above
+
+    app.cli.add_command(dedupe)
+    app.cli.add_command(social_pages)
 
     @app.cli.command("create-workspace")
     @click.argument("name")
     @click.option("--industry")
-    @_committed
+    @committed
     def create_workspace(name: str, industry: str | None) -> str:
         """Make a workspace and print its UUID (the existing one's when the name is taken)."""
         if not name.strip():
             raise click.ClickException("a workspace needs a name")
-        return str(ensure_workspace(name.strip(), industry=industry).id)
+        made, _ = workspaces.ensure(db.session(), name.strip(), industry=industry, actor=ACTOR)
+        return str(made)
 
     @app.cli.command("create-user")
     @click.argument("email")
@@ -103,7 +104,7 @@ def register(app: Flask) -> None:
     @click.option("--workspace", default=destinations.DEFAULT_WORKSPACE, show_default=True)
     @click.option("--name", help="As shown to others; made from the address if left out.")
     @click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
-    @_committed
+    @committed
     def create_user(email: str, role: str, workspace: str, name: str | None, password_stdin: bool) -> str | None:
         """Make a user (or give an existing one the role and password). Without --password-stdin a random password is
         made and printed."""
@@ -116,20 +117,41 @@ def register(app: Flask) -> None:
     @click.option("--name", required=True)
     @click.option("--scopes", required=True, help="Comma-separated: ingest, read, review, admin; or platform alone.")
     @click.option("--rate-limit", type=click.Choice(["default", "none"]), default="default", show_default=True)
-    @_committed
-    def new_key(workspace: str, name: str, scopes: str, rate_limit: str) -> str:
+    @click.option(
+        "--limit-max", type=click.IntRange(0), help="Requests per window instead of RATE_LIMIT_MAX; 0: no limit."
+    )
+    @click.option("--limit-burst", type=click.IntRange(0), help="Requests per second instead of RATE_LIMIT_BURST.")
+    @click.option("--limit-day", type=click.IntRange(0), help="Requests per day instead of RATE_LIMIT_PER_DAY.")
+    @click.option("--expires", type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%SZ"]), help="When it ends, in UTC.")
+    @committed
+    def new_key(
+        workspace: str,
+        name: str,
+        scopes: str,
+        rate_limit: str,
+        limit_max: int | None,
+        limit_burst: int | None,
+        limit_day: int | None,
+        expires: datetime | None,
+    ) -> str:
         """Make an API key and print it. It cannot be shown again."""
         try:
             wanted = {Scope(scope.strip()) for scope in scopes.split(",") if scope.strip()}
         except ValueError:
             raise click.ClickException("scopes are: " + ", ".join(Scope)) from None
         owner = None if wanted == {Scope.PLATFORM} else find_workspace(workspace).id
-        return create_key(db.session, workspace_id=owner, name=name, scopes=wanted, rate_limited=rate_limit != "none")[
-            1
-        ]
+        return create_key(
+            db.session,
+            workspace_id=owner,
+            name=name,
+            scopes=wanted,
+            rate_limited=rate_limit != "none",
+            limits=Limits(limit_max, limit_burst, limit_day),
+            expires_at=expires.replace(tzinfo=UTC) if expires else None,
+        )[1]
 
     @app.cli.command("bootstrap", hidden=True)
-    @_committed
+    @committed
     def bootstrap() -> str:
         """What a first start needs; does nothing twice. Prints one line of JSON for script/server."""
         return json.dumps(first_start(current_app.extensions["settings"]))
@@ -142,7 +164,8 @@ def register(app: Flask) -> None:
 
 def first_start(settings: Settings) -> dict[str, Any]:
     """Workspace ``default``, an admin, a key with all scopes, the destinations of the environment."""
-    workspace = ensure_workspace(destinations.DEFAULT_WORKSPACE)
+    made, _ = workspaces.ensure(db.session(), destinations.DEFAULT_WORKSPACE, actor=ACTOR)
+    workspace = db.session.get_one(Workspace, made)
     # One process at a time: two first starts side by side must not make two admins.
     db.session.execute(sa.select(Workspace.id).where(Workspace.id == workspace.id).with_for_update())
     destinations.sync_environment(db.session, settings, current_app.extensions["cipher"])

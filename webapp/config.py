@@ -8,6 +8,7 @@ import ipaddress
 import os
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import quote, urlsplit
 
@@ -17,6 +18,8 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 from webapp.security.fields import FieldCipher
 
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
+#: Requests of one web process that may wait for a model at a time; each has a thread of its own for that.
+MOST_WAITING = 4
 
 
 class ConfigError(ValueError):
@@ -86,9 +89,17 @@ class Settings(BaseSettings):
     port: int = setting(8000, "PORT", "Port the web server listens on.", ge=1, le=65535)
     data_dir: str = setting("var", "LEADOPS_DATA_DIR", "Where the embedded servers and generated secrets live.")
     web_workers: int = setting(2, "WEB_WORKERS", "Web processes.", ge=1, le=64)
-    web_threads: int = setting(4, "WEB_THREADS", "Threads of each web process.", ge=1, le=128)
+    web_threads: int = setting(
+        4,
+        "WEB_THREADS",
+        "Requests that each web process works on at once. It has four threads more, for requests that wait for a model.",
+        ge=1,
+        le=128,
+    )
     run_workers: int = setting(1, "RUN_WORKERS", "Worker processes for runs.", ge=1, le=64)
     delivery_workers: int = setting(1, "DELIVERY_WORKERS", "Worker processes for deliveries.", ge=1, le=64)
+    import_workers: int = setting(1, "IMPORT_WORKERS", "Worker processes for imports.", ge=1, le=64)
+    fetch_workers: int = setting(1, "FETCH_WORKERS", "Worker processes for what is fetched from outside.", ge=1, le=64)
     log_level: LogLevel = setting("INFO", "LOG_LEVEL", "`DEBUG`, `INFO`, `WARNING`, `ERROR` or `CRITICAL`.")
     public_url: str = setting(
         "",
@@ -101,19 +112,51 @@ class Settings(BaseSettings):
 
     # Intake
     meta_app_secret: SecretStr | None = setting(
-        None, "META_APP_SECRET", "App secret that signs `/webhooks/facebook` for the workspace `default`."
+        None, "META_APP_SECRET", "App secret that signs Meta's webhooks for the workspace `default`."
     )
     meta_verify_token: SecretStr | None = setting(
         None, "META_VERIFY_TOKEN", "Verify token of the webhook subscription."
     )
+    meta_access_token: SecretStr | None = setting(
+        None,
+        "META_ACCESS_TOKEN",
+        "Page access token (`leads_retrieval`) that fetches Lead Ads forms for the workspace `default` where a page has "
+        "none of its own.",
+    )
+    meta_graph_url: str = setting("https://graph.facebook.com", "META_GRAPH_URL", "Meta's Graph API.")
+    meta_graph_version: str = setting(
+        "v24.0", "META_GRAPH_VERSION", "Version of the Graph API, such as `v24.0`.", pattern=r"^v[1-9][0-9]?\.[0-9]$"
+    )
     rate_limit_max: int = setting(10_000, "RATE_LIMIT_MAX", "Requests per API key and window.", ge=1, le=1_000_000_000)
     rate_limit_window: int = setting(3_600, "RATE_LIMIT_WINDOW", "The window, in seconds.", ge=1, le=86_400)
+    rate_limit_burst: int = setting(
+        0,
+        "RATE_LIMIT_BURST",
+        "Requests per API key and second, in each web process; `0`: no such limit.",
+        ge=0,
+        le=1_000_000,
+    )
+    rate_limit_per_day: int = setting(
+        0, "RATE_LIMIT_PER_DAY", "Requests per API key and day (UTC); `0`: no such limit.", ge=0, le=1_000_000_000
+    )
     max_batch_size: int = setting(
         1_000,
         "MAX_BATCH_SIZE",
-        "Most leads of one bulk action.",
+        "Most leads of one bulk action, and of one batch that is answered at once.",
         ge=1,
         le=10_000,
+    )
+    imports_dir: str = setting(
+        "",
+        "IMPORTS_DIR",
+        "Where files of leads wait for their import; web and import workers must share it. "
+        "Unset: `imports` in `LEADOPS_DATA_DIR`.",
+    )
+    max_import_bytes: int = setting(
+        256 << 20, "MAX_IMPORT_BYTES", "Largest file of leads, in bytes.", ge=1_024, le=4 << 30
+    )
+    import_keep_days: int = setting(
+        30, "IMPORT_KEEP_DAYS", "How long an import's record, its file and its errors are kept.", ge=2, le=3_650
     )
     idempotency_days: int = setting(
         30, "IDEMPOTENCY_DAYS", "How long an `Idempotency-Key` is remembered.", ge=1, le=365
@@ -123,6 +166,36 @@ class Settings(BaseSettings):
     )
     default_region: str = setting(
         "US", "DEFAULT_REGION", "Country (ISO 3166, two letters) for phone numbers written without a country code."
+    )
+
+    # Judging
+    classify_mode: Literal["rules", "rules_then_llm", "llm"] = setting(
+        "rules_then_llm",
+        "CLASSIFY_MODE",
+        "`rules`; `rules_then_llm`: a language model is asked where the rules are not sure (rules alone while none is "
+        "configured); `llm`: it is asked every time, and `/enrich-lead` answers 502 without it.",
+    )
+    lead_classify_use_llm: bool = setting(
+        True, "LEAD_CLASSIFY_USE_LLM", "`off`: no model is asked, whatever `CLASSIFY_MODE` says."
+    )
+    lead_classify_llm_timeout_seconds: float = setting(
+        10.0, "LEAD_CLASSIFY_LLM_TIMEOUT_SECONDS", "Time limit of asking the model about one lead, clamped to 3–60 s."
+    )
+    openai_api_key: SecretStr | None = setting(
+        None,
+        "OPENAI_API_KEY",
+        "Key of an OpenAI-compatible service. Unset, and no `OPENAI_BASE_URL`: no model is asked.",
+    )
+    openai_base_url: str | None = setting(
+        None, "OPENAI_BASE_URL", "Its address up to `/v1`, such as Ollama's `http://localhost:11434/v1`. Unset: OpenAI."
+    )
+    openai_model: str = setting("gpt-4o-mini", "OPENAI_MODEL", "The model's name there.")
+    processing_timeout: float = setting(
+        25.0,
+        "PROCESSING_TIMEOUT",
+        "How long a request to `/enrich-lead` waits for the model, in seconds.",
+        ge=1,
+        le=300,
     )
 
     # Review
@@ -149,19 +222,28 @@ class Settings(BaseSettings):
     delivery_timeout: float = setting(
         15.0, "DELIVERY_TIMEOUT", "Time limit of one delivery call, in seconds.", ge=1, le=120
     )
-    max_retries: int = setting(8, "MAX_RETRIES", "Attempts of a delivery before it is a dead letter.", ge=1, le=50)
+    sync_wait_seconds: float = setting(
+        10.0,
+        "SYNC_WAIT_SECONDS",
+        "How long `/sync-crm` and `/tasks/auto-assign` wait for the CRM before they answer 202, in seconds.",
+        ge=0,
+        le=60,
+    )
+    max_retries: int = setting(
+        8, "MAX_RETRIES", "Attempts of a delivery, or of a fetch, before it is given up.", ge=1, le=50
+    )
     retry_delay: float = setting(
         5.0,
         "RETRY_DELAY",
-        "First back-off of a delivery, in seconds; doubles each time, with full jitter.",
+        "First back-off of a delivery or a fetch, in seconds; doubles each time, with full jitter.",
         ge=0.05,
         le=3_600,
     )
     outbound_allow_cidrs: Annotated[tuple[str, ...], NoDecode] = setting(
         (),
         "OUTBOUND_ALLOW_CIDRS",
-        "Comma-separated private ranges that URLs entered in the browser may point to (such as `127.0.0.0/8`). "
-        "Default: public addresses only.",
+        "Comma-separated private ranges that URLs entered in the browser, and the pages they lead to, may point to "
+        "(such as `127.0.0.0/8`). Default: public addresses only.",
     )
 
     @classmethod
@@ -193,7 +275,12 @@ class Settings(BaseSettings):
     def _split_cidrs(cls, value: Any) -> Any:
         return tuple(str(ipaddress.ip_network(part)) for part in _split(value))
 
-    @field_validator("twenty_rest_url", "webhook_url")
+    @field_validator("lead_classify_llm_timeout_seconds")
+    @classmethod
+    def _clamp_llm(cls, value: float) -> float:
+        return min(60.0, max(3.0, value))
+
+    @field_validator("twenty_rest_url", "webhook_url", "meta_graph_url", "openai_base_url")
     @classmethod
     def _http_url(cls, value: str | None) -> str | None:
         if value is None:
@@ -203,7 +290,7 @@ class Settings(BaseSettings):
             raise ValueError("must be an http:// or https:// URL")
         return value
 
-    @field_validator("twenty_rest_url")
+    @field_validator("twenty_rest_url", "meta_graph_url")
     @classmethod
     def _base_url(cls, value: str | None) -> str | None:
         return value and value.rstrip("/")
@@ -280,6 +367,20 @@ class Settings(BaseSettings):
         if bool(self.twenty_rest_url) != bool(self.twenty_rest_token):
             raise ValueError("TWENTY_REST_URL and TWENTY_REST_TOKEN go together; only one of them is set")
         return self
+
+    @property
+    def imports_folder(self) -> Path:
+        return Path(self.imports_dir or Path(self.data_dir) / "imports").resolve()
+
+    @property
+    def threads_in_all(self) -> int:
+        """What the web server is to be started with: those that work, and those that only wait."""
+        return self.web_threads + MOST_WAITING
+
+    @property
+    def has_model(self) -> bool:
+        """Is a language model configured?"""
+        return self.openai_api_key is not None or self.openai_base_url is not None
 
     @property
     def pool_size(self) -> int:

@@ -31,6 +31,7 @@ JSON_ROOTS = frozenset(
         "sync-crm",
         "tasks",
         "hooks",
+        "metrics",
     }
 )
 _REQUEST_ID = re.compile(r"^[A-Za-z0-9._:-]{1,128}$")

@@ -53,6 +53,26 @@ WHERE p.id = f.id AND p.identity_key <> f.folded
   AND NOT EXISTS (SELECT FROM people o WHERE o.workspace_id = f.workspace_id AND o.identity_key = f.folded)
 """
 
+# What GET /leads/search looks through and /api/v1/stats counts (webapp.leads: crm, figures). Folding: without case and diacritics, as
+# webapp.leads.textnorm.fold_search has it. Cut, since an index entry has room for 2,704 bytes.
+_CONTACT = r"""
+CREATE FUNCTION search_fold(value text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE WHEN octet_length(value) = length(value) THEN lower(value)
+       ELSE translate(lower(regexp_replace(normalize(value, NFD), '[\u0300-\u036f]', '', 'g')), 'đĐ', 'dd') END;
+
+CREATE FUNCTION lead_contact(name text, author_name text, email text, phone text, phone_e164 text, source text)
+RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN left(replace(search_fold(coalesce(name, author_name, '')), E'\n', ' '), 200)
+       || E'\n' || left(replace(search_fold(coalesce(email, '')), E'\n', ' '), 320)
+       || E'\n' || left(regexp_replace(coalesce(phone, ''), '\D', '', 'g'), 40) || ' ' || coalesce(ltrim(phone_e164, '+'), '')
+       || E'\n' || left(replace(source, E'\n', ' '), 60);
+
+ALTER TABLE leads ADD COLUMN contact text
+    GENERATED ALWAYS AS (lead_contact(name, author_name, email, phone, phone_e164, source)) STORED NOT NULL;
+CREATE INDEX ix_leads_contact ON leads (workspace_id, created_at DESC, id DESC)
+    INCLUDE (contact, status, intent, priority);
+"""
+
 
 def _doors(allowed: tuple[str, ...]) -> None:
     listed = ", ".join(f"'{door}'" for door in allowed)
@@ -164,6 +184,7 @@ def upgrade() -> None:
         sa.Column("format", sa.Text(), nullable=False),
         sa.Column("encoding", sa.Text(), nullable=True),
         sa.Column("delimiter", sa.Text(), nullable=True),
+        sa.Column("has_header", sa.Boolean(), server_default=sa.text("true"), nullable=False),
         sa.Column("columns", postgresql.JSONB(astext_type=sa.Text()), server_default="[]", nullable=False),
         sa.Column("mapping", postgresql.JSONB(astext_type=sa.Text()), server_default="{}", nullable=False),
         sa.Column("source", sa.Text(), server_default="import", nullable=False),
@@ -313,12 +334,34 @@ def upgrade() -> None:
     op.add_column("leads", sa.Column("import_id", sa.Uuid(), nullable=True))
     op.add_column("leads", sa.Column("source_id", sa.Uuid(), nullable=True))
     op.create_index(
+        "ix_leads_attribution",
+        "leads",
+        ["attribution"],
+        unique=False,
+        postgresql_using="gin",
+        postgresql_where=sa.text("attribution <> '{}'::jsonb"),
+    )
+    op.create_index(
         "ix_leads_import", "leads", ["import_id", "id"], unique=False, postgresql_where=sa.text("import_id IS NOT NULL")
+    )
+    op.create_index(
+        "ix_leads_source_id",
+        "leads",
+        ["source_id", "created_at"],
+        unique=False,
+        postgresql_where=sa.text("source_id IS NOT NULL"),
     )
     op.add_column("people", sa.Column("merged_into", sa.Uuid(), nullable=True))
     op.add_column("people", sa.Column("match_keys", postgresql.ARRAY(sa.Text()), nullable=True))
     op.add_column("people", sa.Column("looked_at", sa.DateTime(timezone=True), nullable=True))
-    op.create_index("ix_people_match_keys", "people", ["match_keys"], unique=False, postgresql_using="gin")
+    op.create_index(
+        "ix_people_match_keys",
+        "people",
+        ["match_keys"],
+        unique=False,
+        postgresql_using="gin",
+        postgresql_with={"fastupdate": "off"},
+    )
     op.create_index(
         "ix_people_merged_into",
         "people",
@@ -347,13 +390,104 @@ def upgrade() -> None:
     )
     op.add_column("social_pages", sa.Column("name", sa.Text(), nullable=True))
     op.add_column("social_pages", sa.Column("access_token", sa.Text(), nullable=True))
+    op.add_column("social_pages", sa.Column("token_problem", sa.Text(), nullable=True))
+    op.add_column("social_pages", sa.Column("token_checked_at", sa.DateTime(timezone=True), nullable=True))
+    op.add_column("social_pages", sa.Column("token_expires_at", sa.DateTime(timezone=True), nullable=True))
     op.add_column("touches", sa.Column("import_id", sa.Uuid(), nullable=True))
+    op.create_table(
+        "sync_requests",
+        sa.Column("lead_ids", postgresql.ARRAY(sa.Uuid()), nullable=False),
+        sa.Column("refused", postgresql.JSONB(astext_type=sa.Text()), server_default="[]", nullable=False),
+        sa.Column("requested_by", sa.Text(), nullable=False),
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("workspace_id", sa.Uuid(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.ForeignKeyConstraint(["workspace_id"], ["workspaces.id"], name=op.f("fk_sync_requests_workspace_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_sync_requests")),
+    )
+    op.create_index("ix_sync_requests_created_at", "sync_requests", ["created_at"], unique=False)
+    op.create_table(
+        "task_requests",
+        sa.Column(
+            "state",
+            sa.Enum(
+                "queued",
+                "running",
+                "done",
+                "failed",
+                name="state",
+                native_enum=False,
+                create_constraint=True,
+                length=32,
+            ),
+            server_default="queued",
+            nullable=False,
+        ),
+        sa.Column("progress", postgresql.JSONB(astext_type=sa.Text()), server_default="{}", nullable=False),
+        sa.Column("details", postgresql.JSONB(astext_type=sa.Text()), server_default="[]", nullable=False),
+        sa.Column("tries", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("error", sa.Text(), nullable=True),
+        sa.Column("requested_by", sa.Text(), nullable=False),
+        sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("workspace_id", sa.Uuid(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("due_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("lease_until", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("attempt", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("slot", sa.Text(), nullable=True),
+        sa.Column("incarnation", sa.Uuid(), nullable=True),
+        sa.Column("rq_job_id", sa.Text(), nullable=True),
+        sa.ForeignKeyConstraint(["workspace_id"], ["workspaces.id"], name=op.f("fk_task_requests_workspace_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_task_requests")),
+    )
+    op.create_index(
+        "ix_task_requests_due",
+        "task_requests",
+        ["due_at"],
+        unique=False,
+        postgresql_where=sa.text("state IN ('queued', 'running')"),
+    )
+    op.create_index(
+        "uq_task_requests_open",
+        "task_requests",
+        ["workspace_id"],
+        unique=True,
+        postgresql_where=sa.text("state IN ('queued', 'running')"),
+    )
+    op.create_index("ix_task_requests_created_at", "task_requests", ["created_at"], unique=False)
+    op.create_index(
+        "ix_deliveries_state",
+        "deliveries",
+        ["workspace_id", "state", sa.literal_column("created_at DESC"), sa.literal_column("id DESC")],
+        unique=False,
+    )
+    op.create_index(
+        "ix_deliveries_people",
+        "deliveries",
+        ["destination_id", "remote_id"],
+        unique=False,
+        postgresql_where=sa.text("action = 'person' AND state = 'delivered'"),
+    )
+    op.execute(_CONTACT)
     op.execute(_LEAD_SIGNALS)
     op.execute(_FOLD)
 
 
 def downgrade() -> None:
     op.execute("DROP VIEW lead_signals")
+    op.drop_index("ix_leads_contact", table_name="leads")
+    op.drop_column("leads", "contact")
+    op.execute("DROP FUNCTION lead_contact(text, text, text, text, text, text)")
+    op.execute("DROP FUNCTION search_fold(text)")
+    op.drop_index(
+        "ix_deliveries_people",
+        table_name="deliveries",
+        postgresql_where=sa.text("action = 'person' AND state = 'delivered'"),
+    )
+    op.drop_index("ix_deliveries_state", table_name="deliveries")
+    op.drop_table("task_requests")
+    op.drop_table("sync_requests")
     for table in _WITH_DOOR:  # the older schema has no names for the newer doors
         if table == "idempotency_keys":
             op.execute("DELETE FROM idempotency_keys WHERE door IN ('hook', 'import', 'web')")
@@ -361,6 +495,9 @@ def downgrade() -> None:
             op.execute(f"UPDATE {table} SET door = 'v1' WHERE door IN ('hook', 'import', 'web')")  # noqa: S608
     _doors(_DOORS_BEFORE)
     op.drop_column("touches", "import_id")
+    op.drop_column("social_pages", "token_expires_at")
+    op.drop_column("social_pages", "token_checked_at")
+    op.drop_column("social_pages", "token_problem")
     op.drop_column("social_pages", "access_token")
     op.drop_column("social_pages", "name")
     op.drop_index("ix_quarantine_newest", table_name="quarantine")
@@ -377,6 +514,13 @@ def downgrade() -> None:
     op.drop_column("people", "looked_at")
     op.drop_column("people", "match_keys")
     op.drop_column("people", "merged_into")
+    op.drop_index("ix_leads_source_id", table_name="leads", postgresql_where=sa.text("source_id IS NOT NULL"))
+    op.drop_index(
+        "ix_leads_attribution",
+        table_name="leads",
+        postgresql_using="gin",
+        postgresql_where=sa.text("attribution <> '{}'::jsonb"),
+    )
     op.drop_index("ix_leads_import", table_name="leads", postgresql_where=sa.text("import_id IS NOT NULL"))
     op.drop_column("leads", "source_id")
     op.drop_column("leads", "import_id")

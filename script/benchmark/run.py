@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmark import intake, openloop, pages, worker
+from benchmark import imports, intake, openloop, pages, waiting, webhooks, worker
 from benchmark.stack import Stack, stack
 
 
@@ -67,11 +67,32 @@ def show_openloop(made: Stack, seconds: int) -> dict[str, Any]:
     return found
 
 
+def show_webhooks(made: Stack, seconds: int) -> dict[str, Any]:
+    found = webhooks.measure(made)
+    for when in ("web alone", "with workers"):
+        times = found[when]
+        row(
+            f"/webhooks/facebook, {found['comments']} comments: {when}",
+            f"p95 {times['p95_ms']} ms",
+            f"p50 {times['p50_ms']} ms, most {times['max_ms']} ms, {found['requests']} requests",
+        )
+    return found
+
+
 def show_worker(made: Stack, seconds: int) -> dict[str, Any]:
     found = worker.backlog(made)
     row(
         "runs/s of one worker on a backlog", f"{found['runs_per_second']}/s", f"its CPU {found['worker_cpu_share']:.0%}"
     )
+    return found
+
+
+def show_waiting(made: Stack, seconds: int) -> dict[str, Any]:
+    found = waiting.measure(made)
+    row(
+        f"queue beside {found['callers']} callers who wait for a model", f"p95 {found['p95_ms']} ms",
+        f"p50 {found['p50_ms']} ms, alone p95 {found['alone_p95_ms']} ms, answers {found['answers']}",
+    )  # fmt: skip
     return found
 
 
@@ -84,10 +105,23 @@ def show_pages(made: Stack, seconds: int) -> dict[str, Any]:
 
 
 #: Part → what measures and prints it. Each runs on the same fresh servers; its figures are written under its name.
+def show_imports(made: Stack, _: int) -> dict[str, Any]:
+    found = imports.measure(made)
+    row(
+        f"import of {found['rows']:,} CSV rows, one worker", f"{found['rows_per_second']:,}/s",
+        f"{found['created']:,} leads, {found['failed']} bad rows; its CPU {found['worker_cpu_share']:.0%}",
+    )  # fmt: skip
+    row("import worker's memory", f"{found['rss_mib']['100%']} MiB", f"{found['rss_mib']['10%']} MiB after a tenth")
+    return found
+
+
 PARTS: dict[str, Callable[[Stack, int], dict[str, Any]]] = {
     "intake": show_intake,
     "openloop": show_openloop,
+    "webhooks": show_webhooks,
     "worker": show_worker,
+    "imports": show_imports,
+    "waiting": show_waiting,
     "pages": show_pages,
 }
 

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -78,7 +79,7 @@ class Stack:
     def workers(self) -> contextlib.AbstractContextManager[object]:
         """Our workers and clock."""
         stack = contextlib.ExitStack()
-        for name in ("runs", "deliveries"):
+        for name in ("runs", "deliveries", "imports", "fetches"):
             stack.enter_context(
                 self.running(sys.executable, "-m", "jobs.worker", name, env={"WORKER_SLOT": f"{name}-1"})
             )
@@ -125,7 +126,7 @@ class Stack:
 @contextlib.contextmanager
 def stack() -> Iterator[Stack]:
     """Fresh servers, both schemas in place, a key of ours without a rate limit."""
-    with testing.private_servers() as (postgres, redis_server):
+    with testing.private_servers() as (postgres, redis_server), tempfile.TemporaryDirectory() as folder:
         made = Stack(
             database_url=postgres.url(),
             peer_database_url=postgres.create_database("peer"),
@@ -142,6 +143,7 @@ def stack() -> Iterator[Stack]:
             "FIELD_ENCRYPTION_KEYS": Fernet.generate_key().decode(),
             "ADMIN_PASSWORD": "benchmark benchmark",
             "LOG_LEVEL": "WARNING",
+            "IMPORTS_DIR": folder,
         }
         made.flask("db", "upgrade")
         made.flask("bootstrap")

@@ -68,6 +68,8 @@ def begin(environ: Mapping[str, str]) -> dict[str, str]:
         "TWENTY_TASK_TARGET_FIELD": "targetPersonId",
         "SLACK_BOT_TOKEN": SLACK_TOKEN,
         "OPENAI_API_KEY": LLM_TOKEN,
+        # The stand-in has no opinion worth showing: the demo's verdicts are the rules', unless somebody asks for more.
+        "LEAD_CLASSIFY_USE_LLM": environ.get("LEAD_CLASSIFY_USE_LLM") or "off",
         "NO_PROXY": local,
         "no_proxy": local,
     }

@@ -21,6 +21,9 @@ from embedded.process import die_with_parent
 
 
 def main(arguments: Sequence[str]) -> int:
+    if arguments[:1] == ["dedupe"]:  # needs no server, and reads files from where the caller stands
+        env = {**os.environ, "PYTHONPATH": str(PROJECT)}
+        return subprocess.run([sys.executable, "-m", "webapp.cli_dedupe", *arguments[1:]], env=env).returncode
     folder = data_folder()
     try:
         signal.signal(signal.SIGTERM, _stop)

@@ -218,7 +218,12 @@ def start_programs(supervisor: Supervisor, settings: Settings, environ: Mapping[
     python = sys.executable
     place = "" if local else f"@{socket.gethostname()}:{settings.port}"
     supervisor.add(command("web", [python, "-m", "embedded.web"], environ, PROJECT))
-    for queue, count in (("runs", settings.run_workers), ("deliveries", settings.delivery_workers)):
+    for queue, count in (
+        ("runs", settings.run_workers),
+        ("deliveries", settings.delivery_workers),
+        ("imports", settings.import_workers),
+        ("fetches", settings.fetch_workers),
+    ):
         for number in range(1, count + 1):
             slot = f"{queue}-{number}"
             args = [python, "-m", "jobs.worker", queue]

@@ -39,7 +39,7 @@ def main() -> None:
         http=HTTPModes.http1,
         websockets=False,
         workers=settings.web_workers,
-        blocking_threads=settings.web_threads,
+        blocking_threads=settings.threads_in_all,
         respawn_failed_workers=True,
         respawn_interval=0.2,
         workers_kill_timeout=3,

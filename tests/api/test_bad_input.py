@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from webapp.models import AuditEvent, IdempotencyKey, Lead, Person, Quarantined, Run
 
-DOORS = ["/leads/", "/api/v1/leads", "/webhooks/facebook"]
+DOORS = ["/leads/", "/api/v1/leads", "/enrich-lead", "/webhooks/facebook", "/webhooks/whatsapp"]
 
 BODIES = {
     "empty": b"",
@@ -48,7 +48,7 @@ KEPT = {"NUL character", "NUL in a key", "lone surrogate", "1e999", "NaN", "Infi
 
 @pytest.mark.parametrize(
     ("door", "name"),
-    [(d, n) for d in DOORS for n in BODIES if not (d == "/webhooks/facebook" and n in KEPT)],
+    [(d, n) for d in DOORS for n in BODIES if not (d.startswith("/webhooks/") and n in KEPT)],
 )
 def test_bad_bodies_are_refused_with_the_envelope(
     client: FlaskClient, headers: dict[str, str], session: Session, door: str, name: str
@@ -67,7 +67,7 @@ def test_bad_bodies_are_refused_with_the_envelope(
     assert stored(session) == 0
 
 
-@pytest.mark.parametrize("door", DOORS[:2])
+@pytest.mark.parametrize("door", DOORS[:3])
 @pytest.mark.parametrize(
     "kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "image/png"]
 )

@@ -121,7 +121,7 @@ def test_a_bad_entry_is_quarantined_and_its_neighbours_are_kept(
         nameless,
         comment(4, message={"rich": 1}),
         "nonsense",
-        {"field": "leadgen", "value": {"leadgen_id": 1}},
+        {"field": "leadgen", "value": {"form_id": 1}},
         comment(5, "x" * 20_001),
     ]
     answer = client.post("/webhooks/facebook", json=body(comment(1), *bad, comment(2)), headers=headers)
@@ -197,6 +197,7 @@ def signed_app(app: Flask, database_url: str, redis_url: str) -> Any:
     yield made
     with made.app_context():
         db.engine.dispose()
+    made.extensions["autocommit"].dispose()
 
 
 def signed(client: FlaskClient, sent: Any, secret: str = SECRET, **extra: str) -> Any:
@@ -306,3 +307,23 @@ def test_sealed_attributes_are_not_handed_out(client: FlaskClient, headers: dict
     assert client.post("/api/v1/leads", json=lead, headers=headers).status_code == 201
     meta = client.get("/api/leads", headers=headers).json["leads"][0]["meta"]
     assert meta["job_title"] == "CTO" and "date_of_birth" not in meta
+
+
+def test_what_is_known_already_is_not_asked_again(signed_app: Flask, session: Session, workspace: Workspace) -> None:
+    """A body of comments costs the one statement that takes them in; whose page it is, and which secret signs, is
+    remembered for a moment."""
+    session.add(SocialPage(platform="facebook", page_id="PAGE", workspace_id=workspace.id))
+    session.commit()
+    client, asked = signed_app.test_client(), []
+    with signed_app.app_context():
+        engine = db.engine
+    sa.event.listen(engine, "before_cursor_execute", lambda *args: asked.append(args[2]))
+    assert signed(client, body(comment(1))).json["created"] == 1
+    assert len(asked) == 3  # the secrets, the page, the tenant
+    assert signed(client, body(comment(2), comment(3))).json["created"] == 2
+    assert len(asked) == 3
+    # What is not known is looked for each time: it may be there by now.
+    assert signed(client, body(comment(4), page="NEW")).status_code == 400
+    session.add(SocialPage(platform="facebook", page_id="NEW", workspace_id=workspace.id))
+    session.commit()
+    assert signed(client, body(comment(4), page="NEW")).json["created"] == 1

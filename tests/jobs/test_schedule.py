@@ -83,7 +83,11 @@ def test_every_periodic_job_is_in_the_one_list():
     assert [job.name for job in schedule.JOBS] == [
         "ring runs",
         "ring deliveries",
+        "ring imports",
+        "ring fetches",
         "purge idempotency keys",
         "clear dedupe keys",
         "drop stale presence",
+        "forget CRM requests",
+        "forget imports",
     ]

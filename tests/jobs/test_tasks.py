@@ -14,7 +14,7 @@ from webapp import logs
 from webapp.leads import claims, run
 from webapp.leads.claims import Holder
 from webapp.leads.states import RunStatus
-from webapp.models import Run, WorkerSlot
+from webapp.models import DuplicateSuggestion, Run, WorkerSlot
 
 
 @pytest.fixture
@@ -164,3 +164,17 @@ class TestBrokenOff:
         fails(ProgrammingError("SELECT x", {}, psycopg.errors.UndefinedColumn("no column x")))
         assert caplog.records[-1].exc_info is not None
         assert "draining runs failed" in caplog.records[-1].getMessage()
+
+
+@pytest.mark.usefixtures("wired", "bell", "anonymous")
+class TestComparingPeople:
+    def test_people_are_compared_once_no_run_waits(self, session, workspace):
+        lead = make_lead(session, workspace, name="Ana Perez", email="ana@acme.example", phone="+84912345678")
+        twin = make_lead(session, workspace, name="Ana Perez", email="ana@home.example", phone="+84912345678")
+        assert lead.person_id != twin.person_id
+        assert tasks.process_imports() == 0
+        assert tasks.process_runs() == 2
+        assert tasks.process_imports() == 2
+        found = session.scalars(sa.select(DuplicateSuggestion)).one()
+        assert {found.person_a_id, found.person_b_id} == {lead.person_id, twin.person_id}
+        assert tasks.process_imports() == 0

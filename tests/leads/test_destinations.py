@@ -16,7 +16,7 @@ from webapp.clients.twenty import TwentyClient
 from webapp.config import Settings, load_settings
 from webapp.leads import destinations
 from webapp.leads.errors import Conflict, Invalid, NotFound
-from webapp.leads.sending import _target
+from webapp.leads.sending import target_of
 from webapp.leads.states import DeliveryState, DestinationKind, DestinationMode
 from webapp.models import Destination, Workspace
 
@@ -45,7 +45,7 @@ def test_the_environment_makes_the_default_workspace_s_destinations(session: Ses
     stored = str(twenty.credentials) + str(follow_up.credentials) + str(follow_up.config)
     assert "secret-token" not in stored
     assert "abc123" not in stored
-    assert isinstance(Registry(_settings(), CIPHER.decrypt).client_for(_target(twenty)), TwentyClient)
+    assert isinstance(Registry(_settings(), CIPHER.decrypt).client_for(target_of(twenty)), TwentyClient)
 
 
 def test_syncing_again_changes_nothing(session: Session, workspace: Workspace) -> None:

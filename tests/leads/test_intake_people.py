@@ -163,3 +163,13 @@ def test_the_tables_runs_and_idempotency_keys_have_the_columns_of_before(
     assert (run.idempotency_key, run.source, run.status) == (key, "website", "queued")
     assert json.loads(json.dumps(run.payload_json)) == {"note": "Hello"}
     assert session.execute(sa.text("SELECT key, created_at FROM idempotency_keys")).one().key == key
+
+
+def test_look_alikes_are_searched_anew_when_more_is_known_of_a_person(session: Session, tenant: intake.Tenant) -> None:
+    first = take_in(session, tenant, email="ana@acme.example", name="Ana Perez")
+    session.get_one(Person, first.person_id).looked_at = sa.func.now()
+    session.commit()
+    take_in(session, tenant, "And a demo?", email="ana@acme.example", name="Ana P.")
+    assert session.get_one(Person, first.person_id, populate_existing=True).looked_at is not None
+    take_in(session, tenant, "Hello?", email="ana@acme.example", phone="+84912345678")
+    assert session.get_one(Person, first.person_id, populate_existing=True).looked_at is None

@@ -53,9 +53,9 @@ class TestRunning:
 
     def test_each_process_says_its_part(self, console: Console) -> None:
         titles = [title(pid) for pid in descendants(console.pid)]
-        for part in ("web", "worker runs-1", "worker deliveries-1", "clock"):
+        for part in ("web", "worker runs-1", "worker deliveries-1", "worker imports-1", "worker fetches-1", "clock"):
             assert any(f"leadops: {part}" in one for one in titles), titles
-        assert sum("worker" in one for one in titles) == 2
+        assert sum("worker" in one for one in titles) == 4
 
     def test_no_tcp_port_but_the_web_one_and_that_on_loopback(self, console: Console) -> None:
         assert listening_ports(descendants(console.pid)) == {("0100007F", console.port)}

@@ -11,8 +11,10 @@ from flask.testing import FlaskClient
 from sqlalchemy.orm import Session
 
 from tests.factories import make_key, make_lead, make_user, make_workspace
-from webapp.leads.states import DestinationKind, Role
-from webapp.models import ApiKey, Delivery, Destination, Run, Workspace
+from webapp.leads.quarantine import Bad, quarantine
+from webapp.leads.states import DestinationKind, Door, FetchKind, Role
+from webapp.models import ApiKey, Delivery, Destination, DuplicateSuggestion, Fetch, Import, PersonMerge, Run, Workspace
+from webapp.models.inbound import InboundSource
 
 #: (least role, method, path); {lead} and so on are ids of the workspace.
 DOORS = [
@@ -34,6 +36,9 @@ DOORS = [
     (Role.REVIEWER, "POST", "/queue/{lead}/assign"),
     (Role.REVIEWER, "POST", "/queue/{lead}/rerun"),
     (Role.REVIEWER, "POST", "/queue/{lead}/correct"),
+    (Role.REVIEWER, "POST", "/queue/{lead}/duplicates/{suggestion}/merge"),
+    (Role.REVIEWER, "POST", "/queue/{lead}/duplicates/{suggestion}/dismiss"),
+    (Role.REVIEWER, "POST", "/queue/{lead}/merges/{merge}/undo"),
     (Role.REVIEWER, "POST", "/queue/{lead}/here"),
     (Role.REVIEWER, "POST", "/queue/{lead}/leave"),
     (Role.REVIEWER, "POST", "/queue/bulk"),
@@ -50,8 +55,50 @@ DOORS = [
     (Role.ADMIN, "POST", "/settings/destinations"),
     (Role.ADMIN, "POST", "/settings/destinations/{destination}/off"),
     (Role.ADMIN, "POST", "/settings/destinations/{destination}/on"),
+    (Role.ADMIN, "GET", "/settings/social-pages"),
+    (Role.ADMIN, "POST", "/settings/social-pages"),
+    (Role.ADMIN, "POST", "/settings/social-pages/facebook/{lead}/change"),
+    (Role.ADMIN, "POST", "/settings/social-pages/facebook/{lead}/test"),
+    (Role.ADMIN, "POST", "/settings/social-pages/facebook/{lead}/fetch"),
+    (Role.ADMIN, "POST", "/settings/social-pages/facebook/{lead}/remove"),
+    (Role.ADMIN, "POST", "/settings/social-pages/app-secret"),
+    (Role.ADMIN, "POST", "/settings/social-pages/app-secret/remove"),
+    (Role.MANAGER, "GET", "/quarantine"),
+    (Role.MANAGER, "GET", "/quarantine/{held}"),
+    (Role.MANAGER, "POST", "/quarantine/{held}/replay"),
+    (Role.MANAGER, "POST", "/quarantine/{held}/discard"),
+    (Role.MANAGER, "POST", "/quarantine/{held}/restore"),
+    (Role.MANAGER, "POST", "/quarantine/bulk"),
+    (Role.ADMIN, "GET", "/settings/inbound"),
+    (Role.ADMIN, "POST", "/settings/inbound"),
+    (Role.ADMIN, "GET", "/settings/inbound/{source}"),
+    (Role.ADMIN, "POST", "/settings/inbound/{source}/preview"),
+    (Role.ADMIN, "POST", "/settings/inbound/{source}/mapping"),
+    (Role.ADMIN, "POST", "/settings/inbound/{source}/proof"),
+    (Role.ADMIN, "POST", "/settings/inbound/{source}/limits"),
+    (Role.ADMIN, "POST", "/settings/inbound/{source}/off"),
+    (Role.ADMIN, "POST", "/settings/inbound/{source}/on"),
+    (Role.ADMIN, "POST", "/settings/inbound/{source}/rotate"),
+    (Role.ADMIN, "POST", "/settings/inbound/{source}/replay"),
+    (Role.ADMIN, "POST", "/settings/inbound/{source}/delete"),
+    (Role.VIEWER, "GET", "/imports"),
+    (Role.VIEWER, "GET", "/imports/{import}"),
+    (Role.VIEWER, "GET", "/imports/{import}/errors.csv"),
+    (Role.MANAGER, "GET", "/imports/new"),
+    (Role.MANAGER, "POST", "/imports"),
+    (Role.MANAGER, "GET", "/imports/{import}/columns"),
+    (Role.MANAGER, "POST", "/imports/{import}/columns"),
+    (Role.MANAGER, "POST", "/imports/{import}/layout"),
+    (Role.MANAGER, "POST", "/imports/{import}/start"),
+    (Role.MANAGER, "POST", "/imports/{import}/cancel"),
+    (Role.MANAGER, "GET", "/imports/{import}/undo"),
+    (Role.MANAGER, "POST", "/imports/{import}/undo"),
+    (Role.ADMIN, "GET", "/settings/web-pages"),
+    (Role.ADMIN, "POST", "/settings/web-pages"),
+    (Role.ADMIN, "POST", "/settings/web-pages/{page}/again"),
+    (Role.ADMIN, "POST", "/settings/web-pages/{page}/remove"),
 ]
-OPEN = {"auth.home", "auth.login", "auth.log_in", "auth.log_out", "auth.switch_workspace"}
+OPEN = {"documentation.index", "auth.home", "auth.login", "auth.log_in", "auth.log_out", "auth.switch_workspace"}
 
 
 def ids_of(session: Session, workspace: Workspace) -> dict[str, uuid.UUID]:
@@ -65,8 +112,27 @@ def ids_of(session: Session, workspace: Workspace) -> dict[str, uuid.UUID]:
     session.flush()
     delivery = Delivery(workspace_id=workspace.id, lead_id=lead.id, destination_id=hook.id, action="lead.approved")
     session.add(delivery)
+    other = make_lead(session, workspace)
+    pair = sorted([lead.person_id, other.person_id])
+    suggestion = DuplicateSuggestion(workspace_id=workspace.id, person_a_id=pair[0], person_b_id=pair[1], score=0.9)
+    merged = make_lead(session, workspace).person_id
+    merge = PersonMerge(workspace_id=workspace.id, kept_id=lead.person_id, merged_id=merged, actor="Ana Torres")
+    session.add_all([suggestion, merge])
+    page = Fetch(workspace_id=workspace.id, kind=FetchKind.PAGE, target="https://a.example/contact")
+    session.add(page)
+    file = Import(workspace_id=workspace.id, filename="a.csv", format="csv", created_by="somebody")
+    session.add(file)
+    held = quarantine(session, workspace.id, Door.SOCIAL, "facebook", Bad("unreadable", {}))
+    source = InboundSource(workspace_id=workspace.id, name="Form", token="enc:x", token_hash=workspace.id.bytes)
+    session.add(source)
     session.commit()
     return {
+        "page": page.id,
+        "import": file.id,
+        "held": held.id,
+        "source": source.id,
+        "suggestion": suggestion.id,
+        "merge": merge.id,
         "lead": lead.id,
         "run": session.scalars(sa.select(Run.id).where(Run.lead_id == lead.id)).one(),
         "key": session.scalars(sa.select(ApiKey.id).where(ApiKey.workspace_id == workspace.id)).one(),
@@ -82,6 +148,7 @@ def test_every_page_stands_in_the_table(app: Flask) -> None:
         "queue.",
         "lead.",
         "decisions.",
+        "people.",
         "export.",
         "runs.",
         "deliveries.",
@@ -89,6 +156,11 @@ def test_every_page_stands_in_the_table(app: Flask) -> None:
         "members.",
         "keys.",
         "destinations.",
+        "sources.",
+        "quarantine.",
+        "social_pages.",
+        "webpages.",
+        "imports.",
     )
     for rule in app.url_map.iter_rules():
         if rule.endpoint.startswith(pages) and rule.endpoint not in OPEN:

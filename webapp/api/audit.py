@@ -4,6 +4,8 @@ import sqlalchemy as sa
 from flask import Blueprint, Response, jsonify, request
 
 from webapp.api import auth
+from webapp.api.openapi import documented
+from webapp.api.schemas import EventOut, EventsQuery
 from webapp.api.triage import iso
 from webapp.extensions import db
 from webapp.leads.states import Scope
@@ -14,6 +16,7 @@ blueprint = Blueprint("audit_api", __name__)
 
 
 @blueprint.get("/audit/events")
+@documented("What happened, newest first", tag="Audit", query=EventsQuery, answers={200: list[EventOut]}, errors=(403,))
 @auth.needs(Scope.READ)
 def events(principal: Principal) -> Response:
     auth.tenant_param(principal, request.args.get("tenant_id"))

@@ -8,12 +8,13 @@ from typing import Any
 
 from flask import Flask, current_app, g, request
 
+from webapp import metrics
 from webapp.config import Settings
 from webapp.extensions import db
 from webapp.leads.errors import Forbidden, Invalid, LeadError, Problem, Transient
 from webapp.leads.states import Scope
 from webapp.security.keys import KeyRing, Principal
-from webapp.security.ratelimit import Budget, RateLimiter
+from webapp.security.ratelimit import Budget, Limits, RateLimiter
 
 
 def settings() -> Settings:
@@ -29,7 +30,12 @@ def install(app: Flask) -> None:
         idempotency_days=config.idempotency_days,
     )
     app.extensions["ratelimiter"] = RateLimiter(
-        config.rate_limit_max, config.rate_limit_window, config.redis_url.get_secret_value()
+        config.rate_limit_max,
+        config.rate_limit_window,
+        config.redis_url.get_secret_value(),
+        burst=config.rate_limit_burst,
+        per_day=config.rate_limit_per_day,
+        on_state=metrics.limiter_degraded,
     )
 
 
@@ -48,13 +54,19 @@ def identify() -> Principal:
         raise LeadError("an API key is needed: X-API-Key or Authorization: Bearer", code="invalid_auth")
     principal: Principal = current_app.extensions["keyring"].identify(db.session, presented)
     if principal.rate_limited:
-        limiter: RateLimiter = current_app.extensions["ratelimiter"]
-        budget = limiter.take(principal.key_id)
-        g.budget = budget
-        if not budget.allowed:
-            wait = max(1, budget.reset - int(time.time()))
-            raise Transient("too many requests with this key", code="rate_limited", retry_after=wait)
+        limit(principal.key_id, principal.limits)
     return principal
+
+
+def limit(owner: uuid.UUID, limits: Limits) -> None:
+    """Count a request of ``owner`` (a key, an inbound source). Transient (429) when it is one too many; the answer
+    says where the owner stands either way."""
+    limiter: RateLimiter = current_app.extensions["ratelimiter"]
+    budget = limiter.take(owner, limits)
+    g.budget = budget
+    if budget and not budget.allowed:
+        wait = max(1, budget.reset - int(time.time()))
+        raise Transient(f"over the limit of {budget.limit:,} requests", code="rate_limited", retry_after=wait)
 
 
 def needs(scope: Scope) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -6,6 +6,8 @@ import sqlalchemy as sa
 from flask import Blueprint, Response, jsonify
 
 from jobs import queue
+from webapp.api.openapi import Answer, documented
+from webapp.api.schemas import Alive, Ready
 from webapp.extensions import db
 
 blueprint = Blueprint("health", __name__)
@@ -13,11 +15,19 @@ blueprint = Blueprint("health", __name__)
 
 @blueprint.get("/healthz")
 @blueprint.get("/health")
+@documented("The process answers", tag="Health", public=True, answers={200: Alive})
 def alive() -> Response:
     return jsonify(status="ok")
 
 
 @blueprint.get("/readyz")
+@documented(
+    "It can do its work",
+    tag="Health",
+    public=True,
+    description="What it needs, checked now. Without Redis it is degraded and goes on; without PostgreSQL it answers 503.",
+    answers={200: Ready, 503: Answer(Ready, "PostgreSQL is away.")},
+)
 def ready() -> Response:
     checks: dict[str, str] = {}
     started = time.perf_counter()

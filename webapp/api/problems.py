@@ -2,7 +2,8 @@
 
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ValidationError
+from flask import request
+from pydantic import AfterValidator, BaseModel, ValidationError, WithJsonSchema
 
 from webapp.leads.dedupe import checked_email
 from webapp.leads.errors import Invalid, Problem
@@ -15,7 +16,7 @@ def _is_email(value: str) -> str:
     return value  # as sent; intake keeps the normalised form beside it
 
 
-Email = Annotated[str, AfterValidator(_is_email)]
+Email = Annotated[str, AfterValidator(_is_email), WithJsonSchema({"type": "string", "format": "email"})]
 
 
 def validated(model: type[M], data: Any, *, error: type[Invalid] = Invalid) -> M:
@@ -31,3 +32,8 @@ def validated(model: type[M], data: Any, *, error: type[Invalid] = Invalid) -> M
         raise error(
             "the request is not valid", code="missing_param" if missing else "invalid_param", details=problems
         ) from None
+
+
+def query(model: type[M]) -> M:
+    """The query parameters as ``model``. Invalid with every problem when they do not fit."""
+    return validated(model, request.args.to_dict())

@@ -8,14 +8,15 @@ from typing import Annotated, Any
 import sqlalchemy as sa
 from flask import Blueprint, Response, current_app, jsonify, request
 from pydantic import BaseModel, ConfigDict, Field
-from werkzeug.exceptions import MethodNotAllowed
 
 from jobs import queue
 from webapp.api import auth
 from webapp.api.body import json_object
 from webapp.api.fields import attribution_of, consent_of, moment_of
+from webapp.api.openapi import REPLAYED, Answer, Header, documented
 from webapp.api.problems import Email, validated
-from webapp.errors import Unprocessable
+from webapp.api.schemas import Insight, LeadBrief, LeadsWindow, TriageLead, TriageLeadRead
+from webapp.errors import Unprocessable, envelope
 from webapp.extensions import db
 from webapp.leads import intake
 from webapp.leads.errors import Invalid, NotFound, Problem
@@ -66,6 +67,15 @@ def idempotency_key() -> uuid.UUID:
 
 
 @blueprint.post("/leads/")
+@documented(
+    "Send an event for triage",
+    tag="Triage",
+    description="The verdict is there when the answer is. The same key and body again: the same answer.",
+    body=TriageIn,
+    headers=(Header("Idempotency-Key", {"type": "string", "format": "uuid"}, required=True),),
+    answers={201: TriageLead, 200: Answer(TriageLead, "The first answer again.", headers=REPLAYED)},
+    errors=(409, 422),
+)
 @auth.needs(Scope.INGEST)
 def create(principal: Principal) -> Response:
     key = idempotency_key()
@@ -127,6 +137,13 @@ def _synced() -> sa.ColumnElement[bool]:
 
 
 @blueprint.get("/leads/<lead_id>")
+@documented(
+    "One lead",
+    tag="Triage",
+    path={"lead_id": "The UUID, or the business id."},
+    answers={200: TriageLeadRead},
+    errors=(404,),
+)
 @auth.needs(Scope.READ)
 def show(principal: Principal, lead_id: str) -> Response:
     lead = find(principal, lead_id)
@@ -147,6 +164,13 @@ def show(principal: Principal, lead_id: str) -> Response:
 
 
 @blueprint.get("/leads/<lead_id>/insight")
+@documented(
+    "The verdict on a lead, in the coarse vocabulary",
+    tag="Triage",
+    path={"lead_id": "The UUID, or the business id."},
+    answers={200: Insight},
+    errors=(404,),
+)
 @auth.needs(Scope.READ)
 def insight(principal: Principal, lead_id: str) -> Response:
     lead = find(principal, lead_id)
@@ -171,6 +195,7 @@ def insight_view(lead: Lead) -> dict[str, Any]:
 # Both spellings have rules of their own, so that neither is redirected: POST /leads is another door than POST /leads/.
 @blueprint.get("/leads/")
 @blueprint.get("/leads")
+@documented("All leads in brief, newest first", tag="Triage", query=LeadsWindow, answers={200: list[LeadBrief]})
 @auth.needs(Scope.READ)
 def listing(principal: Principal) -> Response:
     limit = auth.int_param("limit", 1000, 1, 10_000)
@@ -187,7 +212,10 @@ def listing(principal: Principal) -> Response:
     )
 
 
-@blueprint.post("/leads")
-def crm_door_is_closed() -> Response:
-    """Not a door yet; without this rule a client of that contract would be redirected into the one above."""
-    raise MethodNotAllowed(["GET", "HEAD", "OPTIONS"], "POST /leads is not open; events go to POST /leads/.")
+@blueprint.errorhandler(NotFound)
+def not_found(error: NotFound) -> Response:
+    """The envelope, with what clients of ``GET /leads/{lead_id}`` look for beside it."""
+    db.session.rollback()
+    response = envelope(404, error.message)
+    response.set_data(jsonify(response.get_json() | {"detail": error.message}).get_data())
+    return response

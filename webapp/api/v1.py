@@ -11,7 +11,9 @@ from jobs import queue
 from webapp.api import auth
 from webapp.api.body import json_body, json_object
 from webapp.api.fields import attribution_of, consent_of, sane_moment
+from webapp.api.openapi import IDEMPOTENCY_KEY, REPLAYED, Answer, documented
 from webapp.api.problems import Email, validated
+from webapp.api.schemas import DecidedLead, LeadOut, LeadsPage, LeadsQuery, RunOut, RunsOut
 from webapp.api.triage import find, iso
 from webapp.extensions import db
 from webapp.leads import intake, queries, review
@@ -25,6 +27,7 @@ from webapp.security.keys import Principal
 blueprint = Blueprint("v1", __name__, url_prefix="/api/v1")
 
 Short = Annotated[str, Field(max_length=500)]
+_BY_ID = {"lead_id": "The UUID, or the business id."}
 ATTRIBUTES = (
     "first_name",
     "last_name",
@@ -91,7 +94,8 @@ class DecisionV1(BaseModel):
     reason: Annotated[str, Field(max_length=review.MAX_REASON)] | None = None
 
 
-def _idempotency_key(data: Any) -> intake.Key | None:
+def idempotency_key(data: Any) -> intake.Key | None:
+    """The request's ``Idempotency-Key``, with ``data`` (any JSON) to tell a repeat by; None without one."""
     raw = request.headers.get("Idempotency-Key")
     if raw is None:
         return None
@@ -105,10 +109,22 @@ def _idempotency_key(data: Any) -> intake.Key | None:
 
 
 @blueprint.post("/leads")
+@documented(
+    "Send a lead",
+    tag="Leads",
+    description="At least a message, an e-mail or a phone. What is here already is 409 and names the lead.",
+    body=LeadV1,
+    headers=(IDEMPOTENCY_KEY,),
+    answers={
+        201: Answer(LeadOut, headers={"Location": "Where the lead can be read."}),
+        200: Answer(LeadOut, "The lead of the first request with this key.", headers=REPLAYED),
+    },
+    errors=(409,),
+)
 @auth.needs(Scope.INGEST)
 def create(principal: Principal) -> Response:
     data = json_object()
-    key = _idempotency_key(data)
+    key = idempotency_key(data)
     body = validated(LeadV1, data)
     sealed = current_app.extensions["cipher"].seal(data)
     received = intake.accept_new(db.session, principal.workspace, _lead_in(body, data, sealed), key=key)
@@ -148,6 +164,7 @@ def _lead_in(body: LeadV1, data: dict[str, Any], sealed: dict[str, Any]) -> inta
 
 
 @blueprint.get("/leads")
+@documented("Leads, newest first", tag="Leads", query=LeadsQuery, answers={200: LeadsPage})
 @auth.needs(Scope.READ)
 def listing(principal: Principal) -> Response:
     limit = auth.int_param("limit", 50, 1, 200)
@@ -168,6 +185,7 @@ def listing(principal: Principal) -> Response:
 
 
 @blueprint.get("/leads/<lead_id>")
+@documented("One lead", tag="Leads", path=_BY_ID, answers={200: LeadOut}, errors=(404,))
 @auth.needs(Scope.READ)
 def show(principal: Principal, lead_id: str) -> Response:
     return jsonify(lead_view(find(principal, lead_id)))
@@ -213,6 +231,7 @@ def lead_view(lead: Lead) -> dict[str, Any]:
 
 
 @blueprint.get("/leads/<lead_id>/runs")
+@documented("A lead's runs, newest first", tag="Runs", path=_BY_ID, answers={200: RunsOut}, errors=(404,))
 @auth.needs(Scope.READ)
 def lead_runs(principal: Principal, lead_id: str) -> Response:
     lead = find(principal, lead_id)
@@ -243,6 +262,7 @@ def run_view(run: Run) -> dict[str, Any]:
 
 
 @blueprint.post("/leads/<lead_id>/rerun")
+@documented("Run a lead again", tag="Runs", path=_BY_ID, answers={202: RunOut}, errors=(404,))
 @auth.needs(Scope.REVIEW)
 def rerun(principal: Principal, lead_id: str) -> Response:
     lead = find(principal, lead_id)
@@ -255,6 +275,14 @@ def rerun(principal: Principal, lead_id: str) -> Response:
 
 
 @blueprint.post("/leads/<lead_id>/decision")
+@documented(
+    "Approve, override or reject a lead",
+    tag="Leads",
+    path=_BY_ID,
+    body=DecisionV1,
+    answers={200: DecidedLead},
+    errors=(404, 409),
+)
 @auth.needs(Scope.REVIEW)
 def decision(principal: Principal, lead_id: str) -> Response:
     body = validated(DecisionV1, json_body())

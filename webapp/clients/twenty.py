@@ -9,7 +9,8 @@ import contextlib
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -18,7 +19,17 @@ import phonenumbers
 
 from webapp.clients.http import Answer, HttpClient
 from webapp.leads.errors import Permanent
-from webapp.leads.ports import DeliveryRequest, LeadSnapshot, OutcomeUnknown, Receipt, Refused, Unreached
+from webapp.leads.ports import (
+    DeliveryRequest,
+    FollowUp,
+    LeadSnapshot,
+    OutcomeUnknown,
+    PersonTasks,
+    Receipt,
+    Refused,
+    Unreached,
+    remote_id_for,
+)
 from webapp.leads.states import Intent, NextAction, Priority
 
 #: Ids of people without an e-mail; never to be changed.
@@ -26,7 +37,13 @@ _NAMESPACE = uuid.UUID("6f1b3b1e-5f4c-5d0e-9a51-6c3f0f0d7a11")
 _MEMBERS_SECONDS = 300.0
 _MEMBERS_AGAIN_SECONDS = 30.0
 _PAGE = 60
+#: Twenty caps larger ones.
+_LARGE_PAGE = 200
 _MAX_PAGES = 50
+#: How many ids one filter names, so that the URL stays short.
+_IDS = 60
+_FOLLOW_UP = "📞 Sales Follow-up"
+_OPEN = 'or(status[neq]:"DONE",status[is]:NULL)'
 _MAX_MESSAGE = 4_000
 
 #: How soon somebody has to follow up. P0 now, P1 today, P2 this week, P3 whenever (taxonomy: priority).
@@ -46,7 +63,7 @@ _STEPS = {
 
 
 class TwentyClient:
-    """``send`` handles the actions ``person``, ``task`` and ``task_target``."""
+    """``send`` handles the actions ``person``, ``task`` and ``task_target``. Also :class:`leads.ports.CrmTasks`."""
 
     reconciles = True
 
@@ -124,10 +141,7 @@ class TwentyClient:
         lead = request.lead
         return {
             "id": str(remote_id(request)),
-            "title": f"📞 Sales Follow-up — {_one_line(lead.display_name)}",
-            "bodyV2": {"markdown": task_markdown(lead)},
-            "dueAt": _iso(lead.event_at + DUE_IN[lead.priority]),
-            "status": "TODO",
+            **_task_fields(lead, since=lead.event_at),
             "assigneeId": self._member_id(lead.assignee_email),
         }
 
@@ -150,6 +164,12 @@ class TwentyClient:
         return Receipt(_created_id(answer, f"create{singular[0].upper()}{singular[1:]}"), answer.exchange)
 
     def _find(self, plural: str, singular: str, record_id: str, shown: dict[str, Any] | None) -> Receipt | None:
+        found = self._look_up(plural, singular, record_id, shown)
+        return Receipt(record_id, found[1].exchange) if found else None
+
+    def _look_up(
+        self, plural: str, singular: str, record_id: str, shown: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Any], Answer] | None:
         # Twenty answers 400 or 404 for an id that is not there, depending on its version.
         answer = self._http.call(
             "GET", f"/{plural}/{record_id}", params={"depth": "0"}, shown=shown, accept=frozenset({400, 404})
@@ -159,7 +179,104 @@ class TwentyClient:
         record = _inner(answer, singular)
         if not isinstance(record, dict) or record.get("id") != record_id:
             raise Unreached(f"answered 200 without the {singular}", exchange=answer.exchange)
-        return Receipt(record_id, answer.exchange)
+        return record, answer
+
+    # Follow-up tasks for people who are in the CRM already (leads.ports.CrmTasks)
+
+    def member_page(self, cursor: str | None) -> tuple[Mapping[str, str], str | None]:
+        try:
+            records, following = self._page("workspaceMembers", cursor)
+        except Refused as error:
+            if error.exchange.http_status == 403:
+                return {}, None  # the key's role may not read members: tasks go out unassigned
+            raise
+        return {str(one["id"]): _member_name(one) for one in records if one.get("id")}, following
+
+    def open_task_page(self, cursor: str | None) -> tuple[Mapping[str, int], str | None]:
+        records, following = self._page("tasks", cursor, filter=_OPEN)
+        return Counter(str(task["assigneeId"]) for task in records if task.get("assigneeId")), following
+
+    def tasks_of(self, person_ids: Sequence[str], *, follow_ups: Set[str]) -> Mapping[str, PersonTasks]:
+        here = {str(person["id"]) for person in self._by_ids("people", "id", person_ids)}
+        links: dict[str, set[str]] = {person_id: set() for person_id in person_ids if person_id in here}
+        for link in self._by_ids("taskTargets", self._task_target_field, list(links)):
+            links[str(link[self._task_target_field])].add(str(link.get("taskId")))
+        tasks = self._by_ids("tasks", "id", sorted(set().union(*links.values())))
+        waiting = {
+            str(task["id"])
+            for task in tasks
+            if task.get("status") != "DONE"
+            and (task["id"] in follow_ups or str(task.get("title") or "").startswith(_FOLLOW_UP))
+        }
+        return {
+            person_id: PersonTasks(open_follow_up=bool(theirs & waiting), links=len(theirs))
+            for person_id, theirs in links.items()
+        }
+
+    def create_follow_up(self, wanted: FollowUp) -> str:
+        fields = _task_fields(wanted.lead, since=wanted.asked_at) | {"assigneeId": wanted.assignee_id}
+        for task_id, link_id in wanted.ids:
+            if self._make("tasks", "task", {"id": task_id, **fields}, usable=lambda task: task.get("status") != "DONE"):
+                link = {"id": link_id, "taskId": task_id, self._task_target_field: wanted.person_id}
+                if self._make("taskTargets", "taskTarget", link):
+                    return task_id
+        raise Permanent("Twenty has deleted the tasks that were made for them before, and keeps their ids")
+
+    def _make(
+        self,
+        plural: str,
+        singular: str,
+        body: dict[str, Any],
+        *,
+        usable: Callable[[dict[str, Any]], bool] = lambda _: True,
+    ) -> bool:
+        """Is the record there now, made by this call or an earlier one? False when its id is used up: the record was
+        deleted, or is not ``usable`` any more."""
+        try:
+            self._http.call("POST", f"/{plural}", params={"depth": "0"}, json_body=body)
+            return True
+        except OutcomeUnknown:
+            if self._look_up(plural, singular, body["id"]) is None:
+                raise
+            return True
+        except Refused as error:
+            if error.exchange.http_status != 400:
+                raise
+            found = self._look_up(plural, singular, body["id"])
+            if found is None and not _is_duplicate(error):
+                raise
+            return found is not None and usable(found[0])
+
+    def _by_ids(self, plural: str, field: str, ids: Sequence[str]) -> list[dict[str, Any]]:
+        """All records whose ``field`` is one of ``ids``."""
+        found: list[dict[str, Any]] = []
+        for start in range(0, len(ids), _IDS):
+            listed = ",".join(f'"{one}"' for one in ids[start : start + _IDS])
+            found += self._all(plural, filter=f"{field}[in]:[{listed}]")
+        return found
+
+    def _all(self, plural: str, **params: str) -> Iterator[dict[str, Any]]:
+        cursor: str | None = None
+        for _ in range(_MAX_PAGES):
+            records, cursor = self._page(plural, cursor, **params)
+            yield from records
+            if cursor is None:
+                return
+
+    def _page(self, plural: str, cursor: str | None, **params: str) -> tuple[list[dict[str, Any]], str | None]:
+        """One large page, and the cursor of the next one if there is any."""
+        more = {"starting_after": cursor} if cursor else {}
+        answer = self._http.call(
+            "GET", f"/{plural}", params={"depth": "0", "limit": str(_LARGE_PAGE), **params, **more}
+        )
+        records = _records(answer, plural)
+        info = answer.data.get("pageInfo") if isinstance(answer.data, dict) else None
+        if not isinstance(info, dict) or not info.get("hasNextPage") or not info.get("endCursor"):
+            return records, None
+        following = str(info["endCursor"])
+        if following == cursor or not records:
+            raise Unreached(f"answered a page of {plural} that leads nowhere", exchange=answer.exchange)
+        return records, following
 
     # Members
 
@@ -197,9 +314,25 @@ class TwentyClient:
         return members
 
 
+def _task_fields(lead: LeadSnapshot, *, since: datetime) -> dict[str, Any]:
+    """A follow-up task for ``lead``, due by its priority counted from ``since``."""
+    return {
+        "title": f"{_FOLLOW_UP} — {_one_line(lead.display_name)}",
+        "bodyV2": {"markdown": task_markdown(lead)},
+        "dueAt": _iso(since + DUE_IN[lead.priority]),
+        "status": "TODO",
+    }
+
+
+def _member_name(member: dict[str, Any]) -> str:
+    name = member.get("name")
+    parts = [str(name.get(part) or "") for part in ("firstName", "lastName")] if isinstance(name, dict) else []
+    return _one_line(" ".join(parts)) or str(member.get("userEmail") or member["id"])
+
+
 def remote_id(request: DeliveryRequest) -> uuid.UUID:
     """The id that the record has in Twenty: a function of the delivery, so the same on every attempt."""
-    return uuid.uuid5(request.delivery_id, request.action)
+    return uuid.UUID(remote_id_for(request.delivery_id, request.action))
 
 
 def person_id(lead: LeadSnapshot) -> uuid.UUID:

@@ -4,24 +4,45 @@ Read it top-down::
 
     in       intake        what every door calls: normalise, judge, insert; one transaction, no network
              ├ dedupe      who wrote, and did they say it before
+             ├ crm         leads of CRM clients: is it here already; search by parts of words
              ├ verdict     intent, priority, confidence and evidence, by rules
              │ ├ ruleset   the rules as data (rulesets/default.json), compiled into a token trie
              │ └ textnorm  folding, tokens, language; offsets of the text as sent
              ├ search      the tokens under which a lead is found
              └ intake_sql  the one statement: key → person → lead → run → audit event
+             intake_bulk   the same for a thousand rows at once, with the same results
+             imports       files of leads: taken in, mapped, worked chunk by chunk, undone (its own map)
+             answers       whole answers by idempotency key, for batches and uploads
+
+             sources       inbound webhooks: addresses at which other people's systems post
+             ├ hooked      one entry at such an address: a lead, or quarantine
+             ├ mapping     which value of it is which field
+             │ └ paths     the expressions that find values
+             └ presets     mappings of well-known senders
+             quarantine    what nobody could digest, kept raw
+             └ quarantine_replay  mended, read again, discarded
+
+             webpages      public pages that an admin named
+             fetching      the loop that gets what is only announced or named: claim, fetch, take in
 
     through  run           claim a batch of due runs, work it, settle it
              ├ claims      leases, slots, fencing tokens; deliveries use them too
+             ├ run_asking  a model is asked about some runs while the others go on
              ├ run_stages  one lead through the stages, and what a failing stage costs
-             │ └ stages    enrich → classify → score → route; pure
+             │ ├ stages    enrich → classify → score → route; pure
+             │ └ judging   rules and model together: when one is asked, and what it changes
              ├ run_store   load, and settle under the lead's lock
-             └ run_rows    the statements that settle a batch
+             ├ run_rows    the statements that settle a batch
+             └ qualify     the same while the sender waits (/enrich-lead)
+               └ qualify_keys  who answers which key: leases, stored answers
 
     seen     queries       keyset pages of leads, the export
              ├ filters     which leads: parsed from query parameters, told to SQL
              └ counts      counts that equal the list, the glance above it
-             listings      keyset pages of runs and of deliveries
+             listings      keyset pages of runs, of deliveries, of quarantine
              history       one lead, run or delivery with what happened around it
+             keyset        pages of what came one after another, for programs
+             figures       how many of what over a period, for programs
 
     decided  review        approve, override, reject, undo, assign; who is here
 
@@ -30,9 +51,16 @@ Read it top-down::
              deliver       the loop that sends what is due: claim, call, save
              ├ sending     before a call: claim, look at the lead again, load
              └ outcomes    after a call: delivery, attempt, breaker, audit event
+             crm_sync      the same on request: what is due and not in the CRM, and where it stands
+             crm_tasks     follow-up tasks in the CRM on request: rounds of small steps
+             ├ crm_rounds  how such a round is asked for and told
+             └ crm_people  whom a task may be made for
              ports         what outside services must offer (webapp.clients does)
 
-    people   members       who belongs to a workspace, with which role; one admin always stays
+    people   lookalikes    who may be the same person: in a whole set (pairs), or in the background (search)
+             merging       two people become one, and two again
+             members       who belongs to a workspace, with which role; one admin always stays
+             workspaces    one by each name
 
     all      states        closed vocabularies and legal transitions (docs/taxonomy.md)
              types         frozen values between the stages

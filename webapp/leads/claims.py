@@ -15,9 +15,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from webapp.leads.states import DeliveryState, FetchState, ImportState, RunStatus
+from webapp.leads.states import DeliveryState, FetchState, ImportState, RunStatus, TaskRequestState
 from webapp.models.inbound import Fetch, Import
-from webapp.models.work import Delivery, Run, WorkerSlot
+from webapp.models.work import Delivery, Run, TaskRequest, WorkerSlot
 
 #: Covers only hangs and lost hosts: a restarted worker frees its own claims at once.
 LEASE_SECONDS = 30
@@ -43,7 +43,10 @@ IMPORTS = Backlog("imports", Import, Import.state, ImportState.QUEUED, ImportSta
 #: The same table on its way back: an import that is being undone.
 UNDOS = Backlog("undos", Import, Import.state, ImportState.UNDO_QUEUED, ImportState.UNDOING, (Import.due_at,))
 FETCHES = Backlog("fetches", Fetch, Fetch.state, FetchState.PENDING, FetchState.FETCHING, (Fetch.due_at,))
-BACKLOGS = (RUNS, DELIVERIES, IMPORTS, UNDOS, FETCHES)
+TASKS = Backlog(
+    "tasks", TaskRequest, TaskRequest.state, TaskRequestState.QUEUED, TaskRequestState.RUNNING, (TaskRequest.due_at,)
+)
+BACKLOGS = (RUNS, DELIVERIES, IMPORTS, UNDOS, FETCHES, TASKS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,10 +28,13 @@ _MAIL_DOMAINS = (
 )  # fmt: skip
 #: Real services that lie that close to another one.
 _REAL_DOMAINS = frozenset(
-    "ymail.com email.com mail.com gmx.com gmx.de gmail.de live.co live.ca yahoo.co yahoo.ca yahoo.es yahoo.in yahoo.it "
-    "hotmail.co hotmail.ca hotmail.es hotmail.it outlook.co outlook.de outlook.fr like.com love.com line.com olive.com "
-    "alive.com five.com".split()
-)
+    {
+        "ymail.com", "email.com", "mail.com", "gmx.com", "gmx.de", "gmail.de", "live.co", "live.ca", "yahoo.co",
+        "yahoo.ca", "yahoo.es", "yahoo.in", "yahoo.it", "hotmail.co", "hotmail.ca", "hotmail.es", "hotmail.it",
+        "outlook.co", "outlook.de", "outlook.fr", "like.com", "love.com", "line.com", "olive.com", "alive.com",
+        "five.com",
+    }
+)  # fmt: skip
 #: Endings that exist nowhere and are a slip for one that does.
 _ENDINGS = {
     "con": "com", "cmo": "com", "ocm": "com", "comm": "com", "vom": "com", "xom": "com", "cpm": "com", "coom": "com",
@@ -40,7 +43,7 @@ _ENDINGS = {
 #: Languages that are written in one country only, as far as phone numbers are concerned.
 _REGION_OF_LANGUAGE = {"vi": "VN"}
 #: Country endings that are used for much else.
-_NOT_A_COUNTRY = frozenset("io co me tv ai fm cc ws to ly gg sh".split())
+_NOT_A_COUNTRY = frozenset({"io", "co", "me", "tv", "ai", "fm", "cc", "ws", "to", "ly", "gg", "sh"})
 
 
 def clean_name(name: str | None) -> str | None:

@@ -9,8 +9,8 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session, aliased
 
 from webapp.leads.filters import VIEWS, LeadFilter, all_conditions, conditions, inline, of_statuses
-from webapp.leads.states import WAITING_STATUSES, DeliveryState, LeadStatus, Priority, RunStatus
-from webapp.models.lead import Lead
+from webapp.leads.states import WAITING_STATUSES, DeliveryState, LeadStatus, Priority, QuarantineState, RunStatus
+from webapp.models.lead import Lead, Quarantined
 from webapp.models.work import Delivery, Run
 
 #: Counts are exact up to here, then said to be "10,000+".
@@ -103,6 +103,7 @@ class Glance:
     oldest: datetime | None
     failed_runs: Count
     stuck_deliveries: Count
+    held: Count = Count()
 
 
 STUCK = (DeliveryState.DEAD, DeliveryState.UNCERTAIN)
@@ -121,8 +122,13 @@ def stuck(workspace_id: uuid.UUID) -> list[Any]:
     return [Delivery.workspace_id == workspace_id, sa.text(f"deliveries.state IN ({listed})")]
 
 
+def held(workspace_id: uuid.UUID) -> list[Any]:
+    """Entries that wait in quarantine."""
+    return [Quarantined.workspace_id == workspace_id, sa.text(f"quarantine.state = '{QuarantineState.HELD.value}'")]
+
+
 def glance(session: Session, workspace_id: uuid.UUID) -> Glance:
-    """One statement for all four figures. The oldest is looked up per priority, as the waiting index is sorted."""
+    """One statement for all five figures. The oldest is looked up per priority, as the waiting index is sorted."""
     waiting = [Lead.workspace_id == workspace_id, *of_statuses(WAITING_STATUSES)]
     oldest = [
         sa.select(Lead.created_at)
@@ -138,6 +144,7 @@ def glance(session: Session, workspace_id: uuid.UUID) -> Glance:
             sa.func.least(*oldest),
             _capped(Run, unrepaired(workspace_id)),
             _capped(Delivery, stuck(workspace_id)),
+            _capped(Quarantined, held(workspace_id)),
         )
     ).one()
-    return Glance(Count(row[0]), row[1], Count(row[2]), Count(row[3]))
+    return Glance(Count(row[0]), row[1], Count(row[2]), Count(row[3]), Count(row[4]))

@@ -28,11 +28,17 @@ VIEWS: dict[str, frozenset[LeadStatus]] = {
     "all": frozenset(),
 }
 UNASSIGNED = "none"
+#: What of the attribution can be asked for: by value, and by whether it is there.
+CAMPAIGN = ("utm_source", "utm_medium", "utm_campaign")
+CLICK_IDS = ("gclid", "fbclid")
+NO_CONSENT = "none"
 
 
 @dataclass(frozen=True, slots=True)
 class LeadFilter:
-    """Which leads. An empty set or None narrows nothing. ``assignee``: a user, or ``"none"`` for nobody's."""
+    """Which leads. An empty set or None narrows nothing. ``assignee``: a user, or ``"none"`` for nobody's. ``gclid``,
+    ``fbclid``: ``"yes"`` came with one, ``"no"`` without. ``consent``: ``"yes"``, ``"no"``, the words that were given, or
+    ``"none"`` when nothing was said."""
 
     view: str = "all"
     statuses: frozenset[LeadStatus] = frozenset()
@@ -42,13 +48,21 @@ class LeadFilter:
     assignee: uuid.UUID | str | None = None
     text: str = ""
     person_id: uuid.UUID | None = None
+    import_id: uuid.UUID | None = None
+    utm_source: str | None = None
+    utm_medium: str | None = None
+    utm_campaign: str | None = None
+    gclid: str | None = None
+    fbclid: str | None = None
+    consent: str | None = None
     mine: uuid.UUID | None = None
 
     @classmethod
     def parse(cls, given: Mapping[str, Any], *, me: uuid.UUID | None = None, view: str = "all") -> "LeadFilter":
-        """From query parameters (``view, status, intent, priority, source, assignee, q, person_id``; several values
-        by repeating or by commas). ``me`` is who ``mine`` and ``assignee=me`` mean, ``view`` the default view.
-        Invalid names every parameter that is not understood."""
+        """From query parameters (``view, status, intent, priority, source, assignee, q, person_id, import_id,
+        utm_source, utm_medium, utm_campaign, gclid, fbclid, consent``; of the first ones several values by repeating or
+        by commas). ``me`` is who ``mine`` and ``assignee=me`` mean, ``view`` the default view. Invalid names every
+        parameter that is not understood."""
         problems: list[Problem] = []
         view = (_one(given, "view") or view).lower()
         if view not in VIEWS or (view == "mine" and me is None):
@@ -65,6 +79,13 @@ class LeadFilter:
             assignee=_assignee(_one(given, "assignee"), me, problems),
             text=" ".join((_one(given, "q") or _one(given, "text")).replace("\x00", " ").split())[:MAX_TEXT],
             person_id=_uuid(_one(given, "person_id"), "person_id", problems),
+            import_id=_uuid(_one(given, "import_id"), "import_id", problems),
+            utm_source=_one(given, "utm_source") or None,
+            utm_medium=_one(given, "utm_medium") or None,
+            utm_campaign=_one(given, "utm_campaign") or None,
+            gclid=_yes_no(given, "gclid", problems),
+            fbclid=_yes_no(given, "fbclid", problems),
+            consent=_one(given, "consent") or None,
             mine=me if view == "mine" else None,
         )
 
@@ -72,6 +93,11 @@ class LeadFilter:
     def narrowed(self) -> bool:
         """Something other than the view narrows the list."""
         return any(getattr(self, f.name) for f in fields(self) if f.name not in ("view", "statuses", "mine"))
+
+    @property
+    def attributed(self) -> bool:
+        """Narrowed by where leads came from, or by consent."""
+        return any(getattr(self, name) for name in (*CAMPAIGN, *CLICK_IDS, "consent"))
 
     @property
     def order(self) -> str:
@@ -111,6 +137,14 @@ def _uuid(value: str, name: str, problems: list[Problem]) -> uuid.UUID | None:
         return None
 
 
+def _yes_no(given: Mapping[str, Any], name: str, problems: list[Problem]) -> str | None:
+    value = _one(given, name).lower()
+    if value not in ("", "yes", "no"):
+        problems.append(Problem(name, "must be yes or no"))
+        return None
+    return value or None
+
+
 def _assignee(value: str, me: uuid.UUID | None, problems: list[Problem]) -> uuid.UUID | str | None:
     if value == UNASSIGNED:
         return UNASSIGNED
@@ -139,10 +173,32 @@ def conditions(workspace_id: uuid.UUID, wanted: LeadFilter) -> list[Any]:
         found.append(Lead.assignee_id == wanted.assignee)
     if wanted.person_id:
         found.append(Lead.person_id == wanted.person_id)
+    if wanted.import_id:
+        found.append(Lead.import_id == wanted.import_id)
+    found += _attribution(wanted)
     if wanted.text:
         query = tsquery(wanted.text)
         # Words that hold no letter or digit find nothing, rather than everything.
         found.append(Lead.search.op("@@")(sa.func.to_tsquery("simple", query)) if query else sa.false())
+    return found
+
+
+def _attribution(wanted: LeadFilter) -> list[Any]:
+    found: list[Any] = []
+    named = {name: value for name in CAMPAIGN if (value := getattr(wanted, name))}
+    if named:
+        found.append(Lead.attribution.contains(named))
+    for name in CLICK_IDS:
+        if asked := getattr(wanted, name):
+            there = Lead.attribution.has_key(name)
+            found.append(there if asked == "yes" else sa.not_(there))
+    if named or "yes" in (wanted.gclid, wanted.fbclid):
+        # Spelt as the index ix_leads_attribution spells it, which leads without attribution are not in.
+        found.append(sa.text("leads.attribution <> '{}'::jsonb"))
+    if wanted.consent == NO_CONSENT:
+        found.append(Lead.consent.is_(None))
+    elif wanted.consent:
+        found.append(Lead.consent == wanted.consent)
     return found
 
 

@@ -140,6 +140,11 @@ def accept(database: Database, tenant: Tenant, lead: LeadIn, *, key: Key | None 
             if earlier := _replay(database, tenant, lead.door, key):
                 return earlier
             continue  # the key had outlived its days and is free now
+        except intake_sql.ExternalIdTaken:
+            # By a file that came in between the caller's look and now: such do not take the lock of accept_new.
+            if here := intake_sql.by_external_id(database, tenant.id, lead.external_id):
+                return Received(*here, touched=True)
+            continue
         if found is None:
             # The same words by the same person are older than the duplicate window: they may start a lead anew.
             intake_sql.retire_dedupe_key(database, row)
@@ -213,7 +218,11 @@ _TEXTS = (
 
 def judge(lead: LeadIn) -> Verdict:
     """The verdict at intake: the rules', microseconds, no network."""
-    said = verdict.judge(lead.message)
+    handed_over = lead.door is Door.CRM or lead.source_type == "leadgen"
+    if handed_over and (lead.email or lead.phone) and not lead.message.strip():
+        said = verdict.of_contact_details()
+    else:
+        said = verdict.judge(lead.message)
     return said if said.confidence <= lead.confidence_cap else replace(said, confidence=lead.confidence_cap)
 
 

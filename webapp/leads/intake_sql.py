@@ -4,11 +4,11 @@ Order inside the statement follows the locks it takes (person, lead, key) and se
 requests wait for one another in one order and cannot deadlock.
 """
 
-import json
 import re
 import uuid
 from contextlib import nullcontext
 from functools import cache
+from json.encoder import encode_basestring
 from typing import Any, NamedTuple
 
 import psycopg
@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from webapp.leads.states import Door
 
 #: Columns of an incoming row and their types; a row is a dict with these keys (webapp.leads.intake makes it).
-_COLUMNS = {
+COLUMNS = {
     "id": "uuid", "workspace_id": "uuid", "person_new_id": "uuid", "identity_key": "text", "email_normalized": "text",
     "phone_e164": "text", "dedupe_key": "text", "door": "text", "source": "text",
     "external_id": "text", "name": "text", "email": "text", "phone": "text", "company": "text", "message": "text",
@@ -40,10 +40,10 @@ _LEAD = [
     "verdict", "cleaned", "import_id", "source_id",
 ]  # fmt: skip
 
-_ONE_ROW = "SELECT " + ", ".join(f"%({name})s::{kind} AS {name}" for name, kind in _COLUMNS.items())
+_ONE_ROW = "SELECT " + ", ".join(f"%({name})s::{kind} AS {name}" for name, kind in COLUMNS.items())
 _MANY_ROWS = (
     "SELECT * FROM jsonb_to_recordset(%(rows)s::jsonb) AS r("
-    + ", ".join(f"{name} {kind}" for name, kind in _COLUMNS.items())
+    + ", ".join(f"{name} {kind}" for name, kind in COLUMNS.items())
     + ")"
 )
 
@@ -65,6 +65,17 @@ ON CONFLICT (workspace_id, dedupe_key) DO UPDATE
 """
 _ONCE = "ON CONFLICT (workspace_id, platform, external_message_id) WHERE external_message_id IS NOT NULL DO NOTHING"
 
+#: Somebody who is known: what is missing is filled in, and then look-alikes are searched anew.
+ON_KNOWN = """
+ON CONFLICT (workspace_id, identity_key) DO UPDATE
+  SET name = coalesce(p.name, excluded.name), phone = coalesce(p.phone, excluded.phone),
+      company = coalesce(p.company, excluded.company), updated_at = now(),
+      looked_at = CASE WHEN coalesce(p.name, excluded.name) IS NOT DISTINCT FROM p.name
+                        AND coalesce(p.phone, excluded.phone) IS NOT DISTINCT FROM p.phone
+                        AND coalesce(p.company, excluded.company) IS NOT DISTINCT FROM p.company
+                       THEN p.looked_at END
+""".strip()
+
 _LEAD_AND_PERSON = """
 WITH incoming AS MATERIALIZED ({rows}),
 person AS (
@@ -72,9 +83,7 @@ person AS (
   SELECT DISTINCT ON (identity_key) person_new_id, workspace_id, identity_key, person_name, email_normalized, phone_e164,
          company
   FROM incoming WHERE identity_key IS NOT NULL ORDER BY identity_key
-  ON CONFLICT (workspace_id, identity_key) DO UPDATE
-    SET name = coalesce(p.name, excluded.name), phone = coalesce(p.phone, excluded.phone),
-        company = coalesce(p.company, excluded.company), updated_at = now()
+  {on_known}
   RETURNING coalesce(merged_into, id) AS person_id, identity_key
 ),
 lead AS (
@@ -122,12 +131,30 @@ SELECT id, created_at FROM lead
 
 
 def _with(template: str, keyed: str = "") -> str:
-    return template.replace("{lead_columns}", ", ".join(_LEAD)).replace("{keyed}", keyed)
+    filled = template.replace("{lead_columns}", ", ".join(_LEAD)).replace("{on_known}", ON_KNOWN)
+    return filled.replace("{keyed}", keyed)
 
 
 _INSERT_ONE = _with(_ONE)
 _INSERT_KEYED = _with(_ONE, _KEY)
 _INSERT_SIGNALS = _with(_MANY)
+
+#: For ``webapp.leads.intake_bulk``, which has dealt with people and repeats: new leads and nothing else.
+INSERT_BULK = _with(
+    """
+WITH incoming AS MATERIALIZED ({rows}),
+lead AS (
+  INSERT INTO leads AS l ({lead_columns}, person_id, search)
+  SELECT {lead_columns}, person_id, array_to_tsvector(string_to_array(search, ' ')) FROM incoming
+),
+run AS (
+  INSERT INTO runs (id, workspace_id, lead_id, source, rank, payload_json)
+  SELECT run_id, workspace_id, id, source, coalesce(%(rank)s::smallint, rank), payload FROM incoming
+)
+INSERT INTO audit_events (id, workspace_id, lead_id, event_type, actor, details)
+SELECT event_id, workspace_id, id, 'LEAD_SIGNAL_CREATED', 'SYSTEM', event FROM incoming
+""".replace("{rows}", _MANY_ROWS.replace("AS r(", "AS r(person_id uuid, "))
+)
 
 #: Where a statement runs: inside a session's transaction, or on an engine as a transaction of its own, which saves
 #: the two round trips of BEGIN and COMMIT.
@@ -136,6 +163,10 @@ Database = Session | Engine
 
 class KeyTaken(Exception):
     """The idempotency key has been used; its holder has committed."""
+
+
+class ExternalIdTaken(Exception):
+    """A lead with this external id is here; whoever took it in has committed."""
 
 
 class StoredKey(NamedTuple):
@@ -159,8 +190,8 @@ def _numbered(sql: str) -> tuple[bytes, tuple[str, ...]]:
 Rows = list[tuple[Any, ...]]
 
 
-def _run(database: Database, sql: str, values: dict[str, Any]) -> Rows:
-    """Execute; the rows, if it returns any."""
+def run(database: Database, sql: str, values: dict[str, Any]) -> Rows:
+    """Execute a statement with ``%(name)s`` for its values; the rows, if it returns any."""
     if isinstance(database, Engine):
         return _run_alone(database, sql, values)
     connection = database.connection()
@@ -200,19 +231,18 @@ def _execute(driver: "psycopg.Connection[Any]", sql: str, values: dict[str, Any]
 
 def insert_one(database: Database, row: dict[str, Any], *, keyed: bool) -> tuple[uuid.UUID, Any] | None:
     """(lead id, created_at) of the new lead, or of the one that has this person's same words and was touched; None
-    when that one is past the duplicate window. KeyTaken for a key in use."""
-    if not keyed:
-        found = _run(database, _INSERT_ONE, row)
-        return (found[0][0], found[0][1]) if found else None
-    # In a session the transaction has to outlive a key that is taken.
-    guarded = nullcontext() if isinstance(database, Engine) else database.begin_nested()
+    when that one is past the duplicate window. KeyTaken for a key in use, ExternalIdTaken likewise."""
+    # In a session the transaction has to outlive a key or an id that is taken.
+    alone = isinstance(database, Engine) or not (keyed or row["external_id"] is not None)
     try:
-        with guarded:
-            found = _run(database, _INSERT_KEYED, row)
+        with nullcontext() if alone else database.begin_nested():  # type: ignore[union-attr]
+            found = run(database, _INSERT_KEYED if keyed else _INSERT_ONE, row)
     except psycopg.errors.UniqueViolation as error:
-        if error.diag.constraint_name != "pk_idempotency_keys":
-            raise
-        raise KeyTaken from None
+        if error.diag.constraint_name == "pk_idempotency_keys":
+            raise KeyTaken from None
+        if error.diag.constraint_name == "uq_leads_external_id":
+            raise ExternalIdTaken from None
+        raise
     return (found[0][0], found[0][1]) if found else None
 
 
@@ -220,18 +250,38 @@ def insert_signals(database: Database, rows: list[dict[str, Any]]) -> list[uuid.
     """Insert many; returns the ids of those that were new, in the order given."""
     if not rows:
         return []
-    listed = [{name: row[name] for name in _COLUMNS} for row in rows]
-    for row in listed:
-        for name in ("attributes", "attribution", "cleaned", "verdict", "payload", "event"):
-            row[name] = json.loads(row[name])
-    new = {found[0] for found in _run(database, _INSERT_SIGNALS, {"rows": json.dumps(listed, default=str)})}
+    listed = "[" + ",".join([as_json(row) for row in rows]) + "]"
+    new = {found[0] for found in run(database, _INSERT_SIGNALS, {"rows": listed})}
     return [row["id"] for row in rows if row["id"] in new]
+
+
+#: Columns whose values are JSON already, and the others, each with its label.
+_NESTED = tuple((f'"{name}":', name) for name, kind in COLUMNS.items() if kind == "jsonb")
+_PLAIN = tuple((f'"{name}":', name) for name, kind in COLUMNS.items() if kind != "jsonb")
+
+
+def as_json(row: dict[str, Any]) -> str:
+    """A row as a JSON object without its nulls, for the statements that take many; nested JSON is taken as it is, not
+    parsed and written again."""
+    parts = []
+    for label, name in _PLAIN:
+        value = row[name]
+        if value is None:
+            continue
+        if isinstance(value, str):
+            parts.append(label + encode_basestring(value))
+        elif isinstance(value, int | float):
+            parts.append(label + repr(value))
+        else:
+            parts.append(f'{label}"{value}"')
+    parts += [label + row[name] for label, name in _NESTED]
+    return "{" + ",".join(parts) + "}"
 
 
 def stored_key(database: Database, workspace_id: uuid.UUID, door: Door, key: str) -> StoredKey | None:
     """What a key was used for; None when it is past its days, which frees it for use."""
     values = {"workspace_id": workspace_id, "door": door.value, "key": key}
-    found = _run(
+    found = run(
         database,
         "SELECT k.request_hash, k.lead_id, l.created_at FROM idempotency_keys k JOIN leads l ON l.id = k.lead_id "
         "WHERE k.workspace_id = %(workspace_id)s AND k.door = %(door)s AND k.key = %(key)s AND k.expires_at > now()",
@@ -239,7 +289,7 @@ def stored_key(database: Database, workspace_id: uuid.UUID, door: Door, key: str
     )
     if found:
         return StoredKey(*found[0])
-    _run(
+    run(
         database,
         "DELETE FROM idempotency_keys "
         "WHERE workspace_id = %(workspace_id)s AND door = %(door)s AND key = %(key)s AND expires_at <= now()",
@@ -248,9 +298,21 @@ def stored_key(database: Database, workspace_id: uuid.UUID, door: Door, key: str
     return None
 
 
+def by_external_id(
+    database: Database, workspace_id: uuid.UUID, external_id: str | None
+) -> tuple[uuid.UUID, Any] | None:
+    """(id, created_at) of the lead with this business id."""
+    found = run(
+        database,
+        "SELECT id, created_at FROM leads WHERE workspace_id = %(workspace_id)s AND external_id = %(external_id)s",
+        {"workspace_id": workspace_id, "external_id": external_id},
+    )
+    return (found[0][0], found[0][1]) if found else None
+
+
 def retire_dedupe_key(database: Database, row: dict[str, Any]) -> None:
     """Let a lead past the duplicate window no longer stand in the way of a new one."""
-    _run(
+    run(
         database,
         "UPDATE leads SET dedupe_key = NULL WHERE workspace_id = %(workspace_id)s AND dedupe_key = %(dedupe_key)s "
         "AND created_at <= now() - make_interval(days => %(duplicate_days)s)",
@@ -260,7 +322,7 @@ def retire_dedupe_key(database: Database, row: dict[str, Any]) -> None:
 
 def lock_external_id(session: Session, workspace_id: uuid.UUID, external_id: str) -> None:
     """Serialise the posts of one business id until the transaction ends."""
-    _run(
+    run(
         session,
         "SELECT pg_advisory_xact_lock(hashtextextended(%(name)s, 0))",
         {"name": f"external_id:{workspace_id}:{external_id}"},

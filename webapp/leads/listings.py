@@ -12,8 +12,9 @@ from sqlalchemy.orm import Session
 from webapp.leads.counts import stuck as need_a_person
 from webapp.leads.counts import unrepaired
 from webapp.leads.errors import Invalid, Problem
-from webapp.leads.states import DeliveryState, RunStatus
-from webapp.models.lead import Lead
+from webapp.leads.states import DeliveryState, FetchKind, QuarantineState, RunStatus
+from webapp.models.inbound import Fetch, InboundSource
+from webapp.models.lead import Lead, Quarantined
 from webapp.models.work import Delivery, Destination, Run
 
 PAGE = 50
@@ -29,7 +30,13 @@ class Listing:
 
 
 def _listing(
-    session: Session, model: Any, where: list[Any], columns: list[Any], joins: Any, cursor: str | None
+    session: Session,
+    model: Any,
+    where: list[Any],
+    columns: list[Any],
+    joins: Any,
+    cursor: str | None,
+    limit: int = PAGE,
 ) -> Listing:
     back, position = _decode(cursor) if cursor else (False, None)
     key = (model.created_at, model.id)
@@ -37,10 +44,10 @@ def _listing(
     if position:
         here = sa.tuple_(*(sa.literal(value, column.type) for value, column in zip(position, key, strict=True)))
         query = query.where(sa.tuple_(*key) > here if back else sa.tuple_(*key) < here)
-    query = query.order_by(*(c.asc() if back else c.desc() for c in key)).limit(PAGE + 1)
+    query = query.order_by(*(c.asc() if back else c.desc() for c in key)).limit(limit + 1)
     rows = list(session.execute(query))
-    more = len(rows) > PAGE
-    rows = rows[:PAGE][::-1] if back else rows[:PAGE]
+    more = len(rows) > limit
+    rows = rows[:limit][::-1] if back else rows[:limit]
     if not rows:
         return Listing([], None, None)
     return Listing(
@@ -105,6 +112,49 @@ def deliveries(
         lambda q: q.join(Lead, Lead.id == Delivery.lead_id).join(Destination, Destination.id == Delivery.destination_id),
         cursor,
     )  # fmt: skip
+
+
+def web_pages(session: Session, workspace_id: uuid.UUID, *, cursor: str | None) -> Listing:
+    """The public pages that were asked for, newest first."""
+    where = [Fetch.workspace_id == workspace_id, Fetch.kind == FetchKind.PAGE]
+    columns = [
+        Fetch.id, Fetch.created_at, Fetch.target, Fetch.state, Fetch.tries, Fetch.due_at, Fetch.last_error,
+        Fetch.result, Fetch.leads_made, Fetch.requested_by, Fetch.finished_at,
+    ]  # fmt: skip
+    return _listing(session, Fetch, where, columns, lambda q: q, cursor)
+
+
+#: How much of a quarantined entry a list shows, in characters.
+EXCERPT = 4_000
+
+
+def quarantined(
+    session: Session, workspace_id: uuid.UUID, *, state: QuarantineState | None, dialect: str | None,
+    source_id: uuid.UUID | None, cursor: str | None, limit: int = PAGE,
+) -> Listing:  # fmt: skip
+    """Quarantined entries, newest first. ``dialect``: what reads them; ``source_id``: the inbound webhook they came by."""
+    where = [Quarantined.workspace_id == workspace_id, *of_quarantine(state, dialect, source_id)]
+    columns = [
+        Quarantined.id, Quarantined.created_at, Quarantined.state, Quarantined.door, Quarantined.dialect,
+        Quarantined.source_id, Quarantined.reason, Quarantined.decided_by, Quarantined.decided_at, Quarantined.lead_ids,
+        sa.func.left(Quarantined.raw, EXCERPT).label("excerpt"), InboundSource.name.label("source"),
+    ]  # fmt: skip
+    return _listing(
+        session, Quarantined, where, columns,
+        lambda q: q.outerjoin(InboundSource, InboundSource.id == Quarantined.source_id), cursor, limit,
+    )  # fmt: skip
+
+
+def of_quarantine(state: QuarantineState | None, dialect: str | None, source_id: uuid.UUID | None) -> list[Any]:
+    """Which quarantined entries of a workspace."""
+    where: list[Any] = []
+    if state:
+        where.append(Quarantined.state == sa.literal(state, Quarantined.state.type, literal_execute=True))
+    if dialect:
+        where.append(Quarantined.dialect == dialect)
+    if source_id:
+        where.append(Quarantined.source_id == source_id)
+    return where
 
 
 def destinations(session: Session, workspace_id: uuid.UUID) -> list[tuple[uuid.UUID, str]]:

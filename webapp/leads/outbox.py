@@ -73,11 +73,16 @@ def effects(kind: DestinationKind, config: dict[str, Any], lead: Lead) -> tuple[
     if config.get("trigger") == "qualified" and not lead.qualified:
         return ()
     if kind is DestinationKind.TWENTY:
-        return (Effect(PERSON, 0), Effect(TASK, 1), Effect(TASK_TARGET, 2))
+        return crm_steps()
     if kind is DestinationKind.WEBHOOK:
         event_type = EVENT_TYPES.get(lead.status)
         return (Effect(event_type, 0),) if event_type else ()
     return ()  # the n8n follow-up has its own rule: plan_follow_up
+
+
+def crm_steps() -> tuple[Effect, ...]:
+    """What makes a lead complete in a CRM."""
+    return (Effect(PERSON, 0), Effect(TASK, 1), Effect(TASK_TARGET, 2))
 
 
 def still_wanted(
@@ -121,6 +126,12 @@ def plan_many(
         for effect in effects(target.kind, target.config, lead)
     ]
     return _insert(session, rows, decision_id=decision_id, due_in_seconds=due_in_seconds)
+
+
+def plan_steps(session: Session, workspace_id: uuid.UUID, steps: Iterable[tuple[uuid.UUID, uuid.UUID, Effect]]) -> int:
+    """Queue these (lead, destination, effect), due at once; for who has asked for each of the leads already."""
+    rows = [_Row(workspace_id, lead_id, destination_id, *effect) for lead_id, destination_id, effect in steps]
+    return _insert(session, rows, due_in_seconds=0)
 
 
 def plan_follow_up(session: Session, lead: Lead) -> int:

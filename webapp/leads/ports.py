@@ -5,13 +5,14 @@ tells what happened by returning a :class:`Receipt` or raising one of the errors
 """
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from webapp.leads.errors import Ambiguous, Permanent, Transient
-from webapp.leads.states import DestinationKind, Intent, LeadStatus, NextAction, Priority
+from webapp.leads.intake import LeadIn as LeadIn  # clients make them, and import the ports alone
+from webapp.leads.states import DestinationKind, FetchKind, Intent, LeadStatus, NextAction, Priority
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +95,11 @@ class DeliveryRequest:
     remote: Mapping[str, str] = field(default_factory=dict)
 
 
+def remote_id_for(delivery_id: uuid.UUID, action: str) -> str:
+    """The id that a record gets on the other side where a client may choose it: always the same for a delivery."""
+    return str(uuid.uuid5(delivery_id, action))
+
+
 @dataclass(frozen=True, slots=True)
 class Exchange:
     """What was seen on the wire. ``excerpt``: start of the answer, redacted. ``payload``: the body sent, no secrets."""
@@ -133,6 +139,153 @@ class Clients(Protocol):
     """Gives the client of a destination; called often, so it caches."""
 
     def client_for(self, target: Target) -> DestinationClient: ...
+
+
+@dataclass(frozen=True, slots=True)
+class PersonTasks:
+    """What a CRM knows of a person's tasks. ``links``: how many tasks are theirs, whatever has become of them."""
+
+    open_follow_up: bool
+    links: int
+
+
+@dataclass(frozen=True, slots=True)
+class FollowUp:
+    """A follow-up task to make for a person in the CRM. ``ids``: (task id, link id) to take, the next pair where the
+    first is used up; the same on every attempt, so that it is made once. ``asked_at``: what its due date counts from."""
+
+    person_id: str
+    lead: LeadSnapshot
+    ids: Sequence[tuple[str, str]]
+    asked_at: datetime
+    assignee_id: str | None
+
+
+@runtime_checkable
+class CrmTasks(Protocol):
+    """The tasks of a CRM. Pages: hand the cursor back until it is None. Errors as of :class:`DestinationClient`."""
+
+    def member_page(self, cursor: str | None) -> tuple[Mapping[str, str], str | None]:
+        """Member id → name; empty when the credential may not read members."""
+        ...
+
+    def open_task_page(self, cursor: str | None) -> tuple[Mapping[str, int], str | None]:
+        """Member id → how many of the page's open tasks are theirs."""
+        ...
+
+    def tasks_of(self, person_ids: Sequence[str], *, follow_ups: Set[str]) -> Mapping[str, PersonTasks]:
+        """Of up to 60 people; who is not in the CRM any more is left out. ``follow_ups``: ids of tasks that are
+        follow-ups whatever they are called now."""
+        ...
+
+    def create_follow_up(self, wanted: FollowUp) -> str:
+        """The id of the task, made and linked to its person; harmless to repeat."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class FetchTask:
+    """One thing to fetch from outside. ``target``: a page's URL, or a leadgen id; ``payload``: what announced it.
+    ``tries``: calls made before this one since a person last asked."""
+
+    id: uuid.UUID
+    workspace_id: uuid.UUID
+    kind: FetchKind
+    target: str
+    payload: Mapping[str, Any]
+    tries: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """What was found. Each lead has an ``external_id`` or an ``external_message_id`` that is the same whenever the
+    same thing is fetched again, so that it never makes a second lead. ``result``: JSON for the row, without the leads.
+    ``pause``: seconds for which other targets at the same host are to be left alone."""
+
+    leads: Sequence[LeadIn] = ()
+    result: Mapping[str, Any] = field(default_factory=dict)
+    pause: float = 0.0
+
+
+class Fetcher(Protocol):
+    """Fetches one kind of target; used by several threads at a time, outside any transaction."""
+
+    def fetch(self, task: FetchTask) -> Fetched:
+        """Raises Throttled (asked to wait, or waiting its turn: costs no try), another Transient (tried again with
+        back-off, no sooner than its ``retry_after``) or Permanent (given up; its message is shown to people)."""
+        ...
+
+
+class PageTokens(Protocol):
+    """The access tokens of a workspace's social pages; used by several threads at a time."""
+
+    def token(self, workspace_id: uuid.UUID, page_id: str) -> str | None:
+        """The token that reads what was sent to a Facebook page, None without one. Permanent when it is unreadable."""
+        ...
+
+    def used(self, workspace_id: uuid.UUID, page_id: str, problem: str | None) -> None:
+        """Say what came of it: ``problem`` in words when the token was refused, None when it worked."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TokenState:
+    """What a test of an access token found. ``problem``: why it does not work, in words; ``expires_at`` None: it does
+    not expire, or nobody said. ``lacks``: permissions without which a part of it does not work."""
+
+    problem: str | None = None
+    expires_at: datetime | None = None
+    lacks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A message for a model to judge. ``text`` has been masked and cut already: what stands here leaves the house."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What one question took. ``tokens_*`` and ``cost`` (US dollars) None: the other side did not say."""
+
+    model: str
+    ms: int
+    calls: int = 1
+    tokens_in: int | None = None
+    tokens_out: int | None = None
+    cost: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Opinion:
+    """What a model says of a message. ``confidence`` is its own (0..1), not yet a probability that can be relied on.
+    ``suspicious``: the message tries to give it orders."""
+
+    intent: Intent
+    priority: Priority
+    confidence: float
+    reason: str
+    industry: str | None
+    suspicious: bool
+    usage: Usage
+
+
+class Model(Protocol):
+    """A language model that judges messages; used by several threads at a time, outside any transaction."""
+
+    def judge(self, question: Question) -> Opinion:
+        """Raises ModelFailed; within its own time limit, as far as the other side's bytes let it."""
+        ...
+
+
+class ModelFailed(Transient):
+    """No usable opinion: no answer in time, an error, a refusal, or an answer that breaks the schema even on asking
+    again. The message is plain words and holds nothing of what was asked. ``usage``: what it took all the same."""
+
+    def __init__(self, message: str, *, usage: Usage | None = None) -> None:
+        super().__init__(message)
+        self.usage = usage
 
 
 class Throttled(Transient):

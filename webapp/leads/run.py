@@ -5,6 +5,9 @@ transaction open, and settled in a second short transaction in which every UPDAT
 worker that was killed half-way has therefore settled nothing, and one that was given up for dead settles
 nothing either.
 
+Runs that need a model (``leads.judging``) are asked about in threads while the drain goes on with those that
+need none; at most so many are claimed as threads are free, and what a thread hears is settled like the rest.
+
 What goes wrong, and what then: a stage fails → it degrades (``run_stages``); a whole run crashes → only that
 run is tried again, after 2 s and 8 s, then FAILED with a plain reason; the worker dies → the run is done once
 more by its successor. A run that takes its worker along is suspected after three claims, worked alone from
@@ -23,10 +26,12 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from webapp.leads import audit, claims, run_stages, run_store, verdict
 from webapp.leads.claims import RUNS, Claim, Holder, SlotTaken
+from webapp.leads.judging import RULES_ALONE, Heard, Judging
 from webapp.leads.ports import Drained
+from webapp.leads.run_asking import Asked, Questions
 from webapp.leads.run_stages import Item, Outcome
 from webapp.leads.stages import classify, route
-from webapp.leads.states import LeadStatus, RunStatus, RunTrigger
+from webapp.leads.states import Door, LeadStatus, RunStatus, RunTrigger
 from webapp.models.faults import is_database_away
 from webapp.models.lead import Lead
 from webapp.models.work import Run
@@ -45,6 +50,10 @@ RENEW_AFTER_SECONDS = claims.LEASE_SECONDS / 3
 #: How old the members' loads may be while a backlog is drained; what this worker gives out is counted at
 #: once.
 LOADS_SECONDS = 1.0
+#: How often the drain looks for further work while models are being asked.
+TICK_SECONDS = 0.1
+#: A drain that always has a question under way asks no further ones after this, so that it ends some day.
+ASKING_SECONDS = 240.0
 
 SessionFactory = sessionmaker[Session]
 
@@ -106,51 +115,68 @@ def process(
     default_region: str = "US",
     hold_seconds: float = 0.0,
     judge: classify.Judge = verdict.judge,
+    judges: Judging = RULES_ALONE,
     stop: Callable[[], bool] = lambda: False,
 ) -> Drained:
     """Work due runs until none is left, a bound is reached or ``stop()`` says so; batches are never
-    cut short. ``hold_seconds``: how long what goes out by itself waits for a person to step in.
+    cut short. ``hold_seconds``: how long what goes out by itself waits for a person to step in. ``judges``: the
+    model besides the rules, and when it is asked; questions under way are waited for beyond the bounds, except when
+    ``stop()`` says so: their runs are given back.
 
     Raises SQLAlchemy's errors when the database is away. Claims then stay until the holder's slot is entered
     anew or their lease ends. Raises SlotTaken when another process has the holder's slot now.
     """
-    drain = _Drain(session_factory, holder, judge, default_region, hold_seconds)
-    until = time.monotonic() + max_seconds
+    drain = _Drain(session_factory, holder, judge, judges, default_region, hold_seconds)
+    questions = drain.questions
+    began = time.monotonic()
     done = 0
     while True:
-        size = min(batch, max_rows - done)
-        claimed = drain.step(size)
+        size = batch if questions else max(1, min(batch, max_rows - done))
+        claimed, drained = drain.step(size)
         done += claimed
-        if claimed < size:
+        if questions:
+            if stop():
+                drain.give_back()
+                return Drained(done, True)
+            questions.open = time.monotonic() - began < ASKING_SECONDS
+            drain.listen(TICK_SECONDS if drained else 0)
+            continue
+        if drained and questions.open:
             return Drained(done, False)
-        if done >= max_rows or time.monotonic() >= until or stop():
+        if done >= max_rows or time.monotonic() - began >= max_seconds or stop():
             with session_factory() as session:
                 return Drained(done, claims.has_due(session, RUNS))
 
 
 @dataclass(slots=True)
 class _Drain:
-    """One drain's state: what is injected, and each workspace's board of members with the time it was
-    read."""
+    """One drain's state: what is injected, the questions under way, and each workspace's board of members with the
+    time it was read."""
 
     session_factory: SessionFactory
     holder: Holder
     judge: classify.Judge
+    judges: Judging
     default_region: str
     hold_seconds: float
     boards: dict[uuid.UUID, tuple[float, route.Board]] = field(default_factory=dict)
+    renewed: float = field(default_factory=time.monotonic)
+    questions: Questions = field(init=False)
 
-    def step(self, size: int) -> int:
-        """Claim and work one batch; returns how many runs were claimed."""
+    def __post_init__(self) -> None:
+        self.questions = Questions(self.judges)
+
+    def step(self, size: int) -> tuple[int, bool]:
+        """Claim and work one batch: how many runs were claimed, and whether nothing more is due."""
         with self.session_factory.begin() as session:
             if not claims.is_current(session, self.holder):
                 raise SlotTaken(self.holder.slot)
-            held = claims.claim(session, RUNS, self.holder, limit=size, also_set={"started_at": sa.func.now()})
+            held, drained = self.questions.claim(session, self.holder, size)
             rows = run_store.load(session, held) if held else []
             self._refresh_boards(session, {row.workspace_id for row in rows})
         if held:
             self._work(held, rows)
-        return len(held)
+        return len(held), drained
 
     def _refresh_boards(self, session: Session, workspace_ids: set[uuid.UUID]) -> None:
         now = time.monotonic()
@@ -181,7 +207,9 @@ class _Drain:
         renewed = time.monotonic()
         for row in rows:
             try:
-                outcomes.append(self._go_through(run_store.item_from(row, attempts[row.run_id])))
+                item = run_store.item_from(row, attempts[row.run_id])
+                if not self.questions.ask(item, self.judge):
+                    outcomes.append(self._go_through(item))
             except Exception as error:
                 log.exception("run %s crashed", row.run_id)
                 crashes.append(_Crash(row.run_id, attempts[row.run_id], plain(error)))
@@ -192,9 +220,50 @@ class _Drain:
         if crashes:
             self._crashed(crashes)
 
-    def _go_through(self, item: Item) -> Outcome:
-        board = self.boards[item.workspace_id][1]
-        return run_stages.go_through(item, board, judge=self.judge, default_region=self.default_region)
+    def _go_through(self, item: Item, asked: Asked | None = None, heard: Heard | None = None) -> Outcome:
+        return run_stages.go_through(
+            item,
+            self.boards[item.workspace_id][1],
+            judge=(lambda _: asked.said) if asked else self.judge,
+            default_region=self.default_region,
+            heard=heard,
+            model_required=self.judges.policy.required,
+        )
+
+    def listen(self, seconds: float) -> None:
+        """Wait so long for an answer, settle what has come, and keep the leases of the rest."""
+        outcomes: list[Outcome] = []
+        crashes: list[_Crash] = []
+        for asked, heard in self.questions.answered(seconds):
+            item = asked.item
+            try:
+                self._refresh(item.workspace_id)
+                if heard.opinion is None and self.judges.policy.required and _strict(item):
+                    reason = f"The model is required, and was not heard: {heard.error}"
+                    crashes.append(_Crash(item.run_id, item.attempt, reason[:500], hopeless=True))
+                else:
+                    outcomes.append(self._go_through(item, asked, heard))
+            except Exception as error:
+                if is_database_away(error):
+                    raise
+                log.exception("run %s crashed", item.run_id)
+                crashes.append(_Crash(item.run_id, item.attempt, plain(error)))
+        crashes += self._settle(outcomes)
+        if crashes:
+            self._crashed(crashes)
+        if self.questions and time.monotonic() - self.renewed > RENEW_AFTER_SECONDS:
+            self._renew({claim.id: claim.attempt for claim in self.questions.held})
+            self.renewed = time.monotonic()
+
+    def _refresh(self, workspace_id: uuid.UUID) -> None:
+        """The members' loads have moved while a model was asked."""
+        with self.session_factory() as session:
+            self._refresh_boards(session, {workspace_id})
+
+    def give_back(self) -> None:
+        """Leave what is still being asked about to the next worker."""
+        with self.session_factory.begin() as session:
+            self.questions.give_back(session)
 
     def _renew(self, attempts: dict[uuid.UUID, int]) -> None:
         with self.session_factory.begin() as session:
@@ -223,6 +292,16 @@ class _Drain:
         for crash in crashes:
             with self.session_factory.begin() as session:
                 _retry_or_fail(session, crash)
+
+
+def fail(session: Session, claim: Claim, reason: str) -> None:
+    """Log a claimed run as failed for good, with ``reason`` in plain words. The caller commits."""
+    _retry_or_fail(session, _Crash(claim.id, claim.attempt, reason, hopeless=True))
+
+
+def _strict(item: Item) -> bool:
+    """Only the caller of /enrich-lead, who still waits for it, is better served with a failure than with less."""
+    return item.door is Door.ENRICH and not item.standing.settled
 
 
 def _retry_or_fail(session: Session, crash: _Crash) -> None:

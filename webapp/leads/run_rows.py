@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from webapp.leads import audit
 from webapp.leads.run_stages import Outcome, Standing, parts_json
+from webapp.leads.states import RunTrigger
 from webapp.models.base import new_id
 
 
@@ -140,6 +141,12 @@ def _events(one: Settled, result: dict[str, Any]) -> list[dict[str, Any]]:
         before = _verdict_columns(one.before)
         details["before"] = {key: before[key] for key in ("status", "intent", "priority")}
     events = [about | {"id": str(new_id()), "event_type": "RUN_SUCCEEDED", "details": details}]
+    moved = one.before.version != one.after.version or one.before.decided
+    if one.outcome.raised and item.trigger is RunTrigger.TOUCH and moved:
+        found = one.outcome.verdict
+        about_it: dict[str, Any] = {"run_id": str(item.run_id), "decided": one.before.decided}
+        about_it |= {"intent": found.intent.value, "priority": found.priority.value}
+        events.append(about | {"id": str(new_id()), "event_type": "LEAD_RAISED", "details": about_it})
     for stage in one.outcome.degraded:
         said = {"run_id": str(item.run_id), "stage": stage["name"], "error": stage["error"]}
         events.append(about | {"id": str(new_id()), "event_type": "STAGE_DEGRADED", "details": said})

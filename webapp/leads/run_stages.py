@@ -1,29 +1,34 @@
 """One lead through the stages: each recorded, each failure made good as the design says. No database here.
 
-What a stage's failure costs: enrich → partial data; classify → intake's verdict, confidence capped; score →
-fallback score; route → manual review. A stage therefore never loses the lead, and the record says what was
-done instead.
+What a stage's failure costs: enrich → partial data; classify → intake's verdict, confidence capped (or the
+rules' verdict, where only a model did not answer that is not required); score → fallback score; route →
+manual review. A stage therefore never loses the lead, and the record says what was done instead.
 """
 
 import logging
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
+from webapp.leads import judging
+from webapp.leads.judging import Heard
 from webapp.leads.stages import classify, enrich, route, score
 from webapp.leads.states import (
     DECIDED_STATUSES,
+    Door,
     Intent,
     LeadStatus,
     NextAction,
     Priority,
+    RunTrigger,
     StageStatus,
     status_for,
 )
 from webapp.leads.types import Assignment, Fact, LeadFacts, Score, Verdict
+from webapp.leads.verdict import BY_CONTACT
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +66,8 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A claimed run with all that the stages need. ``attempt`` is the fencing token."""
+    """A claimed run with all that the stages need. ``attempt`` is the fencing token; ``later``: what the author wrote
+    since in other words, oldest first."""
 
     run_id: uuid.UUID
     attempt: int
@@ -71,6 +77,9 @@ class Item:
     facts: LeadFacts
     standing: Standing
     machine: Verdict  # the machine's verdict so far (intake's, or the last run's)
+    door: Door = Door.TRIAGE
+    trigger: RunTrigger = RunTrigger.INTAKE
+    later: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +94,7 @@ class Outcome:
     assignment: Assignment
     learned: tuple[Fact, ...]
     stages: tuple[dict[str, Any], ...]
+    raised: bool = False  # something that the author wrote later outranks what the lead itself says
 
     @property
     def degraded(self) -> list[dict[str, Any]]:
@@ -104,6 +114,10 @@ class _Recorder:
         status, error = StageStatus.OK, None
         try:
             value = work()
+        except judging.NotHeard as problem:
+            log.warning("run %s: no model was heard: %s", self.run_id, problem)
+            status, error = StageStatus.DEGRADED, str(problem)[:500].replace("\0", "")
+            value = otherwise()
         except Exception as problem:
             log.exception("stage %s of run %s failed; going on without it", name, self.run_id)
             status, error = (
@@ -130,15 +144,34 @@ class _Recorder:
         if status is not None and self.records[-1]["error"] is None:
             self.records[-1]["status"] = status.value
 
+    def took(self, ms: int) -> None:
+        """Time that passed for the stage before it was recorded."""
+        self.records[-1]["ms"] = round(self.records[-1]["ms"] + ms, 3)
 
-def go_through(item: Item, board: route.Board, *, judge: classify.Judge, default_region: str) -> Outcome:
+
+def go_through(
+    item: Item,
+    board: route.Board,
+    *,
+    judge: classify.Judge,
+    default_region: str,
+    heard: Heard | None = None,
+    model_required: bool = False,
+) -> Outcome:
     """Enrich → classify → score → route. ``board`` counts the assignment; raises only on a bug in this
-    module."""
+    module. ``heard``: what came of asking a model, if one was; ``model_required``: without its opinion the message
+    counts as not classified."""
     recorder = _Recorder(item.run_id)
     facts, rules = item.facts, item.rules
     learned = _enrich(recorder, facts, rules.region or default_region)
-    verdict = _classify(recorder, item, judge)
+    if heard and heard.opinion and heard.opinion.industry:
+        learned += (Fact("industry", heard.opinion.industry, heard.opinion.usage.model or "model", 0.5),)
+    verdict, raised = _classify(recorder, item, judge, heard, model_required)
     status = status_for(verdict.confidence, auto_from=rules.auto_from, draft_from=rules.draft_from)
+    if status is LeadStatus.NEW_AUTO and {judging.LATER, judging.INJECTION} & set(verdict.tags):
+        status = LeadStatus.NEW_ESCALATE  # whatever the workspace's thresholds
+    if status is LeadStatus.NEW_AUTO and item.door is Door.WEB:
+        status = LeadStatus.NEW_DRAFT  # nobody asked for anything on a public page
     stands = _standing_verdict(item.standing, verdict)
     total = recorder.stage(
         "score",
@@ -150,7 +183,8 @@ def go_through(item: Item, board: route.Board, *, judge: classify.Judge, default
     recorder.shows({"total": total.total, "qualified": is_qualified}, parts_json(total))
     final = item.standing.status if item.standing.decided else status
     assignment = _route(recorder, item, final, stands.intent, board)
-    return Outcome(item, verdict, status, total, is_qualified, assignment, learned, tuple(recorder.records))
+    stages = tuple(recorder.records)
+    return Outcome(item, verdict, status, total, is_qualified, assignment, learned, stages, raised)
 
 
 def parts_json(total: Score) -> list[dict[str, Any]]:
@@ -189,16 +223,47 @@ def _enrich(recorder: _Recorder, facts: LeadFacts, default_region: str) -> tuple
     return learned
 
 
-def _classify(recorder: _Recorder, item: Item, judge: classify.Judge) -> Verdict:
-    verdict = recorder.stage(
-        "classify",
-        {"characters": len(item.facts.message)},
-        lambda: classify.classify(item.facts, judge=judge),
-        lambda: classify.degraded(item.machine),
-    )
-    said = verdict.as_json()
-    recorder.shows(said, said.pop("evidence"))
-    return verdict
+def _classify(
+    recorder: _Recorder, item: Item, judge: classify.Judge, heard: Heard | None, model_required: bool
+) -> tuple[Verdict, bool]:
+    """The verdict, and whether something that the author wrote later outranks the lead's own words."""
+    by_rules: list[Verdict] = []
+
+    def work() -> Verdict:
+        # A repeat in other words is no reason to ask a model anew about the lead's own.
+        keep = item.trigger is RunTrigger.TOUCH and item.machine.judge.startswith(judging.WITH_MODEL)
+        keep = keep or item.machine.judge == BY_CONTACT  # no words to judge
+        own = item.machine if keep else classify.classify(item.facts, judge=judge)
+        if heard and heard.opinion:
+            return judging.combine(own, heard.opinion, prefer_model=model_required)
+        if heard:
+            by_rules.append(own)
+            raise judging.NotHeard(heard.error or "no answer")
+        return own
+
+    def otherwise() -> Verdict:
+        if model_required or not by_rules:
+            return classify.degraded(item.machine)
+        said = by_rules[0]
+        return replace(said, reasons=(*said.reasons, "no model was heard; the rules' verdict stands"))
+
+    verdict = recorder.stage("classify", {"characters": len(item.facts.message)}, work, otherwise)
+    if (heard and heard.opinion and heard.opinion.suspicious) or judging.gives_orders(item.facts.message):
+        verdict = judging.distrusted(verdict)
+    raised = judging.raised(verdict, item.later)
+    said = (raised or verdict).as_json()
+    evidence = said.pop("evidence")
+    recorder.shows(said if heard is None else said | {"model": _usage(heard)}, evidence)
+    if heard and heard.usage:
+        recorder.took(heard.usage.ms)
+    return raised or verdict, raised is not None
+
+
+def _usage(heard: Heard) -> dict[str, Any]:
+    """What the record says of asking: which model, what it said, tokens, cost (null: unknown) and time."""
+    opinion, usage = heard.opinion, heard.usage
+    said: dict[str, Any] = {"intent": opinion.intent.value, "confidence": opinion.confidence} if opinion else {}
+    return said | (asdict(usage) if usage else {})
 
 
 def _route(recorder: _Recorder, item: Item, status: LeadStatus, intent: Intent, board: route.Board) -> Assignment:

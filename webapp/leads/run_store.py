@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
 from webapp.leads import outbox
@@ -19,6 +20,7 @@ from webapp.leads.claims import Claim
 from webapp.leads.run_rows import Settled, write
 from webapp.leads.run_stages import Item, Outcome, Rules, Standing
 from webapp.leads.states import (
+    DECIDED_STATUSES,
     PRIORITY_VIEW,
     UNDELIVERABLE_INTENTS,
     WAITING_STATUSES,
@@ -27,11 +29,15 @@ from webapp.leads.states import (
     LeadStatus,
     Role,
     RunStatus,
+    RunTrigger,
 )
 from webapp.leads.types import LeadFacts, Member, Verdict
 from webapp.models.account import Membership, User, Workspace
-from webapp.models.lead import Lead
+from webapp.models.lead import Lead, Touch
 from webapp.models.work import Destination, Run
+
+#: Touches that a run looks at; whoever writes more often has been seen by then.
+MAX_LATER = 50
 
 _STANDING = (
     Lead.status,
@@ -62,8 +68,25 @@ _RULES = (
     Workspace.currency,
     Workspace.settings["region"].astext.label("region"),
 )
+# What came later in other words. Nearly every lead has one touch, which is itself: then nothing is looked up.
+_LATER = sa.case(
+    (
+        Lead.touches > 1,
+        sa.func.array(
+            sa.select(Touch.message)
+            .where(Touch.lead_id == Lead.id, Touch.message != Lead.message)
+            .order_by(Touch.created_at, Touch.id)
+            .limit(MAX_LATER)
+            .correlate(Lead)
+            .scalar_subquery(),
+            type_=ARRAY(sa.Text),
+        ),
+    ),
+    else_=None,
+).label("later")
 _LOAD = (
-    sa.select(Run.id.label("run_id"), Lead.id.label("lead_id"), Lead.workspace_id, Lead.verdict)
+    sa.select(Run.id.label("run_id"), Run.trigger, Lead.id.label("lead_id"), Lead.workspace_id, Lead.verdict)
+    .add_columns(Lead.door, _LATER)
     .add_columns(*_STANDING, *_FACTS, *_RULES)
     .join(Lead, Lead.id == Run.lead_id)
     .join(Workspace, Workspace.id == Lead.workspace_id)
@@ -73,6 +96,25 @@ _LOAD = (
 def load(session: Session, claims: Sequence[Claim]) -> list[sa.Row[Any]]:
     """One row per claimed run, with its lead and its workspace's rules; ``item_from`` reads it."""
     return list(session.execute(_LOAD.where(Run.id.in_([claim.id for claim in claims]))))
+
+
+def needs_no_model(*, required: bool) -> sa.ColumnElement[bool]:
+    """Runs that can be worked with the rules alone, as far as the verdict given at intake tells: their workspace
+    takes it as sure. ``required``: that is not enough."""
+    sure = sa.false() if required else Lead.confidence >= Workspace.auto_from
+    rules_do = sa.or_(Run.trigger == RunTrigger.TOUCH, Lead.status.in_(DECIDED_STATUSES), sure)
+    return sa.exists().where(Lead.id == Run.lead_id, Workspace.id == Lead.workspace_id, rules_do)
+
+
+def give_back(session: Session, claims: Sequence[Claim]) -> None:
+    """End claims without a result: the runs are due again now."""
+    held = sa.tuple_(Run.id, Run.attempt).in_([(claim.id, claim.attempt) for claim in claims])
+    session.execute(
+        sa.update(Run)
+        .where(held, Run.status == RunStatus.RUNNING)
+        .values(status=RunStatus.QUEUED, lease_until=None, due_at=sa.func.now())
+        .execution_options(synchronize_session=False)
+    )
 
 
 def item_from(row: sa.Row[Any], attempt: int) -> Item:
@@ -90,6 +132,9 @@ def item_from(row: sa.Row[Any], attempt: int) -> Item:
         ),
         standing=_standing(row),
         machine=Verdict.from_json(row.verdict),
+        door=row.door,
+        trigger=row.trigger,
+        later=tuple(row.later or ()),
     )
 
 

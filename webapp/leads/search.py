@@ -9,20 +9,21 @@ import re
 from webapp.leads.textnorm import fold_search
 
 _WORD = re.compile(r"[^\W_]+")
+_NOT_DIGITS = re.compile(r"[^0-9]")
 #: A token longer than this is nobody's search word (tsvector takes 2,046 bytes at most).
 _LONGEST = 64
 _MOST_TOKENS = 4_000
 
 
 def search_tokens(*texts: str | None, phone: str | None = None) -> list[str]:
-    """Distinct folded words of ``texts``, and the digits of an E.164 ``phone`` with and without country code."""
+    """Distinct folded words of ``texts``, and the digits of ``phone`` with and without country code."""
     tokens: dict[str, None] = {}
     for text in texts:
         if text:
             for word in _WORD.findall(fold_search(text)):
                 tokens[word[:_LONGEST]] = None
-    if phone:
-        digits = phone.lstrip("+")
+    digits = _NOT_DIGITS.sub("", phone or "")[:_LONGEST]  # what cannot be a number is kept as sent, words and all
+    if digits:
         for start in range(min(4, max(len(digits) - 6, 1))):
             tokens[digits[start:]] = None
     return list(tokens)[:_MOST_TOKENS]

@@ -161,7 +161,7 @@ def load(session: Session, claims: Sequence[Claim]) -> list[Job]:
                 claim=token,
                 workspace_id=delivery.workspace_id,
                 lead_id=lead.id,
-                target=_target(destination),
+                target=target_of(destination),
                 tries=delivery.tries,
                 check_first=delivery.ambiguous or cut_off,
                 request=DeliveryRequest(
@@ -230,7 +230,8 @@ def _remote_ids(session: Session, later: Sequence[Delivery]) -> dict[tuple[uuid.
     return found
 
 
-def _target(row: Destination) -> Target:
+def target_of(row: Destination) -> Target:
+    """The destination as clients need it."""
     return Target(
         id=row.id,
         workspace_id=row.workspace_id,

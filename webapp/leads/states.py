@@ -98,6 +98,15 @@ class DeliveryState(StrEnum):
     CANCELLED = "cancelled"
 
 
+class TaskRequestState(StrEnum):
+    """Where a round of follow-up tasks in the CRM stands."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+
+
 class DestinationKind(StrEnum):
     TWENTY = "twenty"
     WEBHOOK = "webhook"
@@ -191,6 +200,9 @@ class Verification(StrEnum):
     NONE = "none"
     HMAC = "hmac"  # HMAC-SHA256 of the raw body in a header
     STANDARD = "standard"  # Standard Webhooks
+    BODY = "body"  # the secret itself stands in the body (Google Ads: google_key)
+    HUBSPOT = "hubspot"  # X-HubSpot-Signature-v3
+    WEBFLOW = "webflow"  # x-webflow-signature over "timestamp:body"
 
 
 DECIDED_STATUSES = frozenset({LeadStatus.APPROVED, LeadStatus.OVERRIDDEN, LeadStatus.REJECTED})

@@ -104,14 +104,17 @@ def fold_search(text: str) -> str:
     return "".join(c for c in decomposed if not unicodedata.combining(c)).replace("đ", "d")
 
 
+#: What no reader sees: invisible characters, and control characters that are no white space.
+_UNSEEN = _INVISIBLE | {code: None for code in (*range(0x20), *range(0x7F, 0xA0)) if not chr(code).isspace()}
+
+
 def normalize_message(text: str) -> str:
     """The form in which two messages count as the same text.
 
     Unicode form, case, white space and invisible characters do not tell two messages apart; words, diacritics
     and punctuation do, so that nobody's changed question is swallowed as a repeat.
     """
-    plain = unicodedata.normalize("NFKC", text).translate(_INVISIBLE).casefold()
-    plain = "".join(c for c in plain if c.isspace() or unicodedata.category(c) != "Cc")
+    plain = unicodedata.normalize("NFKC", text).translate(_UNSEEN).casefold()
     return _SPACE.sub(" ", unicodedata.normalize("NFC", plain)).strip()
 
 

@@ -390,3 +390,19 @@ def _reasons(
         reasons.append(f"a negation undoes {undone}")
     reasons.extend(name.replace("_", " ") for name in sorted(names))
     return tuple(reasons)
+
+
+#: ``Verdict.judge`` where there are no words to judge.
+BY_CONTACT = "contact details"
+#: The share of such leads that want what is assumed is not known: a draft at the default thresholds.
+_CONTACT_CONFIDENCE = 0.72
+
+
+def of_contact_details() -> Verdict:
+    """The verdict on somebody whose contact details were handed over for being contacted, without a word of their own
+    (a CRM record, a lead form): a person approves it."""
+    intent, priority = Intent.CONTACT_REQUEST, Priority.P1
+    return Verdict(
+        intent, priority, next_action_for(intent, priority), _CONTACT_CONFIDENCE,
+        reasons=("contact details were left, without a message",), judge=BY_CONTACT,
+    )  # fmt: skip

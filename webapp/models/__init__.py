@@ -14,7 +14,7 @@ from webapp.models.lead import (
     Touch,
 )
 from webapp.models.people import DuplicateSuggestion, PersonMerge
-from webapp.models.work import Delivery, DeliveryAttempt, Destination, Run, WorkerSlot
+from webapp.models.work import Delivery, DeliveryAttempt, Destination, Run, SyncRequest, TaskRequest, WorkerSlot
 
 __all__ = [
     "ApiKey",
@@ -37,6 +37,8 @@ __all__ = [
     "Quarantined",
     "Run",
     "SocialPage",
+    "SyncRequest",
+    "TaskRequest",
     "Touch",
     "User",
     "WorkerSlot",

@@ -32,7 +32,8 @@ class Workspace(Identified, Created, Base):
 
 class SocialPage(Created, Base):
     """Which workspace a social page's webhooks belong to. ``platform``: facebook (page id) or whatsapp (phone number
-    id). ``access_token``: encrypted; fetches what a webhook only announces."""
+    id, or that of the whole account). ``access_token``: encrypted; fetches what a webhook only announces.
+    ``token_problem``: why Meta refused it when it was last used or tested, in words; NULL when it did not."""
 
     __tablename__ = "social_pages"
 
@@ -41,6 +42,9 @@ class SocialPage(Created, Base):
     workspace_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("workspaces.id"))
     name: Mapped[str | None]
     access_token: Mapped[str | None]
+    token_problem: Mapped[str | None]
+    token_checked_at: Mapped[datetime | None]
+    token_expires_at: Mapped[datetime | None]
 
 
 class User(Identified, Created, Base):

@@ -14,8 +14,8 @@ from webapp.models.base import JSON, Base, Claimable, Created, Identified, InWor
 class Import(Identified, InWorkspace, Created, Claimable, Base):
     """A file of leads on its way in.
 
-    ``stored_as``: its name in the imports folder. ``position``: where the next chunk begins (bytes for NDJSON, rows
-    for CSV and JSON arrays), written in the transaction that writes the chunk's leads, so that a crash repeats nothing.
+    ``stored_as``: its name in the imports folder. ``position``: the byte at which the next chunk begins (0: the file's
+    beginning), written in the transaction that writes the chunk's leads, so that a crash repeats nothing.
     ``mapping``: column → field. Counts are rows.
     """
 
@@ -35,6 +35,7 @@ class Import(Identified, InWorkspace, Created, Claimable, Base):
     format: Mapped[str]  # csv | ndjson | json
     encoding: Mapped[str | None]
     delimiter: Mapped[str | None]
+    has_header: Mapped[bool] = mapped_column(default=True, server_default=sa.true())
     columns: Mapped[list[Any]] = mapped_column(default=list, server_default="[]")
     mapping: Mapped[JSON] = mapped_column(default=dict, server_default="{}")
     source: Mapped[str] = mapped_column(default="import", server_default="import")
@@ -106,7 +107,8 @@ class InboundSource(Identified, InWorkspace, Created, Base):
         Verification, "verification", default=Verification.NONE, server_default="none"
     )
     secret: Mapped[str | None]  # encrypted
-    signature_header: Mapped[str | None]
+    signature_header: Mapped[str | None]  # with ``body``: the path of the secret in the body
+    signature_prefix: Mapped[str | None]
     last_sample: Mapped[str | None]
     last_received_at: Mapped[datetime | None]
     limit_max: Mapped[int | None]

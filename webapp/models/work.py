@@ -5,9 +5,17 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from webapp.leads.states import DeliveryState, DestinationKind, DestinationMode, RunStatus, RunTrigger
+from webapp.leads.states import (
+    DeliveryState,
+    DestinationKind,
+    DestinationMode,
+    RunStatus,
+    RunTrigger,
+    TaskRequestState,
+)
 from webapp.models.base import JSON, Base, Claimable, Created, Identified, InWorkspace, OfWorkspace, enum_column
 from webapp.models.lead import Lead
 
@@ -99,6 +107,14 @@ class Delivery(Identified, InWorkspace, Created, Claimable, Base):
             sa.text("created_at DESC"),
             postgresql_where=sa.text("state IN ('dead', 'uncertain')"),
         ),
+        sa.Index("ix_deliveries_state", "workspace_id", "state", sa.text("created_at DESC"), sa.text("id DESC")),
+        # Who is in a CRM, in the order of the ids that they have there.
+        sa.Index(
+            "ix_deliveries_people",
+            "destination_id",
+            "remote_id",
+            postgresql_where=sa.text("action = 'person' AND state = 'delivered'"),
+        ),
     )
 
     lead_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("leads.id"))
@@ -132,3 +148,43 @@ class DeliveryAttempt(Identified, InWorkspace, Base):
     outcome: Mapped[str]
     error: Mapped[str | None]
     excerpt: Mapped[str | None]  # of the response, redacted
+
+
+class SyncRequest(Identified, InWorkspace, Created, Base):
+    """A ``POST /sync-crm`` that took longer than its caller waited. Where its leads stand is in ``deliveries``;
+    ``refused`` are those that could not be sent at all: ``[{lead_id, error}]``."""
+
+    __tablename__ = "sync_requests"
+    __table_args__ = (sa.Index("ix_sync_requests_created_at", "created_at"),)
+
+    lead_ids: Mapped[list[uuid.UUID]] = mapped_column(ARRAY(sa.Uuid))
+    refused: Mapped[list[Any]] = mapped_column(default=list, server_default="[]")
+    requested_by: Mapped[str]
+
+
+class TaskRequest(Identified, InWorkspace, Created, Claimable, Base):
+    """A ``POST /tasks/auto-assign``; a workspace has one under way at most, which later callers join.
+
+    ``progress``: how far it is and what it has found (webapp.leads.crm_rounds.Progress). ``details``: one object for
+    each task made or failed. ``tries``: failed looks at the CRM in a row.
+    """
+
+    __tablename__ = "task_requests"
+    __table_args__ = (
+        sa.Index("ix_task_requests_due", "due_at", postgresql_where=sa.text("state IN ('queued', 'running')")),
+        sa.Index(
+            "uq_task_requests_open",
+            "workspace_id",
+            unique=True,
+            postgresql_where=sa.text("state IN ('queued', 'running')"),
+        ),
+        sa.Index("ix_task_requests_created_at", "created_at"),
+    )
+
+    state: Mapped[TaskRequestState] = enum_column(TaskRequestState, "state", server_default="queued")
+    progress: Mapped[JSON] = mapped_column(default=dict, server_default="{}")
+    details: Mapped[list[Any]] = mapped_column(default=list, server_default="[]")
+    tries: Mapped[int] = mapped_column(default=0, server_default="0")
+    error: Mapped[str | None]
+    requested_by: Mapped[str]
+    finished_at: Mapped[datetime | None]

@@ -6,6 +6,7 @@ It lies below the models: nothing here knows Flask or the database.
 import json
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
@@ -13,6 +14,11 @@ from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 #: Attributes that are never stored in the clear, also where they stand inside a payload (design: what is stored).
 SENSITIVE = re.compile(r"birth|\bdob\b|salary|credit|income|\bssn\b|passport|national_id", re.IGNORECASE)
 _MARK = "enc:"
+
+
+@lru_cache(maxsize=4096)  # payloads use the same few names over and over
+def _is_sensitive(name: str) -> bool:
+    return SENSITIVE.search(name) is not None
 
 
 def is_sealed(value: Any) -> bool:
@@ -45,7 +51,7 @@ class FieldCipher:
         if isinstance(payload, dict):
             return {
                 key: self.encrypt(value)
-                if value is not None and isinstance(key, str) and SENSITIVE.search(key)
+                if value is not None and isinstance(key, str) and _is_sensitive(key)
                 else self.seal(value)
                 for key, value in payload.items()
             }

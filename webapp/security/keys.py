@@ -15,11 +15,14 @@ from webapp.leads.errors import Forbidden, Invalid, LeadError
 from webapp.leads.intake import Tenant
 from webapp.leads.states import Scope
 from webapp.models.account import ApiKey, Workspace
+from webapp.security.ratelimit import DEFAULT, Limits
 
 #: How long a process believes what it read of a key: a revocation or a new threshold holds everywhere within this.
 CACHE_SECONDS = 2.0
 _CACHE_SIZE = 10_000
 _USED_EVERY = 60.0
+#: The largest limit that can be set: what the column holds.
+MOST = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,7 @@ class Principal:
     scopes: frozenset[str]
     rate_limited: bool
     expires_at: datetime | None
+    limits: Limits = DEFAULT
 
     def require(self, scope: Scope) -> None:
         """Forbidden when the key lacks ``scope``."""
@@ -56,12 +60,19 @@ def create_key(
     name: str,
     scopes: set[Scope],
     rate_limited: bool = True,
+    limits: Limits = DEFAULT,
+    expires_at: datetime | None = None,
 ) -> tuple[ApiKey, str]:
-    """A new key and its secret, which cannot be had again. Invalid when the scopes make no sense together."""
+    """A new key and its secret, which cannot be had again. Invalid when the scopes make no sense together, a limit is
+    out of range, or the key would have expired already."""
     if not scopes:
         raise Invalid("a key needs at least one scope")
     if (Scope.PLATFORM in scopes) != (workspace_id is None) or (Scope.PLATFORM in scopes and len(scopes) > 1):
         raise Invalid("the scope 'platform' stands alone and belongs to no workspace")
+    if any(value is not None and not 0 <= value <= MOST for value in (limits.max, limits.burst, limits.day)):
+        raise Invalid(f"a limit is a whole number from 0 (no limit) to {MOST:,}")
+    if expires_at is not None and expires_at <= datetime.now(UTC):
+        raise Invalid("the key would have expired already")
     secret = "lo_" + secrets.token_urlsafe(32)
     key = ApiKey(
         workspace_id=workspace_id,
@@ -70,6 +81,10 @@ def create_key(
         key_hash=_hash(secret),
         scopes=sorted(scope.value for scope in scopes),
         rate_limited=rate_limited,
+        limit_max=limits.max,
+        limit_burst=limits.burst,
+        limit_day=limits.day,
+        expires_at=expires_at,
     )
     session.add(key)
     session.flush()
@@ -126,6 +141,7 @@ class KeyRing:
             scopes=frozenset(key.scopes),
             rate_limited=key.rate_limited,
             expires_at=key.expires_at,
+            limits=Limits(key.limit_max, key.limit_burst, key.limit_day),
         )
         with self._lock:
             if len(self._known) >= _CACHE_SIZE:

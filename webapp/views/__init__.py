@@ -8,19 +8,46 @@ from webapp.views import (
     decisions,
     deliveries,
     destinations,
+    documentation,
     export,
     helpers,
+    imports,
     keys,
     lead,
     members,
+    people,
+    quarantine,
     queue,
     runs,
     settings,
+    social_pages,
+    sources,
+    webpages,
 )
 
 
 def register(app: Flask) -> None:
     """Register the pages, and what their templates need."""
     helpers.install(app)
-    for page in (auth, queue, export, lead, corrections, decisions, runs, deliveries, settings, members, keys, destinations):
+    for page in (
+        auth,
+        queue,
+        export,
+        lead,
+        corrections,
+        people,
+        decisions,
+        runs,
+        deliveries,
+        settings,
+        members,
+        keys,
+        documentation,
+        destinations,
+        imports,
+        social_pages,
+        webpages,
+        sources,
+        quarantine,
+    ):
         app.register_blueprint(page.bp)

@@ -28,8 +28,8 @@ class Correction(NamedTuple):
 
 _WHY = {
     "country": "the lead names that country",
-    "email": "its e-mail address ends so",
-    "language": "it is written in that language",
+    "email": "the e-mail address is from there",
+    "language": "the message is in its language",
 }
 
 

@@ -21,6 +21,18 @@ def _received(details: Mapping[str, Any]) -> str:
     return f"Received ({via}), judged {status} at intake" if status else f"Received ({via})"
 
 
+def _touched(details: Mapping[str, Any]) -> str:
+    if not details.get("intent"):
+        return "The same request came again; counted here"
+    return f"They wrote again in other words, judged {verdict_words(details)}"
+
+
+def _raised(details: Mapping[str, Any]) -> str:
+    said = f" ({verdict_words(details)})" if details.get("intent") else ""
+    end = "the decision stands" if details.get("decided") else "up for review"
+    return f"What they wrote later asks for more{said}: {end}"
+
+
 def _overridden(details: Mapping[str, Any]) -> str:
     before, after = (verdict_words(details.get(side) or {}) for side in ("before", "after"))
     return _because(f"Overridden: {before} became {after}" if before != after else f"Overridden: {after}", details)
@@ -83,16 +95,40 @@ def _about(text: str, name: str) -> Teller:
     return lambda details: f"{text}: {details[name]}" if details.get(name) else text
 
 
+def _source_changed(details: Mapping[str, Any]) -> str:
+    what = {"fields": "the fields", "proof": "the proof", "limits": "name or limits"}.get(str(details.get("what")))
+    return _about("Inbound webhook changed" + (f" ({what})" if what else ""), "source")(details)
+
+
+def _follow_up(details: Mapping[str, Any]) -> str:
+    where = f" in {details['destination']}" if details.get("destination") else ""
+    whose = f" for {details['assignee']}" if details.get("assignee") else ""
+    return f"Follow-up task made{where}{whose}"
+
+
+def _merged(details: Mapping[str, Any]) -> str:
+    who, into = details.get("person"), details.get("into")
+    return f"{who} and {into} were merged as one person" if who and into else "Merged with another person"
+
+
+def _merge_undone(details: Mapping[str, Any]) -> str:
+    return f"Merge with {details['person']} taken back" if details.get("person") else "Merge taken back"
+
+
 #: One for every type of event that the console writes (tested).
 EVENTS: dict[str, Teller] = {
     "LEAD_SIGNAL_CREATED": _received,
-    "LEAD_TOUCHED": lambda _: "The same request came again; counted here",
+    "LEAD_TOUCHED": _touched,
+    "LEAD_RAISED": _raised,
     "LEAD_APPROVED": lambda details: _because("Approved", details),
     "LEAD_OVERRIDDEN": _overridden,
     "LEAD_REJECTED": _rejected,
     "LEAD_ASSIGNED": _assigned,
     "LEAD_CORRECTED": _corrected,
     "DECISION_UNDONE": _undone,
+    "PERSON_MERGED": _merged,
+    "PERSON_MERGE_UNDONE": _merge_undone,
+    "DUPLICATE_DISMISSED": _about("Not the same person", "person"),
     "RUN_REQUESTED": lambda _: "Another run was asked for",
     "RUN_SUCCEEDED": _run_done,
     "RUN_FAILED": lambda _: "Run failed; the verdict before it stands",
@@ -102,6 +138,8 @@ EVENTS: dict[str, Teller] = {
     "DELIVERY_UNCERTAIN": _delivery("Unknown whether it arrived"),
     "DELIVERY_CANCELLED": _withdrawn,
     "DELIVERY_REPLAYED": _delivery("Delivery asked for again"),
+    "FOLLOW_UP_CREATED": _follow_up,
+    "WORKSPACE_CREATED": _about("Workspace made", "name"),
     "DESTINATION_SET": _about("Destination set up", "destination"),
     "DESTINATION_ON": _about("Destination switched on", "destination"),
     "DESTINATION_OFF": _about("Destination switched off", "destination"),
@@ -111,6 +149,29 @@ EVENTS: dict[str, Teller] = {
     "MEMBER_REMOVED": _about("Member removed", "member"),
     "KEY_CREATED": _about("API key made", "key"),
     "KEY_REVOKED": _about("API key revoked", "key"),
+    "IMPORT_STARTED": _about("Import started", "filename"),
+    "IMPORT_FINISHED": _about("Import finished", "filename"),
+    "IMPORT_CANCELLED": _about("Import cancelled", "filename"),
+    "IMPORT_UNDONE": _about("Import undone", "filename"),
+    "FETCH_DEAD": _about("Fetching given up", "error"),
+    "WEB_PAGES_ADDED": lambda _: "Web pages to be fetched added",
+    "WEB_PAGE_REMOVED": _about("Web page taken off the list", "page"),
+    "SOURCE_CREATED": _about("Inbound webhook made", "source"),
+    "SOURCE_CHANGED": _source_changed,
+    "SOURCE_ROTATED": _about("Inbound webhook given another address", "source"),
+    "SOURCE_ON": _about("Inbound webhook switched on", "source"),
+    "SOURCE_OFF": _about("Inbound webhook switched off", "source"),
+    "SOURCE_DELETED": _about("Inbound webhook deleted", "source"),
+    "QUARANTINE_REPLAYED": _about("Taken in from quarantine; it was held because", "reason"),
+    "QUARANTINE_HELD": _about("Read again from quarantine and still held", "reason"),
+    "QUARANTINE_DISCARDED": _about("Discarded from quarantine; it was held because", "reason"),
+    "QUARANTINE_RESTORED": _about("Put back into quarantine", "reason"),
+    "SOCIAL_PAGE_ADDED": _about("Social page added", "page"),
+    "SOCIAL_PAGE_CHANGED": _about("Social page changed", "page"),
+    "SOCIAL_PAGE_REMOVED": _about("Social page removed", "page"),
+    "SOCIAL_PAGE_TROUBLE": _about("Meta refuses the access token of a social page", "page"),
+    "META_SECRET_SET": lambda _: "Secret of the Meta app set",
+    "META_SECRET_REMOVED": lambda _: "Secret of the Meta app removed",
     "SETTINGS_CHANGED": lambda _: "Thresholds changed",
 }
 

@@ -43,7 +43,10 @@ HTMX_LOCAL = f"vendor/htmx@{HTMX_VERSION}/htmx.min.js"
 HTMX_INTEGRITY = "sha384-Qp9rdC8H7EqOoX+nR0P3RPG2Noji+qdwJlGpfzwQJsfOpp3sGwIdSP9xO3+UlEhn"
 
 #: Query parameters that make up a list's filter, in the order in which links carry them.
-FILTERS = ("view", "status", "intent", "priority", "source", "assignee", "q", "person_id")
+FILTERS = (
+    "view", "status", "intent", "priority", "source", "assignee", "q", "person_id", "import_id",
+    "utm_source", "utm_medium", "utm_campaign", "gclid", "fbclid", "consent",
+)  # fmt: skip
 YEAR = 365 * 24 * 3600
 
 
@@ -66,6 +69,7 @@ def install(app: Flask) -> None:
         scope_word=words.scope_word,
         sender=words.sender,
         sentence=words.sentence,
+        size=words.size,
         stage_said=words.stage_said,
     )
     app.jinja_env.globals.update(

@@ -14,7 +14,7 @@ from webapp.leads.states import DECIDED_STATUSES, DecisionAction, Role, RunStatu
 from webapp.leads.types import Verdict
 from webapp.models.lead import Lead
 from webapp.security.roles import requires
-from webapp.views import corrections, evidence, facts, helpers, queue
+from webapp.views import corrections, evidence, facts, helpers, people, queue
 
 bp = Blueprint("lead", __name__)
 
@@ -72,6 +72,7 @@ def pane(session: Session, lead: Lead) -> dict[str, Any]:
         "sends": not all(line.startswith("Nothing") or line.endswith("already sent.") for line in preview),
         "events": history.events_of(session, lead),
         "touches": history.touches_of(session, lead),
+        "duplicates": people.of(session, lead),
         "others": history.others_of(session, lead),
         "members": members.members(session, lead.workspace_id),
         "present": present,

@@ -9,16 +9,20 @@ from webapp.leads.states import (
     DeliveryState,
     DestinationKind,
     Door,
+    FetchState,
+    ImportState,
     Intent,
     LeadStatus,
     NextAction,
     Priority,
+    QuarantineState,
     RejectReason,
     Role,
     RunStatus,
     RunTrigger,
     Scope,
     StageStatus,
+    Verification,
 )
 
 
@@ -58,6 +62,28 @@ DELIVERY_STATE: dict[DeliveryState, Status] = {
     DeliveryState.UNCERTAIN: Status("◐", "uncertain", "draft", "It may have arrived; the other side cannot say"),
     DeliveryState.DEAD: Status("▲", "not delivered", "esc", "Given up; needs a person"),
     DeliveryState.CANCELLED: Status("✕", "cancelled", "off", "Withdrawn before it was sent"),
+}
+FETCH_STATE: dict[FetchState, Status] = {
+    FetchState.PENDING: Status("○", "waiting", "off", "Comes in its turn"),
+    FetchState.FETCHING: Status("◔", "fetching", "over", "A worker is fetching it"),
+    FetchState.DONE: Status("●", "done", "auto", "Fetched; what it held was taken in"),
+    FetchState.DEAD: Status("▲", "not fetched", "esc", "Given up; says why, and can be asked for again"),
+}
+IMPORT_STATE: dict[ImportState, Status] = {
+    ImportState.UPLOADED: Status("○", "to be mapped", "draft", "Waits for its columns to be chosen"),
+    ImportState.QUEUED: Status("○", "waiting", "off", "Waits for a worker"),
+    ImportState.RUNNING: Status("◔", "running", "over", "A worker takes its rows in"),
+    ImportState.DONE: Status("●", "done", "auto", "Every row was read"),
+    ImportState.FAILED: Status("▲", "failed", "esc", "Stopped by an error; says why"),
+    ImportState.CANCELLED: Status("✕", "cancelled", "off", "Stopped by a person; what came in before stays"),
+    ImportState.UNDO_QUEUED: Status("○", "undo waits", "off", "Waits for a worker to take its leads away"),
+    ImportState.UNDOING: Status("◔", "being undone", "over", "A worker takes its leads away"),
+    ImportState.UNDONE: Status("✕", "undone", "off", "Its leads are gone, but for those that were worked on"),
+}
+QUARANTINE_STATE: dict[QuarantineState, Status] = {
+    QuarantineState.HELD: Status("◐", "held", "draft", "Could not be read; waits for a person"),
+    QuarantineState.REPLAYED: Status("✓", "replayed", "auto", "Read again, and a lead now"),
+    QuarantineState.DISCARDED: Status("✕", "discarded", "off", "A person said that nothing is lost by it"),
 }
 
 INTENT: dict[Intent, str] = {
@@ -108,8 +134,8 @@ ROLE: dict[Role, str] = {
 ROLE_MAY: dict[Role, str] = {
     Role.VIEWER: "reads everything",
     Role.REVIEWER: "decides, assigns, re-runs",
-    Role.MANAGER: "and sets thresholds, repeats deliveries",
-    Role.ADMIN: "and manages members, keys, destinations",
+    Role.MANAGER: "and sets thresholds, repeats deliveries, settles quarantine",
+    Role.ADMIN: "and manages members, keys, webhooks, destinations",
 }
 SCOPE: dict[Scope, str] = {
     Scope.INGEST: "send leads",
@@ -134,11 +160,26 @@ DOOR: dict[Door, str] = {
     Door.V1: "the API",
     Door.ENRICH: "the enrichment API",
     Door.CRM: "the CRM API",
+    Door.HOOK: "an inbound webhook",
 }
 DONE: dict[DecisionAction, str] = {
     DecisionAction.APPROVE: "Approved",
     DecisionAction.OVERRIDE: "Overridden",
     DecisionAction.REJECT: "Rejected",
+}
+VERIFICATION: dict[Verification, str] = {
+    Verification.NONE: "nothing but the secret in the address",
+    Verification.HMAC: "HMAC-SHA256 of the body in a header",
+    Verification.STANDARD: "Standard Webhooks signature",
+    Verification.BODY: "a secret in the body (Google Ads)",
+    Verification.HUBSPOT: "HubSpot signature, version 3",
+    Verification.WEBFLOW: "Webflow signature",
+}
+DIALECT = {
+    "facebook": "Facebook or Messenger",
+    "whatsapp": "WhatsApp",
+    "leadgen": "Lead Ads form",
+    "hook": "inbound webhook",
 }
 LANGUAGE = {"en": "English", "vi": "Vietnamese", "mixed": "English and Vietnamese"}
 STAGE = {"enrich": "Enrich", "classify": "Judge", "score": "Score", "route": "Route"}
@@ -199,8 +240,12 @@ _BY_TYPE: dict[type, Mapping[Any, str]] = {
     LeadStatus: {status: said.word for status, said in STATUS.items()},
     RunStatus: {status: said.word for status, said in RUN_STATUS.items()},
     DeliveryState: {status: said.word for status, said in DELIVERY_STATE.items()},
+    QuarantineState: {status: said.word for status, said in QUARANTINE_STATE.items()},
+    Verification: VERIFICATION,
 }
-_STATUSES: tuple[Mapping[Any, Status], ...] = (STATUS, RUN_STATUS, DELIVERY_STATE, STAGE_STATUS)
+_STATUSES: tuple[Mapping[Any, Status], ...] = (
+    STATUS, RUN_STATUS, DELIVERY_STATE, STAGE_STATUS, QUARANTINE_STATE, FETCH_STATE, IMPORT_STATE,
+)  # fmt: skip
 
 
 def word(value: Any) -> str:
@@ -282,6 +327,15 @@ def sentence(text: str) -> str:
     for value, said in _VALUES.items():
         text = text.replace(value, said)
     return text
+
+
+def size(count: float) -> str:
+    """Bytes as people say them: ``812 bytes``, ``1.4 MB``."""
+    units = ["bytes", "kB", "MB", "GB"]
+    while count >= 999.5 and len(units) > 1:
+        count /= 1_000
+        del units[0]
+    return f"{count:.1f} {units[0]}" if count < 9.95 and units[0] != "bytes" else f"{count:.0f} {units[0]}"
 
 
 def scope_word(value: str) -> str:

@@ -1,5 +1,4 @@
-"""Classify: what does the lead want? The judge is handed in (rules now, a model behind the same call
-later)."""
+"""Classify: what does the lead want? The judge is handed in; a model's opinion is added in ``leads.judging``."""
 
 from collections.abc import Callable
 from dataclasses import replace

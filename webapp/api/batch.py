@@ -1,0 +1,174 @@
+"""``POST /api/v1/leads/batch``: many leads in one request (docs/api.md §5)."""
+
+import json
+import uuid
+from itertools import islice
+from typing import Any, Literal
+
+from flask import Blueprint, Response, current_app, request
+
+from jobs import queue
+from webapp.api import auth
+from webapp.api.imports import CSV, JSON, NDJSON, ImportOut, ImportQuery, accepted, begin, import_view
+from webapp.api.openapi import IDEMPOTENCY_KEY, REPLAYED, Answer, documented
+from webapp.api.schemas import Count, Out, ProblemOut
+from webapp.api.uploads import Upload, upload
+from webapp.api.v1 import idempotency_key
+from webapp.extensions import db
+from webapp.leads import answers, imports, intake_bulk
+from webapp.leads.errors import Invalid, Problem
+from webapp.leads.imports.reading import Broken, Row, rows
+from webapp.leads.intake import LeadIn
+from webapp.leads.intake_bulk import Outcome
+from webapp.leads.states import Door, Scope
+from webapp.security.keys import Principal
+
+blueprint = Blueprint("v1_batch", __name__, url_prefix="/api/v1")
+
+#: Bytes of a body beyond which it becomes an import, however few its rows are.
+INLINE_BYTES = 8 << 20
+#: Backlog order of their runs: behind single leads, before files.
+_RANK = 5
+_FORMATS = {
+    JSON: "json", CSV: "csv", NDJSON: "ndjson", "application/ndjson": "ndjson", "application/jsonl": "ndjson",
+    "text/tab-separated-values": "csv",
+}  # fmt: skip
+
+
+class BatchResult(Out):
+    """What became of one row: ``index`` counts from 0. ``id``: the lead that was made, touched or is here already."""
+
+    index: Count
+    status: Literal["created", "touched", "exists", "invalid"]
+    id: uuid.UUID | None
+    problems: list[ProblemOut]
+
+
+class BatchOut(Out):
+    """The results in the order of the rows, and how many there are of each kind."""
+
+    results: list[BatchResult]
+    created: Count
+    touched: Count
+    exists: Count
+    invalid: Count
+
+
+@blueprint.post("/leads/batch")
+@documented(
+    "Send many leads",
+    tag="Leads",
+    description=(
+        "A JSON array, NDJSON or CSV. Up to `MAX_BATCH_SIZE` rows are answered at once: 200 when every row was taken "
+        "in, else 207. Larger bodies become an import: 202, and `Location` tells how far it is. A bad row never stops "
+        "the others. Fields are those of `POST /api/v1/leads`; columns of CSV may be called otherwise."
+    ),
+    body=list[dict[str, Any]],
+    bodies={CSV: str, NDJSON: str},
+    headers=(IDEMPOTENCY_KEY,),
+    answers={
+        200: Answer(BatchOut, "Every row was taken in.", headers=REPLAYED),
+        207: Answer(BatchOut, "Some rows were not taken in.", headers=REPLAYED),
+        202: Answer(ImportOut, "Too many for one answer.", headers={"Location": "Where to look.", **REPLAYED}),
+    },
+    errors=(409,),
+)
+@auth.needs(Scope.INGEST)
+def create(principal: Principal) -> Response:
+    wanted = _format()
+    with upload() as sent:
+        if not sent.stored.size:
+            raise Invalid("the body is empty; leads are expected", code="invalid_json")
+        key = idempotency_key(f"{sent.stored.digest} {wanted}")
+        if key and (earlier := answers.claim(db.session(), principal.workspace, Door.IMPORT, key)):
+            return _replayed(earlier)
+        response = _answer(principal, sent, wanted)
+        if key:
+            answers.keep(db.session(), principal.workspace, Door.IMPORT, key, response.get_data(as_text=True))
+        db.session.commit()
+        queue.ring(queue.IMPORTS if response.status_code == 202 else queue.RUNS)
+        return response
+
+
+def _format() -> str:
+    """By the Content-Type; JSON without one."""
+    kind = (request.mimetype or JSON).lower()
+    if kind not in _FORMATS:
+        raise Invalid(
+            f"Content-Type must be application/json, application/x-ndjson or text/csv, not {kind[:80]}",
+            code="unsupported_media_type",
+        )
+    return _FORMATS[kind]
+
+
+def _answer(principal: Principal, sent: Upload, wanted: str) -> Response:
+    settings = auth.settings()
+    path = imports.path_of(settings.imports_folder, sent.stored.name)
+    layout = imports.inspect(path, format=wanted)
+    most = settings.max_batch_size
+    if sent.stored.size <= INLINE_BYTES:
+        with path.open("rb") as file:
+            try:
+                found = list(islice(rows(file, layout, layout.begins_at), most + 1))
+            except Broken as error:
+                raise Invalid(str(error), code="invalid_json") from None
+        if len(found) <= most:
+            return _inline(principal, layout, found)
+    asked = ImportQuery(filename=f"batch.{layout.format}", source="unknown")
+    started = begin(principal, sent, layout, asked)
+    sent.kept = True
+    return accepted(current_app.json.dumps(import_view(started)), str(started.id))
+
+
+def _inline(principal: Principal, layout: imports.Layout, found: list[Row]) -> Response:
+    mapper = imports.Mapper(
+        imports.guess(layout.columns),
+        seal=current_app.extensions["cipher"].seal,
+        door=Door.V1,
+        source="unknown",
+        open_ended=layout.format != "csv",
+    )
+    results: list[dict[str, Any]] = []
+    good: list[tuple[int, intake_bulk.Row]] = []
+    for index, row in enumerate(found):
+        made = mapper.lead(row)
+        results.append({"index": index, "status": "invalid", "id": None, "problems": []})
+        if isinstance(made, LeadIn):
+            good.append((index, intake_bulk.prepare(principal.workspace, made)))
+        else:
+            results[index]["problems"] = _told(made)
+    taken = intake_bulk.accept_each(db.session(), principal.workspace, [row for _, row in good], rank=_RANK)
+    for (index, _), one in zip(good, taken, strict=True):
+        if one is None:
+            results[index]["problems"] = _told((Problem("row", "could not be taken in because of an error of ours"),))
+            continue
+        results[index] |= {"status": one.outcome.value, "id": str(one.lead_id)}
+        if one.outcome is Outcome.EXISTS:
+            results[index]["problems"] = _told((Problem("lead_id", "a lead with this id is here already"),))
+    return _results(results)
+
+
+def _told(problems: tuple[Problem, ...]) -> list[dict[str, str]]:
+    return [
+        {"field": problem.field.encode("utf-8", "replace").decode(), "reason": problem.reason} for problem in problems
+    ]
+
+
+def _results(results: list[dict[str, Any]]) -> Response:
+    counts = {
+        status: sum(one["status"] == status for one in results)
+        for status in ("created", "touched", "exists", "invalid")
+    }
+    body = current_app.json.dumps({"results": results, **counts})
+    return Response(body, 207 if counts["exists"] or counts["invalid"] else 200, mimetype=JSON)
+
+
+def _replayed(earlier: str) -> Response:
+    found = json.loads(earlier)
+    if "results" in found:
+        status = 207 if found["exists"] or found["invalid"] else 200
+        response = Response(earlier, status, mimetype=JSON)
+    else:
+        response = accepted(earlier, found["id"])
+    response.headers["Idempotent-Replayed"] = "true"
+    return response

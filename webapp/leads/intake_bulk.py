@@ -1,0 +1,276 @@
+"""Many leads at once, with the same results as one after another through ``intake.accept_new``.
+
+For files and batches: a thousand leads cost four statements and one commit instead of a thousand of each. What a row
+becomes (:class:`Taken`) is worked out from one look at the leads that are here, row by row in the order given; then it
+is written. Somebody else who takes the same lead in between breaks UNIQUE, and the chunk is looked at again.
+
+Locks are taken in intake's order (people by key, then leads by id) and sets are sorted, so that chunks and requests
+wait for one another and cannot deadlock.
+"""
+
+import json
+import logging
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from json.encoder import encode_basestring
+from typing import Any
+
+import psycopg
+from sqlalchemy.orm import Session
+
+from webapp.leads import intake, intake_sql
+from webapp.leads.errors import LeadError, Transient
+from webapp.leads.intake import LeadIn, Tenant
+from webapp.models.faults import is_contention, is_database_away
+
+log = logging.getLogger(__name__)
+
+#: Backlog order of what came in by file: behind every live lead.
+RANK = 9
+#: Looks at a chunk before its caller is asked to come again; each time somebody else has taken one of it in since.
+_ATTEMPTS = 10
+
+Row = dict[str, Any]
+
+
+class Outcome(StrEnum):
+    CREATED = "created"
+    TOUCHED = "touched"  # the same person said the same before: counted on that lead
+    EXISTS = "exists"  # a lead with this external id is here already; nothing was counted
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What became of one row, and on which lead."""
+
+    outcome: Outcome
+    lead_id: uuid.UUID
+
+
+@dataclass(slots=True)
+class _Plan:
+    """What a chunk comes to. ``touches``: rows that are counted on the lead with the id beside."""
+
+    taken: list[Taken] = field(default_factory=list)
+    new: list[Row] = field(default_factory=list)
+    touches: list[tuple[Row, uuid.UUID]] = field(default_factory=list)
+    retired: list[uuid.UUID] = field(default_factory=list)
+
+    @property
+    def people(self) -> list[Row]:
+        """One row for each person: the first one's values, filled from the later ones."""
+        found: dict[str, Row] = {}
+        for row in sorted([*self.new, *(row for row, _ in self.touches)], key=lambda row: row["_number"]):
+            key = row["identity_key"]
+            if key is None:
+                continue
+            person = found.get(key)
+            if person is None:
+                found[key] = {
+                    "id": row["person_new_id"], "identity_key": key, "name": row["person_name"],
+                    "email": row["email_normalized"], "phone": row["phone_e164"], "company": row["company"],
+                }  # fmt: skip
+            else:
+                for name, value in (
+                    ("name", row["person_name"]), ("phone", row["phone_e164"]), ("company", row["company"]),
+                ):  # fmt: skip
+                    if person[name] is None:
+                        person[name] = value
+        return [found[key] for key in sorted(found)]
+
+
+def prepare(tenant: Tenant, lead: LeadIn) -> Row:
+    """The row of one lead, judged and normalised, for :func:`accept_rows`; no database. Invalid when it cannot be
+    stored."""
+    row = intake.row_for(tenant, lead)
+    row["_text"] = intake_sql.as_json(row)
+    return row
+
+
+def accept_many(session: Session, tenant: Tenant, leads: Sequence[LeadIn], *, rank: int | None = None) -> list[Taken]:
+    """Take ``leads`` in, in their order. ``rank``: their runs' place in the backlog (None: by priority). Invalid when
+    one cannot be stored; Transient when others kept taking the same leads in. The caller commits, then rings."""
+    return accept_rows(session, tenant, [prepare(tenant, lead) for lead in leads], rank=rank)
+
+
+def accept_rows(session: Session, tenant: Tenant, rows: Sequence[Row], *, rank: int | None = None) -> list[Taken]:
+    """:func:`accept_many` of what :func:`prepare` made."""
+    if not rows:
+        return []
+    for _ in range(_ATTEMPTS):
+        plan = _resolve(session, tenant, rows)
+        try:
+            with session.begin_nested():
+                if _write(session, tenant, plan, rank):
+                    return plan.taken
+                raise _Raced
+        except (psycopg.errors.UniqueViolation, psycopg.errors.DeadlockDetected, _Raced):
+            continue  # somebody else took one of them in meanwhile
+    raise Transient("these leads are being taken in by several requests at once; send them again", retry_after=1)
+
+
+def accept_each(
+    session: Session, tenant: Tenant, rows: Sequence[Row], *, rank: int | None = None
+) -> list[Taken | None]:
+    """:func:`accept_rows`, but a row that PostgreSQL refuses (which intake should have foreseen) costs only itself: it
+    is looked for by halving, logged, and None in the result."""
+    try:
+        with session.begin_nested():
+            return list(accept_rows(session, tenant, rows, rank=rank))
+    except Exception as error:
+        if is_database_away(error) or is_contention(error) or isinstance(error, LeadError):
+            raise
+        if len(rows) > 1:
+            half = len(rows) // 2
+            return [
+                *accept_each(session, tenant, rows[:half], rank=rank),
+                *accept_each(session, tenant, rows[half:], rank=rank),
+            ]
+        log.error("a row was refused: %s", type(error).__name__)  # its text may hold the row
+        return [None]
+
+
+def foresee(session: Session, tenant: Tenant, rows: Sequence[Row]) -> list[Taken]:
+    """What :func:`accept_rows` would make of them now; writes nothing."""
+    return _resolve(session, tenant, rows).taken
+
+
+class _Raced(Exception):
+    """A lead that was to be touched is past the duplicate window since the look at it, or gone."""
+
+
+def _resolve(session: Session, tenant: Tenant, rows: Sequence[Row]) -> _Plan:
+    plan = _Plan()
+    if not rows:
+        return plan
+    by_id, by_words, past = _here(session, tenant, rows)
+    for number, row in enumerate(rows):
+        row["_number"] = number
+        external_id, words = row["external_id"], row["dedupe_key"]
+        if external_id is not None and external_id in by_id:
+            plan.taken.append(Taken(Outcome.EXISTS, by_id[external_id]))
+            continue
+        if words is not None and words in by_words:
+            plan.touches.append((row, by_words[words]))
+            plan.taken.append(Taken(Outcome.TOUCHED, by_words[words]))
+            continue
+        if words is not None:
+            by_words[words] = row["id"]
+            if words in past:
+                plan.retired.append(past[words])
+        if external_id is not None:
+            by_id[external_id] = row["id"]
+        plan.new.append(row)
+        plan.taken.append(Taken(Outcome.CREATED, row["id"]))
+    return plan
+
+
+_HERE = """
+SELECT true, external_id, id, true FROM leads
+WHERE workspace_id = %(workspace_id)s AND external_id = ANY (%(external_ids)s::text[])
+UNION ALL
+SELECT false, dedupe_key, id, created_at > now() - make_interval(days => %(duplicate_days)s) FROM leads
+WHERE workspace_id = %(workspace_id)s AND dedupe_key = ANY (%(dedupe_keys)s::text[])
+"""
+
+
+def _here(
+    session: Session, tenant: Tenant, rows: Sequence[Row]
+) -> tuple[dict[str, uuid.UUID], dict[str, uuid.UUID], dict[str, uuid.UUID]]:
+    """The leads that are here already: by external id; by person and words, within the duplicate window; past it."""
+    values = {
+        "workspace_id": tenant.id,
+        "external_ids": list({row["external_id"] for row in rows if row["external_id"] is not None}),
+        "dedupe_keys": list({row["dedupe_key"] for row in rows if row["dedupe_key"] is not None}),
+        "duplicate_days": tenant.duplicate_days,
+    }
+    by_id: dict[str, uuid.UUID] = {}
+    by_words: dict[str, uuid.UUID] = {}
+    past: dict[str, uuid.UUID] = {}
+    for is_id, key, lead_id, recent in intake_sql.run(session, _HERE, values):
+        (by_id if is_id else by_words if recent else past)[key] = lead_id
+    return by_id, by_words, past
+
+
+_PEOPLE = """
+INSERT INTO people AS p (id, workspace_id, identity_key, name, email, phone, company)
+SELECT id, %(workspace_id)s::uuid, identity_key, name, email, phone, company
+FROM jsonb_to_recordset(%(people)s::jsonb)
+  AS r(id uuid, identity_key text, name text, email text, phone text, company text)
+ORDER BY identity_key
+{on_known}
+RETURNING identity_key, coalesce(merged_into, id)
+""".replace("{on_known}", intake_sql.ON_KNOWN)
+
+_RETIRE = "UPDATE leads SET dedupe_key = NULL WHERE id = ANY (%(retired)s::uuid[])"
+
+_TOUCH = """
+WITH incoming AS MATERIALIZED (
+  SELECT * FROM jsonb_to_recordset(%(touches)s::jsonb) AS r(
+    id uuid, lead_id uuid, door text, message text, payload jsonb, import_id uuid, event_id uuid, event jsonb)
+),
+held AS MATERIALIZED (
+  SELECT id FROM leads WHERE id IN (SELECT lead_id FROM incoming)
+    AND created_at > now() - make_interval(days => %(duplicate_days)s)
+  ORDER BY id FOR UPDATE
+),
+counted AS (
+  UPDATE leads l SET touches = l.touches + i.times, last_contact_at = now(), updated_at = now()
+  FROM (SELECT lead_id, count(*) AS times FROM incoming GROUP BY lead_id) i, held
+  WHERE l.id = i.lead_id AND held.id = l.id
+  RETURNING l.id
+),
+kept AS (
+  INSERT INTO touches (id, workspace_id, lead_id, door, message, payload, import_id)
+  SELECT incoming.id, %(workspace_id)s::uuid, lead_id, door, message, payload, import_id
+  FROM incoming JOIN counted ON counted.id = lead_id
+),
+event AS (
+  INSERT INTO audit_events (id, workspace_id, lead_id, event_type, actor, details)
+  SELECT event_id, %(workspace_id)s::uuid, lead_id, 'LEAD_TOUCHED', 'SYSTEM', event
+  FROM incoming JOIN counted ON counted.id = lead_id
+)
+SELECT count(*) FROM counted
+"""
+
+
+def _write(session: Session, tenant: Tenant, plan: _Plan, rank: int | None) -> bool:
+    """False when a lead to be touched is not what it was."""
+    values: dict[str, Any] = {"workspace_id": tenant.id, "duplicate_days": tenant.duplicate_days}
+    people = plan.people
+    ids: dict[str, uuid.UUID] = {}
+    if people:
+        text = json.dumps(people, default=str, ensure_ascii=False)
+        ids = dict(intake_sql.run(session, _PEOPLE, values | {"people": text}))
+    if plan.retired:
+        intake_sql.run(session, _RETIRE, {"retired": plan.retired})
+    if plan.new:
+        rows = sorted(plan.new, key=_by_external_id)
+        text = "[" + ",".join([_with_person(row, ids) for row in rows]) + "]"
+        intake_sql.run(session, intake_sql.INSERT_BULK, {"rows": text, "rank": rank})
+    if plan.touches:
+        touches = [
+            f'{{"id":"{row["id"]}","lead_id":"{lead_id}","door":"{row["door"]}","message":{_quoted(row["message"])},'
+            f'"payload":{row["payload"]},"import_id":{_quoted(row["import_id"])},"event_id":"{row["event_id"]}",'
+            f'"event":{row["event"]}}}'
+            for row, lead_id in plan.touches
+        ]
+        counted = intake_sql.run(session, _TOUCH, values | {"touches": f"[{','.join(touches)}]"})
+        return bool(counted[0][0] == len({lead_id for _, lead_id in plan.touches}))
+    return True
+
+
+def _by_external_id(row: Row) -> tuple[bool, str]:
+    return row["external_id"] is None, row["external_id"] or ""
+
+
+def _with_person(row: Row, ids: dict[str, uuid.UUID]) -> str:
+    person = ids.get(row["identity_key"])
+    text: str = row["_text"]
+    return f'{{"person_id":"{person}",{text[1:]}' if person else text
+
+
+def _quoted(value: Any) -> str:
+    return "null" if value is None else encode_basestring(value if isinstance(value, str) else str(value))

@@ -1,0 +1,288 @@
+"""Qualify a lead while its sender waits (``POST /enrich-lead``): take it in, run it, and keep the answer for repeats.
+
+Where the rules are enough everything happens in one short transaction of the request: the lead with its run, the
+stages, what they found, and the answer beside its key. Where a model is needed a worker works the run; the request
+commits what it has, waits without a transaction or a connection, and answers from what the worker stored. When that
+takes too long it takes the run over, which fences the worker out, and settles it with the rules; or fails it where the
+model is required. Either way the run is recorded like any other, and nobody works it twice.
+"""
+
+import logging
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from webapp.leads import audit, claims, intake, qualify_keys, run, run_stages, run_store, verdict
+from webapp.leads.errors import Permanent, Transient
+from webapp.leads.intake import LeadIn, Tenant
+from webapp.leads.judging import Heard, Policy
+from webapp.leads.qualify_keys import InProgress, KeyOf
+from webapp.leads.stages import route
+from webapp.leads.states import PRIORITY_VIEW, Door, RunStatus, RunTrigger
+from webapp.leads.textnorm import normalize_message
+from webapp.models.faults import is_contention, is_database_away
+from webapp.models.lead import Lead, Touch
+from webapp.models.work import Run
+
+log = logging.getLogger(__name__)
+
+#: How often a waiting request looks: soon at first, then calmly.
+_FIRST_LOOK, _LOOK = 0.03, 0.2
+#: For how long a failed run's request may be sent again and go on with the same lead.
+_RESUME_HOURS = 24
+#: A run that a request works itself is done within milliseconds; should the process hang, a worker takes it.
+_OWN_LEASE_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A lead that is in, and what is held of it. ``run_id`` None: it has been judged before. ``lease`` None: no key.
+    ``taken_over``: from a request that died, whose message may have been another."""
+
+    lead_id: uuid.UUID
+    run_id: uuid.UUID | None
+    lease: datetime | None
+    taken_over: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """What holds for all requests: the settings as far as they matter here."""
+
+    policy: Policy
+    region: str
+    hold_seconds: float
+    patience: float  # seconds that a request waits for a model
+
+
+def needs_model(conditions: Conditions, tenant: Tenant, message: str) -> bool:
+    """Is it a worker's, since a model has to be asked?"""
+    if not conditions.policy.asks:
+        return False
+    return conditions.policy.needs_model(verdict.judge(message), message, auto_from=tenant.auto_from)
+
+
+def begin(session: Session, tenant: Tenant, lead: LeadIn, key: KeyOf | None) -> Begun:
+    """Hold the key and take the lead in, or find it where an earlier request left it. Nothing is committed.
+
+    InProgress when another request holds the key, or has just answered it.
+    """
+    claim = qualify_keys.claim(session, key) if key else None
+    if key and claim is None:
+        raise InProgress
+    lead_id = claim.lead_id if claim else None
+    if lead_id is None and key:
+        lead_id = _failed_before(session, key, lead)
+    if lead_id is None or session.scalar(sa.select(Lead.id).where(Lead.id == lead_id)) is None:
+        lead_id = intake.accept(session, tenant, lead).lead_id
+    if key:
+        qualify_keys.bind(session, key, lead_id)
+    run_id = _run_of(session, lead_id, key.value if key else None, lead.payload)
+    return Begun(lead_id, run_id, claim.lease if claim else None, bool(claim and claim.lead_id == lead_id))
+
+
+def _failed_before(session: Session, key: KeyOf, lead: LeadIn) -> uuid.UUID | None:
+    """The lead of the same request whose run failed (502): sending it again is not asking twice."""
+    return session.scalar(
+        sa.select(Lead.id)
+        .join(Run, Run.lead_id == Lead.id)
+        .where(
+            Run.workspace_id == key.tenant.id,
+            sa.text(f"runs.status = '{RunStatus.FAILED.value}'"),
+            Run.created_at > sa.func.now() - sa.func.make_interval(0, 0, 0, 0, _RESUME_HOURS),
+            Run.idempotency_key == key.value,
+            Lead.door == Door.ENRICH,
+            Lead.message == lead.message,
+            Lead.settled_at.is_(None),
+        )
+        .order_by(Run.created_at.desc())
+        .limit(1)
+    )
+
+
+def _run_of(session: Session, lead_id: uuid.UUID, key: str | None, payload: dict[str, Any]) -> uuid.UUID | None:
+    """The run that will tell about the lead, ahead of the backlog since somebody waits; None when it is settled."""
+    lead = session.execute(
+        sa.select(Lead.settled_at, Lead.workspace_id, Lead.source)  # the lock keeps a second request from a second run
+        .where(Lead.id == lead_id)
+        .with_for_update(key_share=True)
+    ).one()
+    if lead.settled_at is not None:
+        return None
+    open_run = session.scalar(
+        sa.update(Run)
+        .where(Run.lead_id == lead_id, Run.status.in_([RunStatus.QUEUED, RunStatus.RUNNING]))
+        .values(rank=0, idempotency_key=sa.func.coalesce(key, Run.idempotency_key))
+        .returning(Run.id)
+        .execution_options(synchronize_session=False)
+    )
+    if open_run is not None:
+        return open_run
+    again = Run(
+        workspace_id=lead.workspace_id, lead_id=lead_id, idempotency_key=key, source=lead.source,
+        trigger=RunTrigger.RERUN, rank=0, payload_json=payload,
+    )  # fmt: skip
+    session.add(again)
+    session.flush()
+    audit.record(session, lead.workspace_id, "RUN_REQUESTED", lead_id=lead_id, run_id=str(again.id))
+    return again.id
+
+
+def settle_by_rules(session: Session, conditions: Conditions, run_id: uuid.UUID, heard: Heard | None = None) -> bool:
+    """Work the run here and now, taking it from a worker that may have it. False when it is over already, or when it
+    broke, in which case it is left to a worker. ``heard``: why there is no model's opinion where one was needed."""
+    try:
+        with session.begin_nested():
+            claim = _take(session, run_id)
+            if claim is None:
+                return False
+            (row,) = run_store.load(session, [claim])
+            item = run_store.item_from(row, claim.attempt)
+            board = route.Board(run_store.members(session, [item.workspace_id])[item.workspace_id])
+            outcome = run_stages.go_through(
+                item, board, judge=verdict.judge, default_region=conditions.region, heard=heard
+            )
+            return bool(run_store.settle(session, [outcome], hold_seconds=conditions.hold_seconds))
+    except Exception as error:
+        if is_database_away(error) or is_contention(error):
+            raise
+        log.exception("run %s broke in its request; it is left to a worker", run_id)
+        return False
+
+
+def once_more(session: Session, conditions: Conditions, begun: Begun, key: KeyOf | None) -> Begun:
+    """After a run that failed at a worker's, with no model required: another one, here, by the rules alone."""
+    payload = session.scalar(sa.select(Run.payload_json).where(Run.id == begun.run_id))
+    run_id = _run_of(session, begun.lead_id, key.value if key else None, payload or {})
+    if run_id is not None:
+        settle_by_rules(session, conditions, run_id, Heard(error="the run before failed"))
+    return replace(begun, run_id=run_id)
+
+
+def _take(session: Session, run_id: uuid.UUID) -> claims.Claim | None:
+    """Claim a run whoever has it: a new attempt fences out the one before. None when it is over."""
+    # Leads before their runs, as whoever settles does: else the two could wait for one another.
+    its_lead = sa.select(Run.lead_id).where(Run.id == run_id).scalar_subquery()
+    session.execute(sa.select(Lead.id).where(Lead.id == its_lead).with_for_update(key_share=True))
+    attempt = session.scalar(
+        sa.update(Run)
+        .where(Run.id == run_id, Run.status.in_([RunStatus.QUEUED, RunStatus.RUNNING]))
+        .values(
+            status=RunStatus.RUNNING, attempt=Run.attempt + 1, slot=None, incarnation=None, rq_job_id=None,
+            started_at=sa.func.coalesce(Run.started_at, sa.func.now()),
+            lease_until=sa.func.now() + sa.func.make_interval(0, 0, 0, 0, 0, 0, _OWN_LEASE_SECONDS),
+        )
+        .returning(Run.attempt)
+        .execution_options(synchronize_session=False)
+    )  # fmt: skip
+    return None if attempt is None else claims.Claim(run_id, attempt)
+
+
+def fail(session: Session, run_id: uuid.UUID, reason: str) -> None:
+    """Log the run as failed, wherever it stands; one that is over stays as it is."""
+    claim = _take(session, run_id)
+    if claim:
+        run.fail(session, claim, reason)
+
+
+def wait(
+    engine: sa.Engine,
+    begun: Begun,
+    key: KeyOf | None,
+    *,
+    seconds: float,
+    sleep: Callable[[float], None] = time.sleep,
+) -> tuple[RunStatus, Begun]:
+    """Look until the run is over or ``seconds`` have passed, renewing the claim on the key: where it stands then, and
+    the claim as it is now. ``engine``: in autocommit mode; nothing is held between two looks."""
+    until = time.monotonic() + seconds
+    renewed, pause, lease = time.monotonic(), _FIRST_LOOK, begun.lease
+    while True:
+        with engine.connect() as connection:
+            status = connection.scalar(sa.select(Run.status).where(Run.id == begun.run_id))
+            if key and lease and time.monotonic() - renewed >= qualify_keys.RENEW_SECONDS:
+                lease, renewed = qualify_keys.renew(connection, key, lease), time.monotonic()
+        left = until - time.monotonic()
+        if status not in (RunStatus.QUEUED, RunStatus.RUNNING) or left <= 0:
+            return RunStatus(status) if status else RunStatus.FAILED, replace(begun, lease=lease)
+        sleep(min(pause, left))
+        pause = min(pause * 1.5, _LOOK)
+
+
+def failure_of(session: Session, run_id: uuid.UUID) -> Permanent:
+    """The error for a caller whose run failed."""
+    said = session.scalar(sa.select(Run.error).where(Run.id == run_id))
+    return Permanent(f"The lead was kept, but could not be qualified. {said or 'Its run failed.'}")
+
+
+def not_now() -> Transient:
+    """The error for a caller whose lead is in, but could not be worked in the request."""
+    return Transient("the lead is in, but could not be judged at once; a worker does it, ask again", retry_after=5)
+
+
+def found(session: Session, lead_id: uuid.UUID) -> dict[str, Any] | None:
+    """What the answer says of a lead besides the sender's own words; None while its first run has not settled."""
+    row = session.execute(
+        sa.select(Lead.qualified, Lead.score, Lead.score_parts, Lead.intent, Lead.priority, Lead.verdict).where(
+            Lead.id == lead_id
+        )
+    ).first()
+    if row is None or row.score is None:
+        return None
+    latest = (
+        sa.select(Run.result_json["facts"]["industry"].astext)
+        .where(Run.lead_id == lead_id, Run.status == RunStatus.SUCCESS)
+        .order_by(Run.created_at.desc())
+        .limit(1)
+    )
+    parts = [f"{one['name']} +{one['points']}: {one['reason']}" for one in row.score_parts or () if one.get("points")]
+    return {
+        "qualified": bool(row.qualified),
+        "score": row.score,
+        "reasons": [*parts, *(str(reason) for reason in row.verdict.get("reasons", ()))],
+        "intent": row.intent.value,
+        "urgency": PRIORITY_VIEW[row.priority],
+        "industry": session.scalar(latest),
+    }
+
+
+def keep_if_changed(session: Session, tenant: Tenant, key: KeyOf, lead_id: uuid.UUID, lead: LeadIn) -> bool:
+    """A repeat under the same key whose message is another one: kept as a touch, with a run that judges it. True when
+    something was kept; the caller commits and rings. The lead's own words, and what was kept before, are no news."""
+    words = normalize_message(lead.message)
+    own = session.execute(
+        sa.select(Lead.message, Lead.source).where(Lead.id == lead_id).with_for_update(key_share=True)
+    ).first()
+    if own is None or not words or words == normalize_message(own.message):
+        return False
+    known = sa.select(Touch.message).where(Touch.lead_id == lead_id).order_by(Touch.created_at.desc()).limit(200)
+    if any(words == normalize_message(message) for message in session.scalars(known)):
+        return False
+    said = verdict.judge(lead.message)
+    touch = Touch(
+        workspace_id=tenant.id, lead_id=lead_id, door=Door.ENRICH, key=key.value, message=lead.message,
+        payload=lead.payload,
+    )  # fmt: skip
+    judged = Run(
+        workspace_id=tenant.id, lead_id=lead_id, idempotency_key=key.value, source=lead.source,
+        trigger=RunTrigger.TOUCH, rank=intake.RANK[said.priority], payload_json=lead.payload,
+    )  # fmt: skip
+    session.add_all([touch, judged])
+    session.execute(
+        sa.update(Lead)
+        .where(Lead.id == lead_id)
+        .values(touches=Lead.touches + 1, last_contact_at=sa.func.now(), updated_at=sa.func.now())
+        .execution_options(synchronize_session=False)
+    )
+    session.flush()
+    audit.record(
+        session, tenant.id, "LEAD_TOUCHED", lead_id=lead_id, door=Door.ENRICH.value, source=lead.source,
+        touch_id=str(touch.id), run_id=str(judged.id), intent=said.intent.value, priority=said.priority.value,
+    )  # fmt: skip
+    return True

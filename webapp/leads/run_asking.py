@@ -1,0 +1,106 @@
+"""Asking a model about runs beside the others: what may be claimed for it, the questions under way, their answers.
+
+One thread of its own for each question, none of which a drain waits for longer than it means to. What the threads hear
+is settled by the drain like everything else.
+"""
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from webapp.leads import claims, judging, run_store
+from webapp.leads.claims import RUNS, Claim, Holder
+from webapp.leads.judging import Heard, Judging
+from webapp.leads.run_stages import Item
+from webapp.leads.stages import classify
+from webapp.leads.states import RunTrigger
+from webapp.leads.types import Verdict
+
+_ALSO_SET: dict[str, Any] = {"started_at": sa.func.now()}
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A run that waits for a model's opinion, with the rules' verdict and the time it is waited for."""
+
+    item: Item
+    said: Verdict
+    until: float
+
+
+class Questions:
+    """Those of one drain. ``open``: further ones may be asked."""
+
+    def __init__(self, judges: Judging) -> None:
+        self.open = True
+        self._judges = judges
+        self._flying: dict[Future[Heard], Asked] = {}
+        self._look_again = 0.0
+
+    def __len__(self) -> int:
+        return len(self._flying)
+
+    @property
+    def held(self) -> list[Claim]:
+        return [Claim(one.item.run_id, one.item.attempt) for one in self._flying.values()]
+
+    def claim(self, session: Session, holder: Holder, size: int) -> tuple[list[Claim], bool]:
+        """Due runs, and whether there are no more. Of those that may need a model no more are claimed than can be
+        asked about at once, so that other workers can take them."""
+        if not self._judges.policy.asks:
+            held = claims.claim(session, RUNS, holder, limit=size, also_set=_ALSO_SET)
+            return held, len(held) < size
+        free = min(size, self._judges.threads - len(self._flying)) if self.open else 0
+        held = claims.claim(session, RUNS, holder, limit=free, also_set=_ALSO_SET) if free > 0 else []
+        if len(held) < free or free == size:
+            return held, len(held) < free
+        began = time.monotonic()
+        if self._flying and began < self._look_again:
+            return held, True
+        needs_none = [run_store.needs_no_model(required=self._judges.policy.required)]
+        more = claims.claim(session, RUNS, holder, limit=size - free, where=needs_none, also_set=_ALSO_SET)
+        # With all threads busy there may be a long backlog to look through.
+        self._look_again = time.monotonic() + 5 * (time.monotonic() - began)
+        return held + more, free <= 0 and len(more) < size
+
+    def ask(self, item: Item, judge: classify.Judge) -> bool:
+        """Set a thread to asking about the run if it needs it. False: it can be worked now."""
+        policy = self._judges.policy
+        if not policy.asks or item.standing.decided or item.trigger is RunTrigger.TOUCH:
+            return False
+        try:
+            said = judge(item.facts.message)
+        except Exception:  # the classify stage will meet it again, and record it
+            return False
+        if not policy.needs_model(said, item.facts.message, auto_from=item.rules.auto_from):
+            return False
+        future: Future[Heard] = Future()
+        # Not a pool's thread: those are waited for at the end of the process, and the other side may never answer.
+        answer = lambda: future.set_result(judging.ask(self._judges.model, item.facts))  # noqa: E731
+        threading.Thread(target=answer, name=f"ask {item.run_id}", daemon=True).start()
+        self._flying[future] = Asked(item, said, time.monotonic() + self._judges.patience)
+        return True
+
+    def answered(self, seconds: float) -> Iterator[tuple[Asked, Heard]]:
+        """What has come, after waiting so long for a first one; what was waited for too long counts as not heard."""
+        wait(self._flying, timeout=seconds, return_when=FIRST_COMPLETED)
+        for future, asked in list(self._flying.items()):
+            if future.done():
+                heard = future.result()
+            elif time.monotonic() > asked.until:
+                heard = Heard(error=f"no answer within {self._judges.patience:g} s")
+            else:
+                continue
+            del self._flying[future]
+            yield asked, heard
+
+    def give_back(self, session: Session) -> None:
+        """Leave what is being asked about to the next worker, at once; answers that still come are dropped."""
+        run_store.give_back(session, self.held)
+        self._flying.clear()
