@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 PURGE_ROWS = 5_000
 #: A page's heartbeat comes every few seconds; one that is this old was closed.
 PRESENCE_MINUTES = 10
+#: How long an entry of quarantine is kept once somebody has decided about it; a held one stays.
+QUARANTINE_DAYS = 90
 #: How long the answer to a call that was to be asked for again is kept.
 CRM_REQUEST_DAYS = 30
 
@@ -110,6 +112,18 @@ def drop_stale_presence(session: Session) -> int:
     )
 
 
+def forget_quarantine(session: Session) -> int:
+    """Delete entries that were replayed or discarded long ago. Returns how many."""
+    return _in_batches(
+        session,
+        "DELETE FROM quarantine WHERE id = ANY (ARRAY("
+        " SELECT id FROM quarantine WHERE state <> 'held'"
+        " AND coalesce(decided_at, created_at) < now() - make_interval(days => :days)"
+        " LIMIT :rows FOR UPDATE SKIP LOCKED))",
+        days=QUARANTINE_DAYS,
+    )
+
+
 def _in_batches(session: Session, statement: str, **values: int) -> int:
     """Repeat ``statement`` on ``PURGE_ROWS`` rows at a time until it finds no full batch, committing each."""
     total = 0
@@ -141,6 +155,7 @@ JOBS = (
     Periodic("drop stale presence", 3600, drop_stale_presence),
     Periodic("forget CRM requests", 3600, forget_crm_requests),
     Periodic("forget imports", 3600, forget_imports),
+    Periodic("forget quarantine", 3600, forget_quarantine),
 )
 
 

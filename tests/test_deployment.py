@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from embedded import web as embedded_web
+from webapp.config import Settings
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -76,3 +79,24 @@ def test_what_is_installed_for_its_own_sake_is_imported() -> None:
         )
     }
     assert unused == set()
+
+
+def test_no_web_server_writes_the_addresses_that_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of them is a secret: /hooks/<token>. Not even where GRANIAN_LOG_ACCESS_ENABLED asks for it."""
+    web = re.search(r"^web: (.*)$", _text("Procfile"), re.MULTILINE)
+    assert web
+    assert "--no-access-log" in web[1].split()
+    given: dict[str, object] = {}
+
+    class Server:
+        def __init__(self, *_: object, **options: object) -> None:
+            given.update(options)
+
+        def serve(self, **_: object) -> None:
+            pass
+
+    monkeypatch.setattr(embedded_web, "Server", Server)
+    monkeypatch.setattr(embedded_web, "load_settings", Settings.model_construct)
+    monkeypatch.setenv("LEADOPS_WEB_PID", "0")
+    embedded_web.main()
+    assert given["log_access"] is False

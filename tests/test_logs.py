@@ -165,7 +165,7 @@ def test_an_unexpected_error_of_a_request_is_logged_without_them(
     assert "UniqueViolation" in line and SECRET not in line
 
     # The database away is told once a second, however many requests find out.
-    away = OperationalError("SELECT 1", {}, psycopg.OperationalError("connection refused"))
+    away = OperationalError(None, {}, psycopg.OperationalError("connection refused"))
 
     def finds_out(*_: object, **__: object) -> None:
         raise away
@@ -176,6 +176,41 @@ def test_an_unexpected_error_of_a_request_is_logged_without_them(
     assert [client.get("/healthz").status_code for _ in range(5)] == [503] * 5
     (line,) = said
     assert "database away" in line and "connection refused" in line
+
+
+def test_the_secret_of_an_address_is_in_no_log(
+    app: Flask, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+
+    class Kept:
+        def msg(self, line: str) -> None:
+            said.append(line)
+
+        error = warning = msg
+
+    chain = [logs.without_row_contents, structlog.processors.JSONRenderer()]
+    monkeypatch.setattr(errors, "log", structlog.wrap_logger(Kept(), processors=chain))
+    monkeypatch.setattr(logs, "say_database_away", logs.Throttle(0))
+    monkeypatch.setitem(app.config, "ANSWER_ERRORS", True)
+    token = "s3cret-of-the-address"
+    for error, status in (
+        (RuntimeError("broken"), 500),
+        (OperationalError(None, {}, psycopg.OperationalError("connection refused")), 503),
+    ):
+
+        def fails(*_: object, error: Exception = error, **__: object) -> None:
+            raise error
+
+        said.clear()
+        monkeypatch.setitem(app.view_functions, "hooks.receive", fails)
+        assert client.post(f"/hooks/{token}", json={}).status_code == status
+        (line,) = said
+        assert json.loads(line)["path"] == "/hooks/<token>" and token not in line
+    with app.test_request_context(f"/hooks/{token}/more"):  # an address that is none, with the secret in it
+        assert errors.told_path() == "/hooks/…"
+    with app.test_request_context("/queue/no-such"):
+        assert errors.told_path() == "/queue/no-such"
 
 
 def test_a_throttle_opens_again() -> None:

@@ -81,6 +81,15 @@ def is_json_door() -> bool:
     return is_json_path(request.path)
 
 
+def told_path() -> str:
+    """The path as a log may have it: the rule instead where a part of it is a secret, as in ``/hooks/<token>``."""
+    rule = request.url_rule
+    if rule is not None:
+        return rule.rule if "token" in rule.arguments else request.path
+    first = request.path.lstrip("/").partition("/")[0]
+    return f"/{first}/…" if first == "hooks" else request.path  # an address that is none, but may hold one
+
+
 def request_id() -> str:
     """The caller's own when it is a sane token, else a fresh one; the same for the whole request."""
     if "request_id" not in g:
@@ -207,7 +216,7 @@ def install(app: Flask) -> None:
             db.session.remove()
         if is_database_away(error):
             if logs.say_database_away():
-                log.warning("database away", path=request.path, error=logs.in_a_line(error))
+                log.warning("database away", path=told_path(), error=logs.in_a_line(error))
             return answer(
                 503,
                 "The database cannot be reached. Send it again, with the same Idempotency-Key if it had one.",
@@ -215,7 +224,7 @@ def install(app: Flask) -> None:
             )
         if is_contention(error):
             return answer(503, "Others were changing the same thing. Nothing was done; send it again.", retry_after=1)
-        log.error("unexpected error", path=request.path, request_id=request_id(), exc_info=error)
+        log.error("unexpected error", path=told_path(), request_id=request_id(), exc_info=error)
         if current_app.testing and not current_app.config.get("ANSWER_ERRORS"):
             raise error
         return answer(500, None)

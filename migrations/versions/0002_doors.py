@@ -33,25 +33,47 @@ SELECT l.id, l.workspace_id AS tenant_id, coalesce(l.platform, l.source) AS plat
 FROM leads l LEFT JOIN users u ON u.id = l.assignee_id
 """
 
-# Mailboxes that their provider reads as one (webapp.leads.dedupe.folded_email), so that people of before match.
-_FOLD = r"""
-UPDATE people p SET identity_key = f.folded
+# Mailboxes that their provider reads as one (webapp.leads.dedupe.folded_email, spelt in SQL), so that people of before
+# match. Of several people with one mailbox the first keeps it; the others are merged into them as a reviewer would do it
+# (webapp.leads.merging), and can be unmerged. A lead's dedupe_key stays as it was: a repeat of theirs within the
+# duplicate window is a new lead of the same person, once.
+_FOLDED = r"""
+CREATE TEMPORARY TABLE folded_people ON COMMIT DROP AS
+SELECT id, workspace_id, identity_key, folded,
+       first_value(id) OVER (PARTITION BY workspace_id, folded
+                             ORDER BY identity_key = folded DESC, created_at, id) AS kept_id
 FROM (
-  SELECT DISTINCT ON (workspace_id, folded) id, workspace_id, folded FROM (
-    SELECT id, workspace_id, created_at,
-           CASE WHEN email ~ '@(gmail|googlemail)\.com$'
-                THEN replace(split_part(split_part(email, '@', 1), '+', 1), '.', '') || '@gmail.com'
-                ELSE split_part(split_part(email, '@', 1), '+', 1) || '@' || split_part(email, '@', 2) END AS folded
-    FROM people
-    WHERE identity_key = email
-      AND email ~ '^[^+@]+.*@(gmail|googlemail|outlook|hotmail|live|msn|icloud|me|mac|fastmail|proton|protonmail|pm)\.(com|me)$'
-  ) candidates
-  WHERE folded NOT LIKE '@%'
-  ORDER BY workspace_id, folded, created_at
-) f
-WHERE p.id = f.id AND p.identity_key <> f.folded
-  AND NOT EXISTS (SELECT FROM people o WHERE o.workspace_id = f.workspace_id AND o.identity_key = f.folded)
+  SELECT id, workspace_id, identity_key, created_at,
+         CASE
+           WHEN domain IN ('gmail.com', 'googlemail.com') AND replace(split_part(local, '+', 1), '.', '') <> ''
+             THEN replace(split_part(local, '+', 1), '.', '') || '@gmail.com'
+           WHEN domain IN ('outlook.com', 'hotmail.com', 'live.com', 'msn.com', 'icloud.com', 'me.com', 'mac.com',
+                           'fastmail.com', 'proton.me', 'protonmail.com', 'pm.me') AND substr(local, 2) LIKE '%+%'
+             THEN left(local, 1) || split_part(substr(local, 2), '+', 1) || '@' || domain
+           ELSE identity_key
+         END AS folded
+  FROM (
+    SELECT id, workspace_id, identity_key, created_at, substring(identity_key FROM '^(.*)@') AS local,
+           substring(identity_key FROM '@([^@]*)$') AS domain
+    FROM people WHERE identity_key LIKE '%@%'
+  ) split
+) found
 """
+_FOLD = (
+    """
+    INSERT INTO person_merges (id, workspace_id, kept_id, merged_id, lead_ids, actor)
+    SELECT gen_random_uuid(), workspace_id, kept_id, id,
+           coalesce((SELECT jsonb_agg(l.id) FROM leads l WHERE l.person_id = f.id), '[]'), 'an upgrade'
+    FROM folded_people f WHERE id <> kept_id
+    """,
+    "UPDATE leads l SET person_id = f.kept_id FROM folded_people f WHERE l.person_id = f.id AND f.id <> f.kept_id",
+    "UPDATE people p SET merged_into = f.kept_id FROM folded_people f WHERE p.id = f.id AND f.id <> f.kept_id",
+    """
+    UPDATE people p SET identity_key = f.folded FROM folded_people f
+    WHERE p.id = f.id AND f.id = f.kept_id AND p.identity_key <> f.folded
+    """,
+)
+
 
 # What GET /leads/search looks through and /api/v1/stats counts (webapp.leads: crm, figures). Folding: without case and diacritics, as
 # webapp.leads.textnorm.fold_search has it. Cut, since an index entry has room for 2,704 bytes.
@@ -218,6 +240,7 @@ def upgrade() -> None:
         sa.Column("undo_removed", sa.Integer(), server_default="0", nullable=False),
         sa.Column("undo_kept", sa.Integer(), server_default="0", nullable=False),
         sa.Column("error", sa.Text(), nullable=True),
+        sa.Column("tries", sa.Integer(), server_default="0", nullable=False),
         sa.Column("created_by", sa.Text(), nullable=False),
         sa.Column("started_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
@@ -382,6 +405,17 @@ def upgrade() -> None:
     )
     op.add_column("quarantine", sa.Column("decided_by", sa.Text(), nullable=True))
     op.add_column("quarantine", sa.Column("decided_at", sa.DateTime(timezone=True), nullable=True))
+    op.add_column("quarantine", sa.Column("content_hash", sa.Text(), nullable=True))
+    op.add_column("quarantine", sa.Column("times", sa.Integer(), server_default="1", nullable=False))
+    op.add_column("quarantine", sa.Column("last_at", sa.DateTime(timezone=True), nullable=True))
+    op.add_column("quarantine", sa.Column("request_id", sa.Text(), nullable=True))
+    op.create_index(
+        "uq_quarantine_content_hash",
+        "quarantine",
+        ["content_hash"],
+        unique=True,
+        postgresql_where=sa.text("state = 'held'"),
+    )
     op.create_index(
         "ix_quarantine_newest",
         "quarantine",
@@ -394,6 +428,15 @@ def upgrade() -> None:
     op.add_column("social_pages", sa.Column("token_checked_at", sa.DateTime(timezone=True), nullable=True))
     op.add_column("social_pages", sa.Column("token_expires_at", sa.DateTime(timezone=True), nullable=True))
     op.add_column("touches", sa.Column("import_id", sa.Uuid(), nullable=True))
+    op.add_column("touches", sa.Column("content_hash", sa.Text(), nullable=True))
+    op.create_index(
+        "ix_touches_content_hash",
+        "touches",
+        ["lead_id", "content_hash"],
+        unique=False,
+        postgresql_where=sa.text("content_hash IS NOT NULL"),
+    )
+    op.add_column("runs", sa.Column("model_required", sa.Boolean(), server_default=sa.text("false"), nullable=False))
     op.create_table(
         "sync_requests",
         sa.Column("lead_ids", postgresql.ARRAY(sa.Uuid()), nullable=False),
@@ -471,11 +514,18 @@ def upgrade() -> None:
     )
     op.execute(_CONTACT)
     op.execute(_LEAD_SIGNALS)
-    op.execute(_FOLD)
+    op.execute(_FOLDED)
+    for statement in _FOLD:
+        op.execute(statement)
 
 
 def downgrade() -> None:
     op.execute("DROP VIEW lead_signals")
+    # The older schema knows no merges: leads go back to whom they came from.
+    op.execute(
+        "UPDATE leads l SET person_id = m.merged_id FROM person_merges m, jsonb_array_elements_text(m.lead_ids) moved "
+        "WHERE m.undone_at IS NULL AND l.id = moved::uuid"
+    )
     op.drop_index("ix_leads_contact", table_name="leads")
     op.drop_column("leads", "contact")
     op.execute("DROP FUNCTION lead_contact(text, text, text, text, text, text)")
@@ -494,6 +544,13 @@ def downgrade() -> None:
         else:
             op.execute(f"UPDATE {table} SET door = 'v1' WHERE door IN ('hook', 'import', 'web')")  # noqa: S608
     _doors(_DOORS_BEFORE)
+    op.drop_column("runs", "model_required")
+    op.drop_index(
+        "ix_touches_content_hash",
+        table_name="touches",
+        postgresql_where=sa.text("content_hash IS NOT NULL"),
+    )
+    op.drop_column("touches", "content_hash")
     op.drop_column("touches", "import_id")
     op.drop_column("social_pages", "token_expires_at")
     op.drop_column("social_pages", "token_checked_at")
@@ -501,6 +558,11 @@ def downgrade() -> None:
     op.drop_column("social_pages", "access_token")
     op.drop_column("social_pages", "name")
     op.drop_index("ix_quarantine_newest", table_name="quarantine")
+    op.drop_index("uq_quarantine_content_hash", table_name="quarantine", postgresql_where=sa.text("state = 'held'"))
+    op.drop_column("quarantine", "request_id")
+    op.drop_column("quarantine", "last_at")
+    op.drop_column("quarantine", "times")
+    op.drop_column("quarantine", "content_hash")
     op.drop_column("quarantine", "decided_at")
     op.drop_column("quarantine", "decided_by")
     op.drop_column("quarantine", "lead_ids")

@@ -104,7 +104,6 @@ def show_pages(made: Stack, seconds: int) -> dict[str, Any]:
     return found
 
 
-#: Part → what measures and prints it. Each runs on the same fresh servers; its figures are written under its name.
 def show_imports(made: Stack, _: int) -> dict[str, Any]:
     found = imports.measure(made)
     row(
@@ -115,6 +114,7 @@ def show_imports(made: Stack, _: int) -> dict[str, Any]:
     return found
 
 
+#: Part → what measures and prints it. Each runs on the same fresh servers; its figures are written under its name.
 PARTS: dict[str, Callable[[Stack, int], dict[str, Any]]] = {
     "intake": show_intake,
     "openloop": show_openloop,

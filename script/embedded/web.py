@@ -45,6 +45,7 @@ def main() -> None:
         workers_kill_timeout=3,
         process_name=TITLE,
         log_level=LogLevels.error,
+        log_access=False,  # an address may be a secret: /hooks/<token>
     )
     server.serve(target_loader=load_app)
 

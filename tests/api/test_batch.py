@@ -50,6 +50,7 @@ def test_all_rows_fine_is_200(client: FlaskClient, headers: dict[str, str], sess
         "touched": 0,
         "exists": 0,
         "invalid": 0,
+        "failed": 0,
     }
     lead = session.get_one(Lead, ids[0])
     assert (lead.external_id, lead.attributes, lead.door.value, lead.import_id) == ("x1", {"city": "Huế"}, "v1", None)
@@ -98,6 +99,30 @@ def test_three_formats(client: FlaskClient, headers: dict[str, str], kind: str, 
     answer = client.post(URL, data=data, content_type=kind, headers=headers)
     assert answer.status_code == 207
     assert [one["status"] for one in answer.json["results"]] == ["created", "invalid"]
+
+
+def test_a_row_that_fails_by_our_own_error_can_be_sent_again(
+    client: FlaskClient, headers: dict[str, str], session: Session
+) -> None:
+    keyed = headers | {"Idempotency-Key": "b-9"}
+    rows = [GOOD[0], GOOD[1] | {"name": "Poison"}, {"email": "b@"}]
+    session.execute(sa.text("ALTER TABLE leads ADD CONSTRAINT ck_leads_test CHECK (name <> 'Poison')"))
+    session.commit()
+    try:
+        answer = client.post(URL, json=rows, headers=keyed)
+    finally:
+        session.rollback()
+        session.execute(sa.text("ALTER TABLE leads DROP CONSTRAINT ck_leads_test"))
+        session.commit()
+    assert answer.status_code == 207
+    assert [one["status"] for one in answer.json["results"]] == ["created", "failed", "invalid"]
+    assert (answer.json["failed"], answer.json["invalid"]) == (1, 1)
+    assert answer.json["results"][1]["id"] is None and "error of ours" in str(answer.json["results"][1]["problems"])
+    again = client.post(URL, json=rows, headers=keyed)
+    assert "Idempotent-Replayed" not in again.headers
+    assert [one["status"] for one in again.json["results"]] == ["exists", "created", "invalid"]
+    third = client.post(URL, json=rows, headers=keyed)
+    assert third.headers["Idempotent-Replayed"] == "true" and third.data == again.data
 
 
 def test_an_empty_list_is_fine(client: FlaskClient, headers: dict[str, str]) -> None:

@@ -142,6 +142,39 @@ def test_a_lead_of_another_door_is_here_too_and_goes_by_its_uuid(
     assert person.name == "Bo Lee"
 
 
+def test_look_alikes_are_searched_anew_when_more_is_known_of_the_person(
+    post: Post, session: Session, workspace: Workspace
+) -> None:
+    factories.make_lead(session, workspace, email="bo@example.com", name="Bo Lee", phone=None)
+
+    def looked_at(**fields: Any) -> bool:
+        """Looked at, then sent again: is it still?"""
+        session.execute(sa.update(Person).values(looked_at=sa.func.now()))
+        session.commit()
+        post(email="bo@example.com", **fields)
+        session.rollback()
+        return session.scalars(sa.select(Person.looked_at)).one() is not None
+
+    assert looked_at(full_name="Robert Lee")
+    assert not looked_at(phone="+14155552671")
+    assert not looked_at(company_name="Acme")
+    assert looked_at(company_name="Globex", phone="+14155552672")
+
+
+def test_consent_is_the_newest_and_attribution_the_first(post: Post, session: Session) -> None:
+    post(**ADA, consent_at="2026-01-02T00:00:00Z")
+    post(email=ADA["email"], utm_source="other", gclid="g-1")
+    lead = the_lead(session)
+    assert (lead.consent, str(lead.consent_at)[:10]) == ("yes", "2026-01-02")
+    assert lead.attribution == {"utm_source": "partner", "gclid": "g-1"}
+    post(email=ADA["email"], consent=False)
+    post(email=ADA["email"], consent=False, consent_at="2026-03-04T00:00:00Z")
+    lead = the_lead(session)
+    assert (lead.consent, str(lead.consent_at)[:10], lead.touches) == ("no", "2026-03-04", 4)
+    query = sa.select(AuditEvent).where(AuditEvent.event_type == "LEAD_TOUCHED").order_by(AuditEvent.id)
+    assert [event.details.get("consent") for event in session.scalars(query)] == [None, "no", None]
+
+
 def test_two_people_stay_two(post: Post, session: Session, workspace: Workspace) -> None:
     assert post(email="a@example.com")["status"] == "created"
     assert post(email="b@example.com")["status"] == "created"

@@ -6,6 +6,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -19,9 +20,11 @@ from werkzeug.test import TestResponse
 from tests import factories
 from tests.waiting import until
 from webapp.api.enrich import key_of, read
-from webapp.api.waiting import Turns
+from webapp.api.waiting import MOST_OPTIONAL, Turns
+from webapp.config import MOST_WAITING
 from webapp.leads import run
 from webapp.leads.claims import Holder
+from webapp.leads.errors import Transient
 from webapp.leads.judging import Judging, Mode, Policy
 from webapp.leads.ports import ModelFailed, Opinion, Question, Usage
 from webapp.leads.qualify_keys import LEASE_SECONDS
@@ -192,7 +195,8 @@ class TestAliases:
     @pytest.mark.parametrize(
         ("given", "amount"),
         [(5000, 5000), (99.5, 99.5), ("12,500", 12_500), ("12.500 USD", 12_500), ("$20k", 20_000), ("1,5 triệu", 1.5e6),
-         ("2 tỷ", 2e9), ("10k-20k", 10_000), ("a lot", None), (True, None), (None, None), ([5], None), (-3, None),
+         ("2 tỷ", 2e9), ("10k-20k", 10_000), ("0.125", 0.125), ("20 thousand", 20_000), ("3 people 500", 500),
+         ("2 3k", 3_000), ("2026: 5k", 5_000), (10**400, None), ("a lot", None), (True, None), (None, None), ([5], None), (-3, None),
          ("-3", None), (1e300, None), ("9" * 400, None)],
     )  # fmt: skip
     def test_budget(self, given: Any, amount: float | None) -> None:
@@ -350,6 +354,28 @@ class TestChangedMessage:
         assert (lead.status, lead.intent) == (LeadStatus.APPROVED, Intent.INQUIRY_PRICE)
         (event,) = [e for e in all_of(session, AuditEvent) if e.event_type == "LEAD_RAISED"]
         assert event.details["decided"] is True
+
+    def test_words_of_long_ago_are_no_news_either(
+        self, post: Post, session: Session, workspace: Workspace, session_factory: sessionmaker[Session]
+    ) -> None:
+        post()
+        for n in range(250):
+            post(ADA | {"message": f"And number {n}?"})
+        assert len(all_of(session, Touch)) == 250
+        again = post(ADA | {"message": " and NUMBER 0?"})
+        assert again.headers["Idempotent-Replayed"] == "true"
+        assert len(all_of(session, Touch)) == 250 and len(all_of(session, Run)) == 251
+        assert all_of(session, Lead)[0].touches == 251
+
+    def test_what_was_kept_before_is_not_loaded(self, post: Post, session: Session) -> None:
+        post()
+        for n in range(3):
+            post(ADA | {"message": f"And number {n}?"})
+        read: list[str] = []
+        sa.event.listen(session.get_bind(), "before_cursor_execute", lambda *args: read.append(args[2]))
+        post(ADA | {"message": "And number 1?"})
+        assert not [statement for statement in read if "touches.message" in statement]
+        assert len(all_of(session, Touch)) == 3
 
     @pytest.mark.parametrize("message", ["", "   ", SURE.upper(), f" {SURE}  "])
     def test_the_same_words_and_none_are_no_news(self, post: Post, session: Session, message: str) -> None:
@@ -555,6 +581,116 @@ class TestModelRequired:
         answer = post()
         assert answer.status_code == 502 and "no model is configured" in answer.json["error"]["message"]
 
+    def test_a_lead_of_another_door_that_the_rules_have_judged_is_judged_anew(
+        self,
+        post: Post,
+        session: Session,
+        session_factory: sessionmaker[Session],
+        workspace: Workspace,
+        judged_by: Callable[..., None],
+        working: Callable[[Judging], None],
+    ) -> None:
+        factories.make_lead(session, workspace, SURE, email="ada@example.com")
+        run.process(session_factory, Holder())
+        judged_by(Mode.LLM)
+        stub = Stub(fail)
+        working(Judging(Policy(Mode.LLM, True), stub))
+        refused = post()
+        assert (refused.status_code, refused.json["error"]["code"]) == (502, "upstream_failed")
+        assert "answered 500" in refused.json["error"]["message"]
+        assert [key.door for key in all_of(session, IdempotencyKey)] == [Door.TRIAGE]  # not ours
+        (lead,) = all_of(session, Lead)
+        assert (lead.status, lead.verdict["judge"]) == (LeadStatus.NEW_AUTO, "rules")  # what stood stands
+        assert [one.status for one in all_of(session, Run)] == [RunStatus.SUCCESS, RunStatus.FAILED]
+        stub.answer = lambda _: opinion(Intent.INQUIRY_PRICE)
+        answer = post()
+        assert answer.status_code == 200, answer.text
+        (lead,) = all_of(session, Lead)
+        assert (lead.touches, lead.verdict["judge"]) == (2, "rules+stub")
+        assert len(stub.asked) == 2
+        # From now on it has been judged with a model, whoever asks.
+        assert post(ADA | {"phone": None}).status_code == 200
+        assert len(stub.asked) == 2 and len(all_of(session, Run)) == 3
+
+    def test_a_lead_of_another_door_that_waits_for_its_run_is_asked_about(
+        self,
+        post: Post,
+        session: Session,
+        workspace: Workspace,
+        judged_by: Callable[..., None],
+        working: Callable[[Judging], None],
+    ) -> None:
+        factories.make_lead(session, workspace, SURE, email="ada@example.com")
+        judged_by(Mode.LLM)
+        stub = Stub(fail)
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(post)
+            until(lambda: [one.model_required for one in all_of(session, Run)] == [True])
+            working(Judging(Policy(Mode.LLM, True), stub))
+            assert waiting.result().status_code == 502
+        assert [one.status for one in all_of(session, Run)] == [RunStatus.FAILED]
+
+    def test_a_run_that_was_under_way_before_is_no_excuse(
+        self,
+        post: Post,
+        session: Session,
+        workspace: Workspace,
+        judged_by: Callable[..., None],
+        working: Callable[[Judging], None],
+    ) -> None:
+        """The worker does not know that somebody waits for the model by now, and makes do with the rules."""
+        factories.make_lead(session, workspace, SURE, email="ada@example.com")
+        judged_by(Mode.LLM)
+        released = threading.Event()
+
+        def slowly(question: Question) -> Opinion:
+            released.wait(30)
+            return fail(question)
+
+        stub = Stub(slowly)
+        working(Judging(Policy(Mode.LLM, True), stub))
+        until(lambda: stub.asked)
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(post)
+            until(lambda: [one.model_required for one in all_of(session, Run)] == [True])
+            released.set()
+            answer = waiting.result()
+        assert answer.status_code == 502 and "answered 500" in answer.json["error"]["message"]
+        assert [one.status for one in all_of(session, Run)] == [RunStatus.SUCCESS]
+        assert [key.door for key in all_of(session, IdempotencyKey)] == [Door.TRIAGE]  # not ours
+
+    def test_what_a_person_has_decided_needs_no_model(
+        self,
+        post: Post,
+        session: Session,
+        session_factory: sessionmaker[Session],
+        workspace: Workspace,
+        judged_by: Callable[..., None],
+    ) -> None:
+        lead = factories.make_lead(session, workspace, SURE, email="ada@example.com")
+        run.process(session_factory, Holder())
+        session.execute(sa.update(Lead).where(Lead.id == lead.id).values(status=LeadStatus.APPROVED))
+        session.commit()
+        judged_by(Mode.LLM, patience=0.3)
+        assert post().status_code == 200
+        assert len(all_of(session, Run)) == 1
+
+    def test_the_leads_own_words_tell_whether_to_ask(
+        self, post: Post, session: Session, workspace: Workspace, judged_by: Callable[..., None]
+    ) -> None:
+        """A request that died has left a lead; the next one under its key has no words of its own."""
+        lead = factories.make_lead(session, workspace, SURE, email="ada@example.com", door=Door.ENRICH)
+        session.execute(
+            sa.insert(IdempotencyKey).values(
+                workspace_id=workspace.id, door=Door.ENRICH, key=ADA_KEY, request_hash="", lead_id=lead.id,
+                expires_at=sa.func.now() + sa.text("interval '1 day'"),
+            )
+        )  # fmt: skip
+        session.commit()
+        judged_by(Mode.LLM, patience=0.3)
+        assert post(ADA | {"message": ""}).status_code == 502
+        assert [one.status for one in all_of(session, Run)] == [RunStatus.FAILED]
+
     def test_at_other_doors_the_lead_waits_for_a_person(
         self, session: Session, session_factory: sessionmaker[Session], workspace: Workspace
     ) -> None:
@@ -565,6 +701,38 @@ class TestModelRequired:
         assert (lead.status, lead.confidence) == (LeadStatus.NEW_ESCALATE, 0.69)
         (done,) = all_of(session, Run)
         assert (done.status, done.stages[1]["status"]) == (RunStatus.SUCCESS, "degraded")
+
+
+class TestWhichRun:
+    def add_run(self, session: Session, lead: Lead, trigger: RunTrigger) -> Run:
+        added = Run(workspace_id=lead.workspace_id, lead_id=lead.id, source="x", trigger=trigger)
+        session.add(added)
+        session.commit()
+        return added
+
+    def test_the_oldest_that_looks_at_the_leads_own_words_and_no_other(
+        self, post: Post, session: Session, workspace: Workspace
+    ) -> None:
+        lead = factories.make_lead(session, workspace, SURE, email="ada@example.com")
+        session.execute(sa.update(Run).values(trigger=RunTrigger.TOUCH, rank=2))
+        session.commit()
+        self.add_run(session, lead, RunTrigger.RERUN)
+        self.add_run(session, lead, RunTrigger.RERUN)
+        assert post().status_code == 200
+        told = [(one.trigger, one.status, one.idempotency_key == ADA_KEY, one.rank) for one in all_of(session, Run)]
+        assert told == [
+            (RunTrigger.TOUCH, RunStatus.QUEUED, False, 2),
+            (RunTrigger.RERUN, RunStatus.SUCCESS, True, 0),
+            (RunTrigger.RERUN, RunStatus.QUEUED, False, 2),
+        ]
+
+    def test_a_later_messages_run_does_not_do(self, post: Post, session: Session, workspace: Workspace) -> None:
+        factories.make_lead(session, workspace, SURE, email="ada@example.com")
+        session.execute(sa.update(Run).values(trigger=RunTrigger.TOUCH))
+        session.commit()
+        assert post().status_code == 200
+        told = [(one.trigger, one.status) for one in all_of(session, Run)]
+        assert told == [(RunTrigger.TOUCH, RunStatus.QUEUED), (RunTrigger.RERUN, RunStatus.SUCCESS)]
 
 
 class TestHolder:
@@ -621,3 +789,18 @@ class TestTurns:
             assert turns({"waits": False}, None) == [b"done"]  # would hang without
             released.set()
             assert waiting.result(10) == [b"done"]
+
+    def test_who_can_do_without_leaves_places_to_those_who_cannot(self) -> None:
+        turns = Turns(lambda *_: [b""], 1)
+        with ExitStack() as taken:
+            for _ in range(MOST_OPTIONAL):
+                taken.enter_context(turns.place(optional=True))
+            with pytest.raises(Transient), turns.place(optional=True):
+                pass
+            for _ in range(MOST_WAITING - MOST_OPTIONAL):
+                turns.require_place()
+                taken.enter_context(turns.place())
+            with pytest.raises(Transient):
+                turns.require_place()
+        with turns.place(optional=True):
+            assert turns.places == MOST_WAITING - 1

@@ -24,7 +24,7 @@ from tests.api import hook_bodies as bodies
 from webapp.leads import sources
 from webapp.leads.presets import PRESETS, suggested
 from webapp.leads.states import Door, QuarantineState, Verification
-from webapp.models import Lead, Person, Quarantined, Run, Workspace
+from webapp.models import IdempotencyKey, Lead, Person, Quarantined, Run, Workspace
 from webapp.models.inbound import InboundSource
 
 JSON = "application/json"
@@ -342,6 +342,129 @@ def test_its_limit_is_its_own_and_said_on_every_answer(client: FlaskClient, sess
     assert client.post(hook()[0], json=bodies.PLAIN).status_code == 200
 
 
+def test_an_array_counts_for_the_limit_as_many_as_it_has_entries(
+    client: FlaskClient, session: Session, hook: Hook
+) -> None:
+    path, _ = hook(limit_max=6, limit_burst=0, limit_day=0)
+    four = [{"email": f"p{n}@b.example"} for n in range(4)]
+    first = client.post(path, json=four)
+    assert (first.json["created"], first.headers["X-RateLimit-Remaining"]) == (4, "2")
+    refused(second := client.post(path, json=[{"email": f"q{n}@b.example"} for n in range(4)]), 429, "rate_limited")
+    assert (second.headers["X-RateLimit-Limit"], second.headers["X-RateLimit-Remaining"]) == ("6", "1")
+    assert "counts as 4" in second.json["error"]["message"] and int(second.headers["Retry-After"]) >= 1
+    assert stored(session) == (4, 0)
+    assert client.post(path, json={"email": "q@b.example"}).json["created"] == 1
+
+
+def test_an_array_is_one_transaction(client: FlaskClient, session: Session, hook: Hook) -> None:
+    path, _ = hook()
+    sent = [{"email": f"p{n}@b.example", "message": "price?", "submission_id": f"s{n}"} for n in range(50)]
+    sent += [{"colour": n} for n in range(50)] + [{"email": f"q{n}@b.example"} for n in range(50)]
+    answer = client.post(path, json=sent)
+    assert (answer.json["created"], answer.json["held"]) == (100, 50), answer.text
+    began = [row.created_at for row in (*leads(session), *held(session))]  # now(): the transaction's
+    assert len(began) == 150 and len(set(began)) == 1
+
+
+def test_nothing_of_an_array_is_kept_when_its_end_cannot_be(
+    app: Flask, client: FlaskClient, session: Session, hook: Hook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, _ = hook()
+    sent = [{"email": "a@b.example", "submission_id": "1"}, {"colour": "red"}]
+    with monkeypatch.context() as patch:
+        patch.setitem(app.config, "ANSWER_ERRORS", True)
+        session.execute(sa.text("ALTER TABLE quarantine ADD CONSTRAINT no_room CHECK (false) NOT VALID"))
+        session.commit()
+        try:
+            assert client.post(path, json=sent).status_code == 500
+        finally:
+            session.execute(sa.text("ALTER TABLE quarantine DROP CONSTRAINT no_room"))
+            session.commit()
+    assert stored(session) == (0, 0)
+    again = client.post(path, json=sent).json
+    assert (again["created"], again["existing"], again["held"]) == (1, 0, 1)
+
+
+def test_ids_and_words_that_repeat_are_told_within_an_array_and_across(
+    client: FlaskClient, session: Session, hook: Hook
+) -> None:
+    path, _ = hook()
+    one = {"email": "a@b.example", "message": "price?", "submission_id": "1"}
+    sent = [
+        one,
+        one,  # the same submission
+        one | {"message": "a demo?"},  # its id with other words
+        {"email": "c@d.example", "message": "how much?"},
+        {"email": "c@d.example", "message": "How  much?"},  # the same person, the same words
+        {"phone": "no number", "submission_id": "2"},
+    ]
+    first = client.post(path, json=sent).json
+    assert (first["created"], first["existing"], first["held"]) == (3, 2, 1)
+    ids = first["lead_ids"]
+    assert ids[0] == ids[1] and ids[2] == ids[3] and len(set(ids)) == 3
+    assert "really unique" in held(session)[0].reason
+    assert {lead.email: lead.touches for lead in leads(session)} == {"a@b.example": 1, "c@d.example": 2, None: 1}
+    assert client.post(path, json=one).json["lead_ids"] == [ids[0]]  # alone, by the other way
+    again = client.post(path, json=sent).json
+    assert (again["created"], again["existing"], again["held"], again["lead_ids"]) == (0, 5, 1, ids)
+    assert {lead.email: lead.touches for lead in leads(session)} == {"a@b.example": 1, "c@d.example": 4, None: 1}
+    used = session.scalars(sa.select(IdempotencyKey.key)).all()
+    assert len(used) == 2 and set(used) == set(
+        session.scalars(sa.select(Run.idempotency_key).where(Run.idempotency_key.is_not(None)))
+    )
+    # An id that is past its days is free.
+    session.execute(sa.update(IdempotencyKey).values(expires_at=sa.func.now() - timedelta(seconds=1)))
+    session.commit()
+    assert client.post(path, json=[one | {"message": "a visit?"}, {"colour": 1}]).json["created"] == 1
+
+
+def test_the_same_array_ten_times_at_once_is_taken_in_once(app: Flask, session: Session, hook: Hook) -> None:
+    path, _ = hook()
+    sent: list[Any] = [{"email": f"p{n}@b.example", "message": "price?", "submission_id": str(n)} for n in range(20)]
+    sent += [{"email": f"q{n}@b.example", "message": "price?"} for n in range(20)] + [{"colour": n} for n in range(5)]
+    answers: list[Any] = []
+
+    def post(turned: bool) -> None:
+        answers.append(app.test_client().post(path, json=sent[::-1] if turned else sent))
+
+    threads = [threading.Thread(target=post, args=(n % 2 == 1,)) for n in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {answer.status_code for answer in answers} <= {200, 503}
+    good = [answer.json for answer in answers if answer.status_code == 200]
+    assert sum(one["created"] for one in good) == 40 and {one["held"] for one in good} == {5}
+    assert stored(session) == (40, 5)
+    assert {entry.times for entry in held(session)} == {len(good)}
+
+
+def test_a_retry_of_what_is_held_is_counted_not_held_again(client: FlaskClient, session: Session, hook: Hook) -> None:
+    path, source = hook()
+    body = {"colour": "red", "salary": 90_000}  # sealed anew each time
+    for _ in range(3):
+        assert client.post(path, json=body).json["held"] == 1
+    (entry,) = held(session)
+    assert entry.times == 3 and entry.last_at and entry.last_at > entry.created_at
+    assert client.post(path, json=[body, body, body | {"salary": 1}]).json["held"] == 3
+    assert [entry.times for entry in held(session)] == [5, 1]
+    client.post(hook()[0], json=body)  # by another webhook
+    session.execute(sa.update(Quarantined).where(Quarantined.id == entry.id).values(state=QuarantineState.DISCARDED))
+    session.commit()
+    client.post(path, json=body)  # it was decided about: held anew
+    assert [(one.times, one.state.value) for one in held(session)] == [
+        (5, "discarded"), (1, "held"), (1, "held"), (1, "held"),
+    ]  # fmt: skip
+    # The newest reason counts, until somebody has mended it.
+    sources.save_mapping(
+        session, session.get_one(InboundSource, source.id), {"phone": "tel", "test": "colour"}, actor="A"
+    )
+    session.commit()
+    client.post(path, json=body)
+    newest = held(session)[-1]
+    assert newest.times == 2 and "neither" in newest.reason
+
+
 # ---- proofs ---------------------------------------------------------------------------------------------------------
 
 SECRET = "a-shared-secret"
@@ -418,6 +541,35 @@ def test_the_webhook_id_makes_a_retry_the_same_lead(client: FlaskClient, session
     assert answer.json["existing"] == 1 and len(leads(session)) == 1
     sent = standard(secret, now, body=raw, identity="msg_8")
     assert client.post(path, data=raw, content_type=JSON, headers=sent).json["created"] == 1
+
+
+def test_the_webhook_id_goes_through_quarantine(
+    client: FlaskClient, session: Session, headers: dict[str, str], hook: Hook
+) -> None:
+    secret = "whsec_" + b64(b"k" * 32)
+    path, source = hook("", verification=Verification.STANDARD, secret=secret)
+    said = [{"message": "price?", "phone": "no number"}, {"message": "demo?", "phone": "no number"}]  # nobody
+    raw = json.dumps(said).encode()
+
+    def send() -> dict[str, Any]:
+        sent = standard(secret, datetime.now(UTC), body=raw, identity="msg_7")
+        answer: dict[str, Any] = client.post(path, data=raw, content_type=JSON, headers=sent).json
+        return answer
+
+    assert send()["held"] == 2
+    assert sorted(str(entry.request_id) for entry in held(session)) == ["msg_7", "msg_7:1"]
+    sources.save_mapping(
+        session, session.get_one(InboundSource, source.id), {"message": "message", "phone": "phone"}, actor="Ada"
+    )
+    session.commit()
+    made = [
+        client.post(f"/api/v1/quarantine/{entry.id}/replay", headers=headers).json["lead_ids"]
+        for entry in held(session)
+    ]
+    again = send()  # the provider has not given up
+    assert (again["created"], again["existing"]) == (0, 2)
+    assert sorted(again["lead_ids"]) == sorted(made[0] + made[1])
+    assert [lead.touches for lead in leads(session)] == [1, 1]
 
 
 def test_a_form_can_be_signed_too(client: FlaskClient, hook: Hook) -> None:

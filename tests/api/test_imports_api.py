@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +182,57 @@ def test_cancel_and_undo(
     shown = client.get(second, headers=headers).json
     assert (shown["state"], shown["undo_removed"], shown["undo_kept"], shown["undo_until"]) == ("undone", 1, 0, None)
     assert client.get(f"{URL}/nothing", headers=headers).status_code == 404
+
+
+def test_what_is_cancelled_before_a_row_came_in_leaves_no_file(
+    client: FlaskClient, headers: dict[str, str], folder: Path
+) -> None:
+    before = set(folder.iterdir()) if folder.exists() else set()
+    place = post(client, headers).headers["Location"]
+    assert len(set(folder.iterdir()) - before) == 1
+    assert client.post(f"{place}/cancel", headers=headers).status_code == 200
+    assert set(folder.iterdir()) == before
+
+
+def test_too_many_that_are_not_over_are_429(client: FlaskClient, headers: dict[str, str], folder: Path) -> None:
+    keyed = headers | {"Idempotency-Key": "k-20"}
+    first = post(client, keyed)
+    for _ in range(19):
+        assert post(client, headers).status_code == 202
+    before = set(folder.iterdir())
+    batch = [{"email": f"p{n}@example.com"} for n in range(1_001)]
+    for answer in (
+        post(client, headers),
+        post(client, headers | {"Idempotency-Key": "k-21"}),
+        client.post("/api/v1/leads/batch", json=batch, headers=headers),
+    ):
+        assert (answer.status_code, answer.json["error"]["code"]) == (429, "rate_limited"), answer.text
+        assert answer.headers["Retry-After"] == "60"
+    assert set(folder.iterdir()) == before
+    assert post(client, keyed).data == first.data
+    assert client.post(f"{first.headers['Location']}/cancel", headers=headers).status_code == 200
+    assert post(client, headers | {"Idempotency-Key": "k-21"}).status_code == 202
+
+
+@pytest.mark.parametrize("form", [False, True])
+def test_a_file_for_which_the_disk_has_no_room_is_503(
+    client: FlaskClient, headers: dict[str, str], session: Session, folder: Path, form: bool
+) -> None:
+    before = set(folder.iterdir()) if folder.exists() else set()
+    data, kind = CSV + b"x,y@example.com,z\n" * 200_000, "text/csv"
+    if form:
+        head = b'--xyz\r\nContent-Disposition: form-data; name="file"; filename="p.csv"\r\n\r\n'
+        data, kind = head + data + b"\r\n--xyz--\r\n", "multipart/form-data; boundary=xyz"
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2 << 20, limits[1]))  # the kernel refuses what a file has beyond
+    try:
+        answer = post(client, headers, data, content_type=kind)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (answer.status_code, answer.json["error"]["code"]) == (503, "unavailable"), answer.text
+    assert "no room on the disk" in answer.json["error"]["message"] and answer.headers["Retry-After"] == "60"
+    assert session.scalar(sa.select(sa.func.count()).select_from(Import)) == 0
+    assert (set(folder.iterdir()) if folder.exists() else set()) == before
 
 
 def test_a_dry_run_says_what_would_be(

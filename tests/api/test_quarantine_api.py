@@ -110,6 +110,82 @@ def test_discarding(client: FlaskClient, headers: dict[str, str], hold: Hold, se
     assert session.scalars(sa.select(AuditEvent.event_type)).all() == ["QUARANTINE_DISCARDED"]
 
 
+def test_a_discarded_one_is_put_back(
+    client: FlaskClient, headers: dict[str, str], hold: Hold, session: Session
+) -> None:
+    entry_id = hold(COMMENT)
+    client.post(f"{BASE}/{entry_id}/discard", headers=headers)
+    for _ in range(2):
+        answer = client.post(f"{BASE}/{entry_id}/restore", headers=headers)
+        assert answer.status_code == 200, answer.text
+        assert (answer.json["state"], answer.json["decided_by"], answer.json["times"]) == ("held", None, 1)
+    events = sa.select(AuditEvent.event_type, AuditEvent.actor).order_by(AuditEvent.id)
+    assert session.execute(events).all()[-1] == ("QUARANTINE_RESTORED", "test key (API)")
+    client.post(f"{BASE}/{entry_id}/discard", headers=headers)
+    twin = hold(COMMENT)  # it comes again
+    assert twin != entry_id
+    refused = client.post(f"{BASE}/{entry_id}/restore", headers=headers)
+    assert refused.status_code == 409 and "come again" in refused.json["error"]["message"]
+    client.post(f"{BASE}/{twin}/replay", json={"fixed": COMMENT | {"comment_id": "c1"}}, headers=headers)
+    assert client.post(f"{BASE}/{twin}/restore", headers=headers).status_code == 409
+
+
+def test_how_often_it_came_is_told(client: FlaskClient, headers: dict[str, str], hold: Hold) -> None:
+    ids = {hold(COMMENT) for _ in range(3)} | {hold(COMMENT, "leadgen")}
+    assert len(ids) == 2
+    listed = client.get(BASE, headers=headers).json["entries"]
+    assert [(one["times"], one["last_at"] is None) for one in listed] == [(1, True), (3, False)]
+
+
+def test_a_sealed_value_of_elsewhere_is_text(
+    client: FlaskClient, headers: dict[str, str], hold: Hold, app: Flask, session: Session, workspace: Workspace
+) -> None:
+    """Nobody gets a credential or somebody's salary read by pasting its encrypted form into an entry."""
+    cipher = app.extensions["cipher"]
+    stolen = cipher.encrypt("the secret of a destination")
+    source = sources.create(session, workspace.id, "Form", cipher=cipher, actor="Ada")
+    sources.save_mapping(session, source, {"message": "note", "date_of_birth": "birth", "name": "salary"}, actor="Ada")
+    session.commit()
+
+    def replayed(entry_id: uuid.UUID, fixed: Any = None) -> tuple[Lead, Any]:
+        body = {"fixed": fixed} if fixed else {}
+        done = client.post(f"{BASE}/{entry_id}/replay", json=body, headers=headers).json
+        assert done["state"] == "replayed", done
+        session.rollback()
+        return session.get_one(Lead, uuid.UUID(done["lead_ids"][0])), done
+
+    # By the door, in the clear part and in the sensitive one; the entry's own value is read.
+    sent = {"note": stolen, "birth": "1990-01-02", "salary": stolen}
+    lead, _ = replayed(hold(cipher.seal(sent), "hook", source.id))
+    assert (lead.message, lead.name) == (stolen, stolen)
+    assert cipher.decrypt(lead.attributes["date_of_birth"]) == "1990-01-02"
+    # Pasted by somebody who mends an entry, and the entry's own token moved to where it would be shown.
+    kept = cipher.seal({"birth": "1991-02-03"})
+    lead, done = replayed(
+        hold(kept, "hook", source.id), {"note": kept["birth"], "birth": kept["birth"], "salary": stolen}
+    )
+    assert (lead.message, lead.name) == (kept["birth"], stolen)
+    assert cipher.decrypt(lead.attributes["date_of_birth"]) == "1991-02-03"
+    assert done["fixed"]["birth"] == kept["birth"] and cipher.decrypt(done["fixed"]["salary"]) == stolen
+
+
+def test_what_is_typed_under_a_sensitive_name_is_stored_sealed_and_read(
+    client: FlaskClient, headers: dict[str, str], hold: Hold, app: Flask, session: Session, workspace: Workspace
+) -> None:
+    cipher = app.extensions["cipher"]
+    source = sources.create(session, workspace.id, "Form", cipher=cipher, actor="Ada")
+    sources.save_mapping(session, source, {"email": "mail", "date_of_birth": "birth"}, actor="Ada")
+    session.commit()
+    path = f"{BASE}/{hold({'x': 1}, 'hook', source.id)}"
+    still = client.post(f"{path}/replay", json={"fixed": {"birth": "1990-01-02"}}, headers=headers).json
+    assert still["state"] == "held" and "1990" not in str(still) and still["fixed"]["birth"].startswith("enc:")
+    mended = still["fixed"] | {"mail": "a@b.example"}
+    done = client.post(f"{path}/replay", json={"fixed": mended}, headers=headers).json
+    session.rollback()
+    lead = session.get_one(Lead, uuid.UUID(done["lead_ids"][0]))
+    assert cipher.decrypt(lead.attributes["date_of_birth"]) == "1990-01-02"
+
+
 @pytest.mark.parametrize(
     ("body", "status"),
     [
@@ -145,7 +221,7 @@ def test_whatever_is_held_can_be_read(
 
 
 def test_nothing_there(client: FlaskClient, headers: dict[str, str]) -> None:
-    for method, path in (("GET", ""), ("POST", "/replay"), ("POST", "/discard")):
+    for method, path in (("GET", ""), ("POST", "/replay"), ("POST", "/discard"), ("POST", "/restore")):
         answer = client.open(f"{BASE}/{uuid.uuid4()}{path}", method=method, headers=headers)
         assert answer.status_code == 404 and answer.json["error"]["code"] == "not_found"
     assert client.get(f"{BASE}/not-a-uuid", headers=headers).status_code == 404

@@ -4,6 +4,7 @@ import hashlib
 import hmac
 import json
 import threading
+import time
 import uuid
 from typing import Any
 
@@ -14,11 +15,16 @@ from flask.testing import FlaskClient
 from sqlalchemy.orm import Session
 
 from tests import factories
-from tests.conftest import environment
+from tests.conftest import FERNET_KEY, environment
+from tests.waiting import until
 from webapp import create_app
+from webapp.api import dialects
+from webapp.api.meta.sources import Sources
 from webapp.config import load_settings
+from webapp.leads.intake import LeadIn
 from webapp.leads.states import Scope
 from webapp.models import Lead, Person, Quarantined, Run, SocialPage, Workspace, db
+from webapp.security.fields import FieldCipher
 
 SECRET = "meta-app-secret"
 
@@ -273,6 +279,119 @@ def test_pages_of_two_workspaces_in_one_signed_body(signed_app: Flask, session: 
     owners = dict(session.execute(sa.select(Lead.external_message_id, Lead.workspace_id)).all())
     assert owners == {"c1": workspace.id, "c2": other.id}
     assert "not mapped" in session.scalars(sa.select(Quarantined.reason)).one()
+
+
+def test_another_workspaces_page_costs_only_its_own_entries(
+    signed_app: Flask, session: Session, workspace: Workspace
+) -> None:
+    """Any admin can map any page that is not mapped yet, so that must not stop another workspace's webhooks."""
+    other = factories.make_workspace(session)
+    session.add(SocialPage(platform="facebook", page_id="OURS", workspace_id=workspace.id))
+    session.add(SocialPage(platform="facebook", page_id="THEIRS", workspace_id=other.id))
+    session.commit()
+    sent = body(comment(1, date_of_birth="1990-01-02"), page="THEIRS")
+    sent["entry"] += body(comment(2), page="OURS")["entry"] + body(comment(3), page="OURS")["entry"]
+    client = signed_app.test_client()
+    assert signed(client, sent).json["created"] == 2
+    assert set(session.execute(sa.select(Lead.external_message_id, Lead.workspace_id))) == {
+        ("c2", workspace.id), ("c3", workspace.id),
+    }  # fmt: skip
+    kept = session.scalars(sa.select(Quarantined)).one()
+    assert (kept.workspace_id, kept.dialect) == (workspace.id, "facebook")
+    assert "mapped to another workspace" in kept.reason
+    assert "1990" not in kept.raw
+    seal = signed_app.extensions["cipher"].seal
+    (lead,) = dialects.read("facebook", json.loads(kept.raw), seal=seal)  # nothing of it is lost
+    assert isinstance(lead, LeadIn) and lead.external_message_id == "c1"
+    # Nobody's business here: refused as ever, and so is a tenant that disagrees with a page.
+    assert signed(client, body(comment(4), page="THEIRS")).status_code == 403
+    unmapped = body(comment(4), page="THEIRS")
+    unmapped["entry"] += body(comment(5), page="NOBODY'S")["entry"]
+    assert signed(client, unmapped).status_code == 403
+    assert signed(client, sent, **{"X-Tenant-ID": str(workspace.id)}).status_code == 403
+    assert leads(session) == 2
+
+
+def test_entries_of_unmapped_pages_are_sealed(signed_app: Flask, session: Session, workspace: Workspace) -> None:
+    session.add(SocialPage(platform="facebook", page_id="PAGE", workspace_id=workspace.id))
+    session.commit()
+    sent = body(comment(1))
+    sent["entry"] += body(comment(2, monthly_salary="4711 EUR"), page="NOBODY'S")["entry"]
+    assert signed(signed_app.test_client(), sent).json["created"] == 1
+    kept = session.scalars(sa.select(Quarantined)).one()
+    assert "not mapped" in kept.reason
+    sealed = json.loads(kept.raw)["changes"][0]["value"]["monthly_salary"]
+    assert signed_app.extensions["cipher"].decrypt(sealed) == "4711 EUR"
+
+
+def test_a_workspace_that_was_removed_a_moment_ago_loses_nothing(
+    signed_app: Flask, session: Session, workspace: Workspace
+) -> None:
+    """Its pages and its secret may still be remembered. What comes for it is sent again, or kept by who else there is."""
+    gone = factories.make_workspace(session, meta_app_secret=signed_app.extensions["cipher"].encrypt(SECRET))
+    session.add(SocialPage(platform="facebook", page_id="GONE", workspace_id=gone.id))
+    session.add(SocialPage(platform="facebook", page_id="PAGE", workspace_id=workspace.id))
+    session.commit()
+    gone_id, sources, client = gone.id, signed_app.extensions["meta_sources"], signed_app.test_client()
+    session.execute(sa.delete(SocialPage).where(SocialPage.workspace_id == gone_id))
+    session.execute(sa.delete(Workspace).where(Workspace.id == gone_id))
+    session.commit()
+
+    def remembered() -> None:
+        sources._pages.keep([(("facebook", "GONE"), gone_id)])
+        sources._secrets.keep([(None, [(gone_id, SECRET), (workspace.id, SECRET)])])
+
+    sent = body(comment(1), page="GONE")
+    sent["entry"] += body(comment(2), page="NOBODY'S")["entry"]
+    remembered()
+    answer = signed(client, sent)
+    assert (answer.status_code, answer.json["error"]["code"]) == (400, "missing_param")
+    sent["entry"] += body(comment(3))["entry"]
+    remembered()
+    assert signed(client, sent).json["created"] == 1
+    kept = session.scalars(sa.select(Quarantined)).all()
+    assert {json.loads(one.raw)["id"] for one in kept} == {"GONE", "NOBODY'S"}
+    assert {one.workspace_id for one in kept} == {workspace.id}
+
+
+def test_ten_thousand_entries_that_are_none_are_kept(
+    client: FlaskClient, headers: dict[str, str], session: Session
+) -> None:
+    sent = {"object": "page", "entry": list(range(10_000))}
+    assert client.post("/webhooks/facebook", json=sent, headers=headers).json["created"] == 0
+    assert session.scalar(sa.select(sa.func.count()).select_from(Quarantined)) == 10_000
+
+
+def test_wrong_signatures_cost_one_reading_a_second(signed_app: Flask, session: Session, workspace: Workspace) -> None:
+    """Anybody can post with a signature of their own; that must not read and decrypt all secrets each time."""
+    decrypted: list[str] = []
+
+    class Counting(FieldCipher):
+        def decrypt(self, token: str) -> Any:
+            decrypted.append(token)
+            return super().decrypt(token)
+
+    cipher = Counting([FERNET_KEY])
+    for number in range(3):
+        factories.make_workspace(session, meta_app_secret=cipher.encrypt(f"secret {number}"))
+    with signed_app.app_context():
+        engine = db.engine
+    sources, asked = Sources(cipher, lambda _: None, None), []  # type: ignore[arg-type, return-value]
+    sa.event.listen(engine, "before_cursor_execute", lambda *args: asked.append(args[2]))
+
+    def verified(secret: str) -> frozenset[uuid.UUID]:
+        with signed_app.app_context():
+            return sources.verified(db.session(), lambda known: known == secret)
+
+    started = time.monotonic()
+    assert not any(verified("wrong") for _ in range(100))
+    assert len(asked) <= 2 + (time.monotonic() - started)
+    assert len(decrypted) == 3
+    assert len(verified("secret 1")) == 1
+    # A new one is found all the same, soon and without the old ones being decrypted again.
+    new = factories.make_workspace(session, meta_app_secret=cipher.encrypt("a new secret"))
+    assert until(lambda: verified("a new secret"), seconds=5) == {new.id}
+    assert len(decrypted) == 4
 
 
 def test_a_key_beside_a_signature_says_whose_it_is(

@@ -278,6 +278,9 @@ DOORS: dict[tuple[str, str], Door] = {
     ("POST", "/api/v1/quarantine/<uuid:entry_id>/discard"): Door(
         Scope.ADMIN, lambda b: [Call(f"/api/v1/quarantine/{b.held_id}/discard", 404, shows=True)]
     ),
+    ("POST", "/api/v1/quarantine/<uuid:entry_id>/restore"): Door(
+        Scope.ADMIN, lambda b: [Call(f"/api/v1/quarantine/{b.held_id}/restore", 404, shows=True)]
+    ),
     ("POST", "/webhooks/whatsapp"): Door(Scope.INGEST, _post_whatsapp),
     ("POST", "/leads"): Door(Scope.INGEST, _post_crm),
     ("GET", "/leads/search"): Door(Scope.READ, _found),

@@ -17,6 +17,7 @@ from tests.conftest import environment
 from tests.meta import SECRET, page_body, signed, whatsapp_body, whatsapp_message
 from webapp import create_app
 from webapp.api import dialects
+from webapp.api.body import is_sound
 from webapp.config import load_settings
 from webapp.leads.intake import LeadIn
 from webapp.leads.states import Scope
@@ -301,6 +302,80 @@ def test_numbers_of_two_workspaces_in_one_entry(signed_app: Flask, session: Sess
     assert owners == {"wamid.1": workspace.id, "wamid.2": other.id}
     kept = session.scalars(sa.select(Quarantined)).one()
     assert "not mapped" in kept.reason and kept.dialect == "whatsapp"
+
+
+ANSWERS = {
+    "how_many": 50, "screen_0_date_of_birth_1": "1990-01-02", "monthly_income": 4711, "SSN": "078-05-1120",
+    "details": {"passport": "X1234567"}, "flow_token": "t",
+}  # fmt: skip
+PRIVATE = ("1990-01-02", "4711", "078-05-1120", "X1234567")
+
+
+def form(number: int | str, answers: Any) -> dict[str, Any]:
+    """A filled-in flow, its answers as JSON inside the JSON."""
+    reply = {"name": "flow", "body": "Sent", "response_json": answers}
+    return message(number, "interactive", {"type": "nfm_reply", "nfm_reply": reply})
+
+
+def test_sensitive_answers_of_a_form_are_sealed_and_not_shown(
+    client: FlaskClient, headers: dict[str, str], session: Session, app: Flask
+) -> None:
+    assert post(client, headers, body(form(1, json.dumps(ANSWERS))))["created"] == 1
+    lead, cipher = the_lead(session), app.extensions["cipher"]
+    assert lead.message == "how many: 50"
+    private = {name: cipher.decrypt(lead.attributes[name]) for name in ANSWERS if name in lead.attributes}
+    assert private == {name: ANSWERS[name] for name in ("screen_0_date_of_birth_1", "monthly_income", "SSN")}
+    payload = session.scalars(sa.select(Run.payload_json)).one()
+    answers = payload["message"]["interactive"]["nfm_reply"]["response_json"]
+    assert answers["how_many"] == 50 and cipher.decrypt(answers["details"]["passport"]) == "X1234567"
+    stored = json.dumps([lead.message, lead.attributes, lead.verdict, payload])
+    assert not [value for value in PRIVATE if value in stored]
+
+
+def test_sensitive_answers_are_sealed_in_quarantine_too(
+    signed_app: Flask, headers: dict[str, str], session: Session, workspace: Workspace
+) -> None:
+    session.add(SocialPage(platform="whatsapp", page_id="NUMBER", workspace_id=workspace.id))
+    session.commit()
+    sent = body(message(1), form("9" * 600, json.dumps(ANSWERS)))
+    sent["entry"] += body(form(2, json.dumps(ANSWERS)), number="N2", account="NOBODY'S")["entry"]
+    sent["entry"][0]["changes"].append({"value": {"messages": {"0": form(3, json.dumps(ANSWERS))}}})
+    sent["entry"][0]["changes"][1]["value"]["metadata"] = {"phone_number_id": "NUMBER"}
+    assert signed(signed_app.test_client(), sent, PATH).json["created"] == 1
+    kept = session.scalars(sa.select(Quarantined)).all()
+    assert len(kept) == 3
+    assert not [value for row in kept for value in PRIVATE if value in row.raw]
+    # A replay reads the same answers, sealed as they are.
+    waits = next(row.id for row in kept if "not mapped" in row.reason)
+    again = signed_app.test_client().post(f"/api/v1/quarantine/{waits}/replay", headers=headers)
+    assert again.status_code == 200, again.text
+    session.rollback()
+    lead = session.scalars(sa.select(Lead).where(Lead.external_message_id == "wamid.2")).one()
+    assert lead.message == "how many: 50"
+    assert signed_app.extensions["cipher"].decrypt(lead.attributes["SSN"]) == "078-05-1120"
+
+
+@pytest.mark.parametrize(
+    "answers", ['{"a":"\\u0000"}', '{"a":{"b":["\\ud800"]}}', '{"a":1e999}', '{"a":NaN}', '{"date_of_birth":"\\u0000"}']
+)
+def test_answers_that_cannot_be_stored_cost_only_themselves(
+    client: FlaskClient, headers: dict[str, str], session: Session, answers: str
+) -> None:
+    """Also where they are escaped twice over, so that the body's bytes do not show it."""
+    sent = json.dumps(body(message(1), form(2, answers)), ensure_ascii=False)
+    raw = sent.replace("\\\\u", "\\u005cu").encode()
+    assert is_sound(raw) is ("u" in answers)
+    answer = client.post(PATH, data=raw, content_type="application/json", headers=headers)
+    assert (answer.status_code, answer.json["created"]) == (200, 1)
+    assert session.scalar(sa.select(sa.func.count()).select_from(Quarantined)) == 1
+
+
+@pytest.mark.parametrize("answers", ["[" * 20_000, '{"a":' * 500 + "1" + "}" * 500, "[1]", "7", "null", "{}"])
+def test_answers_that_are_none_leave_the_words_around_them(
+    client: FlaskClient, headers: dict[str, str], session: Session, answers: str
+) -> None:
+    assert post(client, headers, body(form(1, answers)))["created"] == 1
+    assert the_lead(session).message == "Sent"
 
 
 def test_the_addresses_may_be_mixed_up(client: FlaskClient, headers: dict[str, str], session: Session) -> None:

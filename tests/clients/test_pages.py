@@ -170,8 +170,17 @@ class TestRobots:
         site.robots = status
         with pytest.raises(Transient, match="left alone") as raised:
             fetcher().get(f"{site.url}/contact")
-        assert raised.value.retry_after == HASTY.robots_retry
+        assert raised.value.retry_after == pytest.approx(HASTY.robots_retry, abs=1)
         assert site.visits() == []
+
+    def test_a_site_that_cannot_say_is_not_asked_again_at_once(self, site):
+        site.robots = 503
+        one = fetcher()
+        for path in ("/contact", "/team"):
+            with pytest.raises(Transient, match="left alone") as raised:
+                one.get(site.url + path)
+            assert 0 < raised.value.retry_after <= HASTY.robots_retry
+        assert site.asked == ["/robots.txt"]
 
     def test_it_is_read_once_for_many_pages(self, site):
         one = fetcher()

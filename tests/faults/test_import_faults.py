@@ -4,52 +4,17 @@ import random
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.orm import sessionmaker
 
-from embedded import testing
-from tests.conftest import environment, migrated
 from tests.factories import make_workspace
-from tests.faults.processes import Processes, kill, wait_until
+from tests.faults.processes import kill, wait_until
 from tests.leads.importing import queued
-from webapp.config import load_settings
-from webapp.engine import make_engine
 from webapp.leads import imports
 from webapp.leads.imports.process import CHUNK_ROWS
 from webapp.leads.states import ImportState
-from webapp.models import AuditEvent, Import, ImportProblem, Lead, Person, Run, Touch, db
+from webapp.models import AuditEvent, Import, ImportProblem, Lead, Person, Run, Touch
 
 pytestmark = [pytest.mark.fault, pytest.mark.slow]
 ROWS = 12_000
-
-
-@pytest.fixture(scope="module")
-def servers():
-    with testing.private_servers() as (postgres, redis):
-        migrated(postgres.url())
-        yield postgres, redis
-
-
-@pytest.fixture
-def env(servers, tmp_path):
-    postgres, redis = servers
-    return environment(postgres.url(), redis.url(), IMPORTS_DIR=str(tmp_path), LOG_LEVEL="ERROR")
-
-
-@pytest.fixture
-def session(env):
-    engine = make_engine(load_settings(env))
-    with engine.begin() as connection:
-        connection.execute(sa.text("TRUNCATE " + ", ".join(table.name for table in db.metadata.sorted_tables)))
-    with sessionmaker(engine, expire_on_commit=False)() as opened:
-        yield opened
-    engine.dispose()
-
-
-@pytest.fixture
-def processes(env, session):
-    started = Processes(env)
-    yield started
-    started.kill_all()
 
 
 def data() -> str:

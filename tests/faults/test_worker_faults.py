@@ -5,48 +5,13 @@ import time
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.orm import sessionmaker
 
-from embedded import testing
-from tests.conftest import environment, migrated
 from tests.factories import make_lead, make_workspace
 from tests.faults.processes import Processes, kill, title, wait_until
-from webapp.config import load_settings
-from webapp.engine import make_engine
 from webapp.leads.states import RunStatus
-from webapp.models import AuditEvent, Lead, Run, WorkerSlot, db
+from webapp.models import AuditEvent, Lead, Run, WorkerSlot
 
 pytestmark = [pytest.mark.fault, pytest.mark.slow]
-
-
-@pytest.fixture(scope="module")
-def servers():
-    with testing.private_servers() as (postgres, redis):
-        migrated(postgres.url())
-        yield postgres, redis
-
-
-@pytest.fixture
-def env(servers):
-    postgres, redis = servers
-    return environment(postgres.url(), redis.url())
-
-
-@pytest.fixture
-def session(env):
-    engine = make_engine(load_settings(env))
-    with engine.begin() as connection:
-        connection.execute(sa.text("TRUNCATE " + ", ".join(table.name for table in db.metadata.sorted_tables)))
-    with sessionmaker(engine, expire_on_commit=False)() as opened:
-        yield opened
-    engine.dispose()
-
-
-@pytest.fixture
-def processes(env, session):
-    started = Processes(env)
-    yield started
-    started.kill_all()
 
 
 def statuses(session):

@@ -7,7 +7,9 @@ from rq import Queue
 from jobs import schedule
 from jobs.schedule import Clock, Periodic
 from tests.factories import make_lead, make_user
-from webapp.models import IdempotencyKey, Lead, Presence
+from webapp.leads.quarantine import Bad, quarantine
+from webapp.leads.states import Door, QuarantineState
+from webapp.models import IdempotencyKey, Lead, Presence, Quarantined
 
 
 @pytest.mark.usefixtures("wired")
@@ -46,6 +48,21 @@ class TestJobs:
         session.commit()
         assert schedule.drop_stale_presence(session) == 1
         assert session.scalars(sa.select(Presence.user_id)).all() == [here.id]
+
+    def test_entries_of_quarantine_that_were_decided_about_go_and_held_ones_stay(self, session, workspace):
+        long_ago = datetime.now(UTC) - timedelta(days=schedule.QUARANTINE_DAYS + 1)
+        kept = set()
+        for state in QuarantineState:
+            for decided_at in (long_ago, datetime.now(UTC)):
+                held = quarantine(session, workspace.id, Door.HOOK, "hook", Bad("why", {"n": f"{state}{decided_at}"}))
+                held.state, held.created_at = state, long_ago
+                held.decided_at = None if state is QuarantineState.HELD else decided_at
+                if state is QuarantineState.HELD or decided_at is not long_ago:
+                    kept.add(held.id)
+        session.commit()
+        assert schedule.forget_quarantine(session) == 2
+        assert set(session.scalars(sa.select(Quarantined.id))) == kept
+        assert len(kept) == 4
 
     def test_it_rings_for_what_is_due_and_only_then(self, session, workspace, bell):
         schedule.ring_runs(session)
@@ -90,4 +107,5 @@ def test_every_periodic_job_is_in_the_one_list():
         "drop stale presence",
         "forget CRM requests",
         "forget imports",
+        "forget quarantine",
     ]

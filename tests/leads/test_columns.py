@@ -109,7 +109,8 @@ def test_all_problems_of_a_row_at_once() -> None:
     [
         ("25000", 25_000), ("1,234.50", 1_234.5), ("1.234,50 €", 1_234.5), ("$1,234", 1_234), ("12,5", 12.5), ("1.5", 1.5),
         ("1 234 567", 1_234_567), ("1.234.567", 1_234_567), ("1'234.5", 1_234.5), ("VND 5.000.000", 5_000_000), ("0", 0),
-        ("-5", None), ("much", None), ("1e999", None), ("1-2", None), ("NaN", None), ("9" * 40, None),
+        ("-5", None), ("much", None), ("1e999", None), ("10k-20k", 10_000), ("20 thousand", 20_000),
+        ("0.125", 0.125), ("3 people 500", 500.0), ("1,5 triệu", 1.5e6), ("NaN", None), ("9" * 40, None),
     ],
 )  # fmt: skip
 def test_amounts(text: str, number: float | None) -> None:
@@ -120,6 +121,8 @@ def test_amounts(text: str, number: float | None) -> None:
 
 
 def test_values_of_json() -> None:
+    assert lead(phone="12", budget=999.125).budget == 999.125  # unlike the text, which may be European
+    assert fields({"phone": "12", "budget": 10**400}) == ["budget"]
     found = lead(phone=84912345678, budget=5, consent=True, company=None, extra={"a": [1]})
     assert (found.phone, found.budget, found.consent, found.company) == ("84912345678", 5.0, "yes", None)
     assert found.payload["extra"] == {"a": [1]}
@@ -129,3 +132,11 @@ def test_names_that_come_later_are_guessed_when_the_file_has_no_header() -> None
     mapper = Mapper({"email": "email"}, seal=as_sent, open_ended=True)
     found = mapper.lead(Row({"email": "a@example.com", "Nachricht": "hallo", "mail": "b@example.com"}, 0))
     assert isinstance(found, LeadIn) and (found.message, found.email) == ("hallo", "a@example.com")
+
+
+def test_a_column_that_was_left_out_is_not_guessed_again() -> None:
+    columns = ("email", "phone", "note")
+    mapper = Mapper({"email": "email"}, seal=as_sent, open_ended=True, columns=columns)
+    found = mapper.lead(Row({"email": "a@example.com", "phone": "123", "note": "secret", "company": "Acme"}, 0))
+    assert isinstance(found, LeadIn)
+    assert (found.phone, found.message, found.company) == (None, "", "Acme")

@@ -37,9 +37,11 @@ from tests.leads.delivering import (
     webhook_destination,
 )
 from tests.waiting import until
+from webapp.api.waiting import MOST_OPTIONAL
 from webapp.config import MOST_WAITING
-from webapp.leads import claims, crm_people, crm_rounds, crm_tasks, deliver, review
+from webapp.leads import claims, crm_people, crm_rounds, crm_sync, crm_tasks, deliver, review
 from webapp.leads.claims import Holder
+from webapp.leads.crm_sync import Started
 from webapp.leads.deliver import DeliveryPolicy
 from webapp.leads.states import (
     DecisionAction,
@@ -272,6 +274,49 @@ def test_nobody_at_work_is_a_202_and_the_rest_can_be_asked_for(
     assert client.get(running["status_url"], headers=stranger).status_code == 404
 
 
+def test_more_leads_than_a_statement_has_parameters(
+    call: Call, session: Session, workspace: Workspace, crm: Destination
+) -> None:
+    there, late = planned(session, workspace, external_id="biz-1"), planned(session, workspace, message="another")
+    session.execute(sa.update(Delivery).where(Delivery.lead_id == there.id).values(state=DeliveryState.DELIVERED))
+    session.execute(sa.update(Delivery).where(Delivery.lead_id == late.id).values(state=DeliveryState.DEAD))
+    ids = [uuid.uuid4() for _ in range(70_000)] + [there.id, late.id]  # the leads of an import that was undone
+    crm_sync._hurry(session, ids, [crm.id], actor="Mai")
+    started = Started(tuple(ids), ())
+    request = crm_sync.keep(session, workspace.id, started, requested_by="Mai")
+    session.commit()
+    assert states(session, late)["person"] == "pending"
+    assert crm_sync.waiting(session, workspace.id, started) == 1
+    answer = call(f"/sync-crm/{request.id}", 202, get=True)
+    assert (answer["waiting_count"], answer["synced_count"]) == (1, 1)
+
+
+def test_who_waits_is_counted_as_it_is_told(
+    session: Session, workspace: Workspace, twenty: TwentyFake, crm: Destination
+) -> None:
+    """Every state of a lead at two CRMs, one of them on or off."""
+    other = twenty_destination(session, workspace, twenty, name="Other")
+    kinds = [(here, there) for here in DeliveryState for there in DeliveryState]
+    leads = [planned(session, workspace, message=f"message {n}") for n in range(len(kinds))]
+    for lead, kind in zip(leads, kinds, strict=True):
+        for destination, state in zip((crm, other), kind, strict=True):
+            mine = (Delivery.lead_id == lead.id, Delivery.destination_id == destination.id)
+            session.execute(sa.update(Delivery).where(*mine, Delivery.action == "person").values(state=state))
+    session.commit()
+    both = Started(tuple(lead.id for lead in leads), ())
+    for mode in (DestinationMode.LIVE, DestinationMode.OFF):
+        other.mode = mode
+        session.commit()
+        told = crm_sync.standing(session, workspace.id, both)
+        assert crm_sync.waiting(session, workspace.id, both) == told.waiting > 0
+        assert crm_sync.finished(session, workspace.id, both) is None
+        for lead in leads:
+            one = Started((lead.id,), ())
+            told = crm_sync.standing(session, workspace.id, one)
+            assert crm_sync.waiting(session, workspace.id, one) == told.waiting
+            assert crm_sync.finished(session, workspace.id, one) == (None if told.waiting else told)
+
+
 @pytest.mark.parametrize("kind", ["500", "500_after", "reset_before", "reset_after", "429", "garbage"])
 def test_a_crm_in_trouble_gets_each_person_once(
     client: FlaskClient, headers: dict[str, str], session: Session, workspace: Workspace, session_factory: Factory,
@@ -386,6 +431,23 @@ def test_few_wait_at_a_time_and_the_others_are_told_where_to_ask(
         taken.pop_all().close()
         assert client.post("/sync-crm", headers=headers).status_code == 200
         assert final(client, headers, answer)["synced_count"] == 1
+
+
+def test_they_leave_places_to_those_who_have_no_other_answer(
+    app: Flask, client: FlaskClient, headers: dict[str, str], session: Session, workspace: Workspace,
+    session_factory: Factory, crm: Destination,
+) -> None:  # fmt: skip
+    """No worker is there: each call waits, and those beyond the places for such calls answer at once."""
+    decided_lead(session, workspace)
+    turns = app.extensions["turns"]
+    with ThreadPoolExecutor(MOST_WAITING) as pool:
+        calls = [pool.submit(lambda: app.test_client().post("/sync-crm", headers=headers)) for _ in range(MOST_WAITING)]
+        until(lambda: sum(call.done() for call in calls) == MOST_WAITING - MOST_OPTIONAL)
+        assert turns.places == MOST_WAITING - MOST_OPTIONAL
+        turns.require_place()
+        assert client.post("/tasks/auto-assign", headers=headers).status_code == 202
+        with a_worker(session_factory):
+            assert all(call.result().status_code in (200, 202) for call in calls)
 
 
 def test_many_leads_are_one_statement_each(call: Call, session: Session, workspace: Workspace, crm: Destination,
@@ -725,6 +787,40 @@ def test_many_people_go_in_batches(
         answer = call("/tasks/auto-assign")
     assert answer["tasks_created"] == people == crm_people.BATCH * 2 + 3
     assert list(follow_ups(twenty).values()) == [1] * people
+
+
+@pytest.mark.usefixtures("synced")
+def test_a_round_writes_what_is_new_and_nothing_twice(
+    call: Call, patience: Callable[[float], None], session: Session, session_factory: Factory, twenty: TwentyFake
+) -> None:
+    """What has been told before is not sent to the database again, nor is the work of who is no member kept."""
+    member = twenty.add_member("rep@example.com")
+    for number, assignee in enumerate([member, *(str(uuid.uuid4()) for _ in range(50))]):
+        twenty.store["tasks"][f"x{number}"] = {
+            "id": f"x{number}", "createdAt": "2026", "position": number, "deletedAt": None, "title": "x",
+            "assigneeId": assignee, "status": "TODO",
+        }  # fmt: skip
+    patience(0)
+    url = call("/tasks/auto-assign", 202)["status_url"]
+    written: list[int] = []
+
+    def note(_: Any, __: Any, statement: str, parameters: Any, *___: Any) -> None:
+        if statement.startswith("UPDATE task_requests SET") and "details=" in statement:
+            (added,) = [value.obj for value in parameters.values() if isinstance(getattr(value, "obj", None), list)]
+            written.append(len(added))
+
+    engine = session.get_bind()
+    sa.event.listen(engine, "before_cursor_execute", note)
+    try:
+        loads = []
+        while tasks_turn(session_factory, max_seconds=0.001):  # a turn for every step
+            loads.append(session.scalars(sa.select(TaskRequest.progress["loads"])).one())
+            session.commit()
+    finally:
+        sa.event.remove(engine, "before_cursor_execute", note)
+    assert call(url, get=True)["tasks_created"] == 6
+    assert written == [1] * 6
+    assert {name for load in loads for name in load or ()} == {member}
 
 
 def test_a_task_deleted_in_the_crm_is_made_anew(

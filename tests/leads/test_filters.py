@@ -1,5 +1,6 @@
 """Filters of lists by where leads came from and by consent; on the page, in the API, and answered from an index."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -16,7 +17,18 @@ from webapp.models import Lead, Workspace
 
 LEADS: dict[str, dict[str, Any]] = {
     "spring": {"attribution": {"utm_source": "google", "utm_medium": "cpc", "utm_campaign": "spring", "gclid": "g-1"}},
-    "autumn": {"attribution": {"utm_source": "google", "utm_campaign": "autumn"}, "consent": "yes"},
+    "autumn": {
+        "attribution": {
+            "utm_source": "google",
+            "utm_campaign": "autumn",
+            "utm_term": "crm",
+            "utm_content": "blue",
+            "landing_page": "https://acme.example/autumn",
+            "referrer": "https://news.example/",
+        },
+        "consent": "yes",
+        "consent_at": datetime(2026, 11, 1, 23, 30, tzinfo=UTC),
+    },
     "social": {"attribution": {"utm_source": "facebook", "fbclid": "f-1"}, "consent": "no"},
     "direct": {"consent": "newsletter only"},
 }
@@ -28,7 +40,17 @@ ASKED: list[tuple[dict[str, str], set[str]]] = [
     ({"gclid": "yes"}, {"spring"}),
     ({"gclid": "no"}, {"autumn", "social", "direct"}),
     ({"fbclid": "yes"}, {"social"}),
-    ({"fbclid": "no", "gclid": "NO"}, {"autumn", "direct"}),
+    ({"fbclid": "no", "gclid": "no"}, {"autumn", "direct"}),
+    ({"gclid": "g-1"}, {"spring"}),
+    ({"gclid": "maybe"}, set()),
+    ({"utm_term": "crm"}, {"autumn"}),
+    ({"utm_content": "red"}, set()),
+    ({"landing_page": "https://acme.example/autumn"}, {"autumn"}),
+    ({"referrer": "https://news.example/"}, {"autumn"}),
+    ({"consent_from": "2026-11-01"}, {"autumn"}),
+    ({"consent_from": "2026-11-02"}, set()),
+    ({"consent_from": "2026-11-02T00:00:00+07:00", "consent_to": "2026-11-02"}, {"autumn"}),
+    ({"consent_to": "2026-11-01T23:30:00Z"}, set()),
     ({"consent": "yes"}, {"autumn"}),
     ({"consent": "no"}, {"social"}),
     ({"consent": "none"}, {"spring"}),
@@ -68,12 +90,12 @@ def test_leads_are_found_by_attribution_and_consent(
     assert queries.counts(session, workspace.id, chosen).of("all").n == len(wanted)
 
 
-def test_what_is_neither_yes_nor_no_is_refused(client: FlaskClient, headers: dict[str, str]) -> None:
+def test_what_is_no_date_is_refused(client: FlaskClient, headers: dict[str, str]) -> None:
     with pytest.raises(Invalid) as refused:
-        LeadFilter.parse({"gclid": "maybe", "fbclid": "1"})
-    assert [problem.field for problem in refused.value.details] == ["gclid", "fbclid"]
-    answer = client.get("/api/v1/leads", query_string={"gclid": "maybe"}, headers=headers)
-    assert answer.status_code == 400 and answer.json["error"]["details"][0]["field"] == "gclid"
+        LeadFilter.parse({"consent_from": "yesterday", "consent_to": "0001-01-01T00:00:00+14:00"})
+    assert [problem.field for problem in refused.value.details] == ["consent_from", "consent_to"]
+    answer = client.get("/api/v1/leads", query_string={"consent_from": "1"}, headers=headers)
+    assert answer.status_code == 400 and answer.json["error"]["details"][0]["field"] == "consent_from"
 
 
 def test_the_queue_filters_and_keeps_the_filter(client: FlaskClient, login: Any, leads: dict[str, str]) -> None:

@@ -1,10 +1,12 @@
 """An import from upload to undo, on real PostgreSQL."""
 
 import uuid
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, sessionmaker
@@ -14,7 +16,7 @@ from tests.leads.importing import queued, upload, work
 from webapp.leads import imports, review, run
 from webapp.leads.claims import IMPORTS as IMPORTS_BACKLOG
 from webapp.leads.claims import Holder, claim, enter
-from webapp.leads.errors import Conflict, Invalid, NotFound
+from webapp.leads.errors import Conflict, Invalid, NotFound, Transient
 from webapp.leads.states import DecisionAction, DeliveryState, DestinationKind, ImportState
 from webapp.models import (
     AuditEvent,
@@ -252,6 +254,151 @@ def test_an_external_id_that_is_here_is_a_problem_of_its_row(
     assert [(p.row_number, p.field) for p in imports.problems(session, found)] == [(1, "lead_id"), (3, "lead_id")]
 
 
+@pytest.fixture
+def refuses(session: Session) -> Iterator[Callable[[str], None]]:
+    """``refuses("UPDATE ON imports WHEN …")``: PostgreSQL answers such statements with an error."""
+    tables: list[str] = []
+
+    def do(when: str) -> None:
+        session.rollback()
+        tables.append(when.split(" ON ")[1].split()[0])
+        session.execute(
+            sa.text(
+                "CREATE OR REPLACE FUNCTION test_refuse() RETURNS trigger LANGUAGE plpgsql "
+                "AS $$ BEGIN RAISE EXCEPTION 'no'; END $$"
+            )
+        )
+        event, _, condition = when.partition(" WHEN ")
+        condition = f" WHEN ({condition})" if condition else ""
+        session.execute(
+            sa.text(f"CREATE TRIGGER test_refuse BEFORE {event} FOR EACH ROW{condition} EXECUTE FUNCTION test_refuse()")
+        )
+        session.commit()
+
+    yield do
+    session.rollback()
+    for table in tables:
+        session.execute(sa.text(f"DROP TRIGGER IF EXISTS test_refuse ON {table}"))
+    session.execute(sa.text("DROP FUNCTION IF EXISTS test_refuse"))
+    session.commit()
+
+
+def lease_over(session: Session) -> None:
+    session.rollback()
+    session.execute(sa.update(Import).values(lease_until=sa.func.now() - sa.text("interval '1 second'")))
+    session.commit()
+
+
+def test_an_import_that_gets_no_further_is_given_up(
+    session: Session, session_factory: Factory, workspace: Workspace, tmp_path: Path, refuses: Callable[[str], None]
+) -> None:
+    found = queued(session, workspace, tmp_path, rows(4) + "Eve,not an address,Hi\n")
+    refuses("INSERT ON import_problems")
+    for _ in range(5):
+        with pytest.raises(psycopg.errors.RaiseException):
+            work(session_factory, tmp_path, chunk_rows=4)
+        assert fresh(session, found).state is ImportState.RUNNING
+        lease_over(session)
+    # The first chunk came in at the first claim, so that this was its own; the sixth without one more is the end.
+    assert counts(session, found) == (4, 4, 0, 0)
+    with pytest.raises(psycopg.errors.RaiseException):
+        work(session_factory, tmp_path, chunk_rows=4)
+    lease_over(session)
+    work(session_factory, tmp_path, chunk_rows=4)
+    assert fresh(session, found).state is ImportState.FAILED
+    assert "stopped by an error of ours" in str(found.error) and count(session, Lead) == 4
+    event = session.scalars(sa.select(AuditEvent).where(AuditEvent.event_type == "IMPORT_FINISHED")).one()
+    assert "stopped by an error of ours" in event.details["error"]
+    assert imports.undo_problem(fresh(session, found)) is None
+
+
+def test_an_undo_that_gets_no_further_is_given_up_and_can_be_asked_for_again(
+    session: Session, session_factory: Factory, workspace: Workspace, tmp_path: Path, refuses: Callable[[str], None]
+) -> None:
+    found = queued(session, workspace, tmp_path, rows(4))
+    work(session_factory, tmp_path)
+    imports.undo(session, fresh(session, found), by="Tess")
+    session.commit()
+    refuses("DELETE ON leads")
+    for _ in range(5):
+        with pytest.raises(sa.exc.DBAPIError):
+            imports.process_undos(session_factory, Holder())
+        assert fresh(session, found).state is ImportState.UNDOING
+        lease_over(session)
+    imports.process_undos(session_factory, Holder())
+    assert fresh(session, found).state is ImportState.FAILED and "press Undo this import" in str(found.error)
+    assert count(session, AuditEvent, AuditEvent.event_type == "IMPORT_UNDO_FAILED") == 1
+    session.execute(sa.text("DROP TRIGGER test_refuse ON leads"))
+    session.commit()
+    fresh(session, found).finished_at = datetime.now(UTC) - timedelta(hours=30)  # begun in time is in time
+    session.commit()
+    undo(session, session_factory, found)
+    assert (found.state, found.undo_removed, found.error) == (ImportState.UNDONE, 4, None)
+
+
+def test_turns_that_get_on_are_no_tries(
+    session: Session, session_factory: Factory, workspace: Workspace, tmp_path: Path
+) -> None:
+    found = queued(session, workspace, tmp_path, rows(24))
+    while work(session_factory, tmp_path, chunk_rows=3, max_seconds=0.0).more:
+        assert fresh(session, found).tries == 0
+    assert found.attempt > 5 and counts(session, found) == (24, 24, 0, 0)
+    imports.undo(session, fresh(session, found), by="Tess")
+    session.commit()
+    while imports.process_undos(session_factory, Holder(), batch=3, max_seconds=0.0).more:
+        assert fresh(session, found).tries == 0
+    assert fresh(session, found).undo_removed == 24
+
+
+def test_a_column_of_json_that_was_left_out_stays_out(
+    session: Session, session_factory: Factory, workspace: Workspace, tmp_path: Path
+) -> None:
+    data = '{"email": "a@example.com", "phone": "+12025550100", "note": "secret"}\n'
+    found = upload(session, workspace, tmp_path, data, filename="x.ndjson")
+    chosen = {"email": "email", "phone": "", "note": ""}
+    assert imports.preview(tmp_path, found, mapping=chosen).rows[0].fields.keys() == {"email", "source"}
+    imports.start(session, found, by="Tess", mapping=chosen)
+    session.commit()
+    work(session_factory, tmp_path)
+    lead = session.scalars(sa.select(Lead)).one()
+    assert (lead.email, lead.phone, lead.message) == ("a@example.com", None, "")
+
+
+def test_discarding_tells_which_file_is_needless(session: Session, workspace: Workspace, tmp_path: Path) -> None:
+    found = upload(session, workspace, tmp_path, rows(3))
+    name = found.stored_as
+    assert name and imports.cancel(session, found, by="Tess") == name and found.stored_as is None
+    going = queued(session, workspace, tmp_path, rows(3))
+    going.rows_done = 1
+    session.commit()
+    assert imports.cancel(session, going, by="Tess") is None and going.stored_as
+
+
+def test_a_workspace_has_so_many_imports_that_are_not_over(
+    session: Session, workspace: Workspace, tmp_path: Path
+) -> None:
+    made = [upload(session, workspace, tmp_path, rows(1)) for _ in range(20)]
+    with pytest.raises(Transient) as refused:
+        upload(session, workspace, tmp_path, rows(1))
+    assert (refused.value.code, refused.value.retry_after) == ("rate_limited", 60)
+    session.rollback()
+    upload(session, factories.make_workspace(session), tmp_path, rows(1))
+    imports.cancel(session, made[0], by="Tess")
+    session.commit()
+    upload(session, workspace, tmp_path, rows(1))
+
+
+def test_a_full_disk_is_said_and_nothing_is_left(tmp_path: Path) -> None:
+    receiver = imports.Receiver(tmp_path, limit=1 << 30)
+    receiver._file.close()
+    receiver._file = open("/dev/full", "wb")  # noqa: SIM115
+    receiver.write(b"buffered")
+    with pytest.raises(Transient, match="no room"):
+        receiver.finish()
+    receiver.discard()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_sensitive_columns_are_sealed_whatever_they_are_called(
     session: Session, session_factory: Factory, workspace: Workspace, tmp_path: Path
 ) -> None:
@@ -358,6 +505,30 @@ def test_undo_keeps_what_somebody_has_built_upon(
         session.refresh(lead)
     # What the file said twice is taken back from the leads that stay, too; what came from elsewhere is not.
     assert (decided.touches, sent.touches, again.touches) == (1, 1, 2)
+
+
+def test_undo_looks_once_at_what_it_passes_over(
+    session: Session, session_factory: Factory, workspace: Workspace, tmp_path: Path
+) -> None:
+    found = queued(session, workspace, tmp_path, rows(12))
+    work(session_factory, tmp_path)
+    kept = list(session.scalars(sa.select(Lead.id).order_by(Lead.id)))[::2]
+    session.execute(sa.update(Lead).where(Lead.id.in_(kept)).values(status="approved", decided_by="Rae"))
+    session.commit()
+    asked: list[str] = []
+
+    def hear(_: Any, __: Any, statement: str, *___: Any) -> None:
+        if "OF leads SKIP LOCKED" in statement:
+            asked.append(statement)
+
+    engine = session.get_bind()
+    sa.event.listen(engine, "before_cursor_execute", hear)
+    try:
+        undo(session, session_factory, found, batch=2)
+    finally:
+        sa.event.remove(engine, "before_cursor_execute", hear)
+    assert (found.undo_removed, found.undo_kept) == (6, 6)
+    assert ["leads.id >" in one for one in asked] == [False, True, True, True]
 
 
 def test_undo_waits_for_a_run_in_hand(

@@ -37,9 +37,10 @@ leads = st.builds(
     company=st.sampled_from([None, "Acme", "Zeta"]),
     external_id=st.sampled_from([None, None, "x1", "x2", "x3"]),
     budget=st.sampled_from([None, 0.1, 1e15, 25000.0]),
-    consent=st.sampled_from([None, "yes"]),
+    consent=st.sampled_from([None, "yes", "no"]),
+    consent_at=st.sampled_from([None, datetime(2026, 1, 2, tzinfo=UTC), datetime(2026, 3, 4, tzinfo=UTC)]),
     attributes=st.sampled_from([{}, {"country": "VN"}]),
-    attribution=st.sampled_from([{}, {"utm_source": "google"}]),
+    attribution=st.sampled_from([{}, {"utm_source": "google"}, {"utm_source": "bing", "gclid": "g-1"}]),
     payload=st.sampled_from([{}, {"a": [1, {"b": "c\n\t"}], "d": None}]),
 )
 #: Columns that differ by their nature: ids, and the order of time.
@@ -117,6 +118,25 @@ def _one(session: Session, tenant: intake.Tenant, one: LeadIn) -> tuple[Outcome,
         return Outcome.CREATED, received.lead_id
     counted = session.scalar(sa.select(sa.func.count()).select_from(Touch)) != before
     return (Outcome.TOUCHED if counted else Outcome.EXISTS), received.lead_id
+
+
+def test_a_repeat_tells_the_consent_that_stands_and_new_attribution(session: Session, workspace: Workspace) -> None:
+    tenant = tenant_of(workspace)
+    first, second = datetime(2026, 1, 2, tzinfo=UTC), datetime(2026, 3, 4, tzinfo=UTC)
+    made = lead(email="a@example.com", consent="yes", consent_at=first, attribution={"utm_source": "google"})
+    intake_bulk.accept_many(session, tenant, [made])
+    again = [
+        lead(email="a@example.com", attribution={"utm_source": "bing", "gclid": "g-1"}),
+        lead(email="a@example.com", consent="no", consent_at=second),
+        lead(email="a@example.com", attribution={"gclid": "g-2"}),
+    ]
+    taken = intake_bulk.accept_many(session, tenant, again)
+    session.commit()
+    stored = session.get_one(Lead, taken[0].lead_id, populate_existing=True)
+    assert (stored.touches, stored.consent, stored.consent_at) == (4, "no", second)
+    assert stored.attribution == {"utm_source": "google", "gclid": "g-1"}
+    told = session.scalars(sa.select(AuditEvent).where(AuditEvent.event_type == "LEAD_TOUCHED")).all()
+    assert sorted(str(event.details.get("consent")) for event in told) == ["None", "None", "no"]
 
 
 def test_foreseeing_writes_nothing(session: Session, workspace: Workspace) -> None:

@@ -1,14 +1,17 @@
 """Whom intake links a lead to, what it puts in order, and how a person takes that back."""
 
 import json
+import threading
 import uuid
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, sessionmaker
 
-from webapp.leads import corrections, intake
+from tests.waiting import until
+from webapp.leads import corrections, crm, intake
 from webapp.leads.errors import Conflict, NotFound
 from webapp.leads.intake import LeadIn
 from webapp.leads.review import Actor
@@ -45,6 +48,27 @@ def test_the_same_words_by_one_mailbox_are_a_touch(session: Session, tenant: int
     first = take_in(session, tenant, email="a.na@gmail.com")
     received = intake.accept(session, tenant, LeadIn(door=Door.V1, message="What does it cost?", email="ana@gmail.com"))
     assert (received.lead_id, received.touched) == (first.id, True)
+
+
+def test_a_repeat_tells_the_consent_that_stands_and_new_attribution(session: Session, tenant: intake.Tenant) -> None:
+    first, second = datetime(2026, 1, 2, tzinfo=UTC), datetime(2026, 3, 4, tzinfo=UTC)
+
+    def again(**fields: Any) -> tuple[Any, Any, dict[str, Any]]:
+        lead = take_in(session, tenant, email="ana@acme.example", **fields)
+        session.refresh(lead)
+        return lead.consent, lead.consent_at, lead.attribution
+
+    google = {"utm_source": "google"}
+    assert again(consent="yes", consent_at=first, attribution=google) == ("yes", first, google)
+    assert again() == ("yes", first, google)
+    assert again(consent="yes") == ("yes", first, google)
+    both = google | {"gclid": "g-1"}  # the first touch keeps its campaign
+    assert again(attribution={"utm_source": "bing", "gclid": "g-1"}) == ("yes", first, both)
+    assert again(consent="no") == ("no", None, both)  # withdrawn, at no moment that was told
+    assert again(consent="no", consent_at=second) == ("no", second, both)
+    query = sa.select(AuditEvent).where(AuditEvent.event_type == "LEAD_TOUCHED").order_by(AuditEvent.id)
+    told = [event.details.get("consent") for event in session.scalars(query)]
+    assert told == [None, None, None, "no", None]
 
 
 def test_a_lead_of_somebody_merged_goes_to_whom_they_were_merged_into(session: Session, tenant: intake.Tenant) -> None:
@@ -116,6 +140,124 @@ def test_a_number_is_read_by_the_lead_and_as_one_of_ours_again(session: Session,
     assert (lead.phone_e164, lead.person_id) == ("+84912345678", vietnamese)
 
 
+def test_the_same_words_are_a_repeat_for_whom_the_lead_is_from_now(session: Session, tenant: intake.Tenant) -> None:
+    lead = take_in(session, tenant, email="ana@gmial.com")
+    correct(session, tenant, lead, "email", use=True)
+    assert take_in(session, tenant, email="ana@gmail.com").id == lead.id
+    assert take_in(session, tenant, email="ana@gmial.com").id != lead.id  # who has that address is somebody else
+    correct(session, tenant, lead, "email", use=False)
+    assert lead.dedupe_key is None  # whose those words are has been taken meanwhile
+    assert take_in(session, tenant, email="ana@gmail.com").id != lead.id
+
+
+def test_a_correction_leaves_the_words_of_another_lead_alone(session: Session, tenant: intake.Tenant) -> None:
+    right = take_in(session, tenant, email="ana@gmail.com")
+    lead = take_in(session, tenant, email="ana@gmial.com")
+    correct(session, tenant, lead, "email", use=True)
+    assert (lead.person_id, lead.dedupe_key) == (right.person_id, None)
+    assert take_in(session, tenant, email="ana@gmail.com").id == right.id
+
+
+def correct(session: Session, tenant: intake.Tenant, lead: Lead, field: str, *, use: bool) -> None:
+    corrections.correct(session, tenant.id, lead.id, field, use=use, actor=ANA, region="US")
+    session.commit()
+    session.refresh(lead)
+
+
+def crm_again(own: Session, tenant: intake.Tenant, lead: Lead, turn: int) -> None:
+    again = LeadIn(door=Door.CRM, message="", external_id=f"crm-{turn}", email=lead.email, company=f"Company {turn}")
+    assert not crm.receive(own, tenant, again).created
+
+
+def name_again(own: Session, tenant: intake.Tenant, lead: Lead, turn: int) -> None:
+    corrections.correct(own, tenant.id, lead.id, "name", use=bool(turn % 2), actor=ANA, region="US")
+
+
+def email_again(own: Session, tenant: intake.Tenant, lead: Lead, turn: int) -> None:
+    corrections.correct(own, tenant.id, lead.id, "email", use=not turn % 2, actor=ANA, region="US")
+
+
+CHANGES = pytest.mark.parametrize("change", [crm_again, name_again, email_again])
+
+
+@CHANGES
+def test_the_person_is_locked_before_the_lead(
+    session: Session, session_factory: sessionmaker[Session], tenant: intake.Tenant, change: Any
+) -> None:
+    """As intake does: whoever waits for a person holds none of their leads."""
+    lead = take_in(session, tenant, name="ANA PEREZ", email="ana@gmial.com")
+    take_in(session, tenant, "Hello?", email="ana@gmail.com")
+    lead_id = lead.id
+    session.commit()
+    held = session.execute(sa.select(sa.func.pg_backend_pid(), Person.id).with_for_update()).all()
+    failed: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            with session_factory() as own:
+                change(own, tenant, lead_of(own, lead_id), 0)
+                own.commit()
+        except BaseException as error:
+            failed.append(error)
+
+    pid = held[0][0]
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        with session_factory() as other:
+            waits = sa.text("SELECT count(*) FROM pg_stat_activity WHERE :pid = ANY (pg_blocking_pids(pid))")
+            until(lambda: failed or other.scalar(waits, {"pid": pid}))
+        session.execute(sa.select(Lead.id).where(Lead.id == lead_id).with_for_update(nowait=True))
+    finally:
+        session.rollback()
+        thread.join(30)
+    assert failed == []
+
+
+def lead_of(own: Session, lead_id: uuid.UUID) -> Lead:
+    lead = own.get_one(Lead, lead_id)
+    own.commit()
+    return lead
+
+
+@CHANGES
+def test_changes_and_repeats_at_once_do_not_deadlock(
+    session: Session, session_factory: sessionmaker[Session], tenant: intake.Tenant, change: Any
+) -> None:
+    lead = take_in(session, tenant, name="ANA PEREZ", email="ana@gmial.com")
+    take_in(session, tenant, email="ana@gmail.com")
+    lead_id, rounds = lead.id, 80
+    session.commit()
+    failed: list[BaseException] = []
+    barrier = threading.Barrier(2)
+
+    def again(own: Session, _: Lead, turn: int) -> None:
+        for email in ("ana@gmial.com", "ana@gmail.com"):
+            intake.accept(own, tenant, LeadIn(door=Door.V1, message="What does it cost?", email=email))
+            own.commit()
+
+    def work(do: Any) -> None:
+        try:
+            with session_factory() as own:
+                mine = lead_of(own, lead_id)
+                barrier.wait()
+                for turn in range(rounds):
+                    do(own, mine, turn)
+                    own.commit()
+        except BaseException as error:
+            failed.append(error)
+
+    threads = [
+        threading.Thread(target=work, args=(do,))
+        for do in (again, lambda own, mine, turn: change(own, tenant, mine, turn))
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert failed == []
+
+
 def test_nothing_to_correct_is_said(session: Session, tenant: intake.Tenant) -> None:
     lead = take_in(session, tenant, name="Ana Perez", email="ana@acme.example")
     for field in corrections.FIELDS:
@@ -173,3 +315,9 @@ def test_look_alikes_are_searched_anew_when_more_is_known_of_a_person(session: S
     assert session.get_one(Person, first.person_id, populate_existing=True).looked_at is not None
     take_in(session, tenant, "Hello?", email="ana@acme.example", phone="+84912345678")
     assert session.get_one(Person, first.person_id, populate_existing=True).looked_at is None
+
+
+@pytest.mark.parametrize("phone", ["no number", "…", "+", "()"])
+def test_a_phone_without_a_digit_is_kept_as_sent(session: Session, tenant: intake.Tenant, phone: str) -> None:
+    lead = take_in(session, tenant, phone=phone)
+    assert (lead.phone, lead.phone_e164, lead.person_id) == (phone, None, None)

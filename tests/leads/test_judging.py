@@ -12,7 +12,7 @@ from webapp.leads import judging, run, verdict
 from webapp.leads.claims import RUNS, Holder, has_due
 from webapp.leads.judging import Judging, Mode, Policy
 from webapp.leads.ports import ModelFailed, Opinion, Usage
-from webapp.leads.states import Intent, LeadStatus, NextAction, Priority, RunStatus
+from webapp.leads.states import Door, Intent, LeadStatus, NextAction, Priority, RunStatus
 from webapp.leads.types import LeadFacts, Verdict
 from webapp.models import AuditEvent, Lead, Run
 
@@ -276,6 +276,31 @@ class TestRuns:
         stub = Stub()
         drain(session_factory, stub, Policy(Mode.LLM, True))
         assert stub.asked == []
+
+    @pytest.mark.parametrize("mode", [Mode.RULES_THEN_LLM, Mode.LLM])
+    def test_a_lead_from_a_public_page_is_not_asked_about(self, session, session_factory, workspace, mode):
+        """Its words are ours. Nor does it wait for a thread that asks."""
+        released = threading.Event()
+
+        def slowly(_):
+            released.wait(30)
+            return opinion()
+
+        stub, page = Stub(slowly), "Found on https://acme.example: Acme, clinic equipment"
+        make_lead(session, workspace, UNSURE)
+        worker = threading.Thread(
+            target=drain, args=(session_factory, stub, Policy(mode, True)), kwargs={"judges": {"threads": 1}}
+        )
+        worker.start()
+        try:
+            until(lambda: stub.asked == [UNSURE])
+            lead = make_lead(session, workspace, page, door=Door.WEB)
+            until(lambda: fresh(session, lead).settled_at)
+        finally:
+            released.set()
+            worker.join()
+        assert stub.asked == [UNSURE]
+        assert run_of(session, lead).stages[1]["status"] == "ok"
 
     def test_those_that_need_none_are_settled_while_models_are_asked(self, session, session_factory, workspace):
         unsure = [make_lead(session, workspace, UNSURE) for _ in range(5)]

@@ -173,10 +173,20 @@ def test_what_does_not_fit_is_left_out_with_a_note() -> None:
     assert reading.lead.budget is None and reading.lead.attribution == {}
 
 
-@pytest.mark.parametrize("text", ["-1", "NaN", "inf", "1e400", "1_000", "٣", "0x10", ""])
-def test_a_budget_is_a_number(text: str) -> None:
+@pytest.mark.parametrize("text", ["-1", "NaN", "inf", "1e400", "1_000", "٣", "0x10", "", "20 licences"])
+def test_a_budget_is_an_amount(text: str) -> None:
     reading = read({"message": "m", "budget": "b"}, {"m": "hi", "b": text})
-    assert reading.lead is not None and reading.lead.budget in (None, 1000.0 if text == "1_000" else None)
+    assert reading.lead is not None and reading.lead.budget is None
+    assert "budget" in reading.notes
+
+
+@pytest.mark.parametrize(
+    ("text", "amount"), [("20k", 20_000), ("$12,500", 12_500), ("1,5 triệu", 1.5e6), ("0.125", 0.125), (12500, 12_500)]
+)
+def test_a_budget_as_people_write_it(text: Any, amount: float) -> None:
+    reading = read({"message": "m", "budget": "b"}, {"m": "hi", "b": text})
+    assert reading.lead is not None and reading.lead.budget == amount
+    assert reading.notes == {}
 
 
 @pytest.mark.parametrize(

@@ -247,3 +247,42 @@ def test_limits_and_expiry_are_set_on_the_command_line(app: Flask, session: Sess
     assert run(args=[*made_by_hand, "--limit-max", "-1"]).exit_code != 0
     past = run(args=[*made_by_hand, "--expires", "2020-01-31"])
     assert past.exit_code == 1 and "expired already" in past.output
+
+
+def test_an_array_counts_as_many_as_it_has_entries() -> None:
+    limiter, owner = RateLimiter(10, 3_600, AWAY, burst=5), uuid.uuid4()
+    with time_machine.travel(NOON, tick=False) as clock:
+        assert taken(limiter, owner).allowed
+        assert limiter.take(owner, count=4, paid=1) == Budget(5, 1, int(NOON.timestamp()) + 1, True)
+        refused = limiter.take(owner, count=3, paid=1)
+        assert refused == Budget(5, 1, int(NOON.timestamp()) + 1, False)  # nothing was counted, and when it will pass
+        clock.shift(1)
+        assert taken(limiter, owner).allowed
+        assert limiter.take(owner, count=5, paid=1) == Budget(5, 0, int(NOON.timestamp()) + 2, True)
+        clock.shift(10)
+        refused = limiter.take(owner, count=2)  # 9 of 10 are used: the window is in the way, not the burst
+        assert refused is not None and not refused.allowed
+        assert (refused.limit, refused.remaining, refused.reset) == (10, 1, NOON.timestamp() + 3_600)
+
+
+def test_one_of_more_entries_than_a_limit_passes_when_all_of_it_is_left_and_is_owed() -> None:
+    limiter, owner = RateLimiter(100, 3_600, AWAY, burst=5), uuid.uuid4()
+    with time_machine.travel(NOON, tick=False) as clock:
+        assert taken(limiter, owner).allowed
+        assert limiter.take(owner, count=30, paid=1) == Budget(5, 0, int(NOON.timestamp()) + 1, True)
+        refused = taken(limiter, owner)
+        assert (refused.allowed, refused.reset) == (False, NOON.timestamp() + 6)
+        clock.shift(5)
+        assert not taken(limiter, owner).allowed
+        clock.shift(1)
+        assert taken(limiter, owner).allowed
+    limiter = RateLimiter(3, 60, AWAY)
+    with time_machine.travel(NOON, tick=False) as clock:
+        assert taken(limiter, owner).allowed and taken(limiter, owner).allowed
+        big = limiter.take(owner, count=8, paid=1)
+        assert big is not None and not big.allowed  # one was used before
+        clock.shift(60)
+        assert taken(limiter, owner).allowed
+        big = limiter.take(owner, count=8, paid=1)
+        assert big is not None and (big.allowed, big.remaining) == (True, 0)
+        assert not taken(limiter, owner).allowed

@@ -73,4 +73,5 @@ def test_an_event_reads_as_a_sentence_with_or_without_its_details() -> None:
         event("DELIVERY_SENT", {"destination": "n8n follow-up", "action": "follow_up"}) == "Delivered to n8n follow-up"
     )
     assert event("LEAD_REJECTED", {"reject_reason": "other", "reason": "no"}) == "Rejected – “no”"
+    assert event("LEAD_TOUCHED", {"consent": "no"}).endswith("; consent is now “no”")
     assert event("A_NEW_ONE", {}) == "A new one"

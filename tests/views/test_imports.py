@@ -1,7 +1,9 @@
 """Imports, as a manager sees them: upload, columns, progress, result, undo."""
 
+import gc
 import io
 import re
+import resource
 import uuid
 from datetime import timedelta
 
@@ -154,6 +156,29 @@ class TestUpload:
         assert session.scalars(sa.select(Import.id)).all() == []
         assert (set(folder.iterdir()) if folder.exists() else set()) == before
 
+    def test_too_many_that_are_not_over(self, client, session, workspace, manager, folder):
+        session.add_all(
+            Import(workspace_id=workspace.id, filename=f"{n}.csv", format="csv", created_by="Eve") for n in range(20)
+        )
+        session.commit()
+        answer = upload(client)
+        assert (answer.status_code, answer.headers["Retry-After"]) == (429, "60")
+        assert "20 imports wait or run already" in answer.text and 'name="file"' in answer.text
+        assert list(folder.iterdir()) == []
+
+    @pytest.mark.parametrize("size", [400_000, 4_000_000])  # held in memory while it comes, and spooled
+    @pytest.mark.filterwarnings("ignore::ResourceWarning")  # Werkzeug leaves the spooled file to be collected
+    def test_a_full_disk_is_said_and_nothing_is_kept(self, client, session, manager, folder, size):
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, limits[1]))  # the kernel refuses what a file has beyond
+        try:
+            answer = upload(client, CSV + "x" * size)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert answer.status_code == 503 and "no room on the disk" in answer.text and "Try again later" in answer.text
+        assert list(folder.iterdir()) == []
+        gc.collect()
+
     def test_the_token_is_asked_for(self, app, client, manager, session, monkeypatch):
         monkeypatch.setitem(app.config, "WTF_CSRF_ENABLED", True)
         assert upload(client).status_code == 400
@@ -293,13 +318,18 @@ class TestImporting:
         lines = answer.text.splitlines()
         assert answer.mimetype == "text/csv" and lines[0] == "\ufeffrow number,field,reason"
         assert [line.split(",")[:2] for line in lines[1:]] == [["2", "email"], ["4", "email"]]
+        assert "Row, without the header and blank rows" in client.get(f"/imports/{found.id}").text
 
     def test_a_trial_writes_nothing_and_can_be_made_real(self, client, session, uploaded, worked):
         found = uploaded()
         started(client, found, dry_run="on")
         worked()
         page = client.get(f"/imports/{found.id}").text
-        assert "trial, no lead is written" in page and "Would be new leads" in page and "Import it for real" in page
+        assert (
+            "trial, no lead is written" in page
+            and "Would be new leads, at most" in page
+            and "Import it for real" in page
+        )
         assert "Undo this import" not in page
         assert session.scalars(sa.select(Lead.id)).all() == []
         assert client.get(f"/imports/{found.id}/columns").status_code == 200
@@ -324,6 +354,23 @@ class TestImporting:
         assert "Stopped" in answer.text and fresh(session, found).state is ImportState.CANCELLED
         again = client.post(f"/imports/{found.id}/cancel", follow_redirects=True)
         assert "Not stopped" in again.text and "over already" in again.text
+
+    def test_a_file_that_is_discarded_is_deleted(self, client, session, uploaded, folder):
+        found = uploaded()
+        assert len(list(folder.iterdir())) == 1
+        client.post(f"/imports/{found.id}/cancel")
+        assert fresh(session, found).state is ImportState.CANCELLED and list(folder.iterdir()) == []
+        assert client.get(f"/imports/{found.id}").status_code == 200
+
+    def test_what_was_given_up_says_what_to_press(self, client, session, uploaded, worked):
+        found = uploaded()
+        started(client, found)
+        session.execute(sa.update(Import).values(tries=5))
+        session.commit()
+        worked()
+        page = client.get(f"/imports/{found.id}").text
+        assert "stopped by an error of ours" in page and "Upload the file again" in page
+        assert "What came in before stays" not in page
 
     def test_a_failed_one_says_why(self, client, uploaded, worked, folder):
         found = uploaded('[{"email": "a@acme.example"}, {"email": ', "cut.json")
@@ -368,6 +415,7 @@ class TestUndo:
         session.commit()
         page = client.get(f"/imports/{done.id}/undo").text
         assert "1 lead that nobody has worked on" in page and "1 lead that somebody has decided" in page
+        assert "Names, phones and companies that the file added to people who were here before stay" in page
         assert len(session.scalars(sa.select(Lead.id)).all()) == 2
 
     def test_what_came_again_from_elsewhere_stays(self, client, session, workspace, done, worked):

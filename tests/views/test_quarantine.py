@@ -21,7 +21,7 @@ from webapp.leads.quarantine import Bad, quarantine
 from webapp.leads.states import Door, QuarantineState, Role
 from webapp.models import AuditEvent, Lead, Quarantined, Workspace
 from webapp.models.inbound import InboundSource
-from webapp.views.quarantine import excerpt
+from webapp.views.quarantine import excerpt, heading
 
 COMMENT = {
     "field": "feed",
@@ -96,7 +96,7 @@ def test_an_empty_quarantine_says_so(client: FlaskClient, manager: Any) -> None:
 def test_held_entries_are_counted_where_managers_look(
     app: Flask, client: FlaskClient, manager: Any, login: Callable[..., Any], hold: Hold
 ) -> None:
-    hold(), hold()
+    hold(), hold(MENDED)
     queue = client.get("/queue").text
     assert "2 in quarantine" in read(queue) and re.search(r'id="n-quarantine"[^>]*>2<', queue)
     other = app.test_client()
@@ -109,10 +109,33 @@ def test_the_list_reads_as_words(client: FlaskClient, manager: Any, hold: Hold, 
     hold()
     hold({"email": "ada@b.example", "note": "a <b>price</b>?", "salary": "enc:abc"}, "hook", source, "neither found")
     said = read(client.get("/quarantine").text)
-    assert "Comment_id is missing or no text" in said and "Facebook or Messenger" in said
+    assert "comment_id is missing or no text" in said and "Facebook or Messenger" in said
     assert "email ada@b.example · note a <b>price</b>?" in said and "Contact form" in said
     assert "enc:" not in said and "{" not in said
     assert "<b>price</b>" not in client.get("/quarantine").text
+
+
+def test_how_often_it_came_is_shown(client: FlaskClient, manager: Any, hold: Hold) -> None:
+    entry_id = hold()
+    assert "times" not in read(client.get("/quarantine").text) + read(client.get(f"/quarantine/{entry_id}").text)
+    assert {hold(), hold()} == {entry_id}
+    assert "came 3 times" in read(client.get("/quarantine").text)
+    assert "came 3 times, last" in read(client.get(f"/quarantine/{entry_id}").text)
+
+
+@pytest.mark.parametrize(
+    ("reason", "shown"),
+    [
+        ("message.mid is missing or no text", "message.mid is missing or no text"),
+        ("comment_id is missing or no text", "comment_id is missing or no text"), ("entry[0] is odd", "entry[0] is odd"),
+        ("id is missing or no text", "id is missing or no text"), ("message is not text", "message is not text"),
+        ("the entry is not a JSON object", "The entry is not a JSON object"),
+        ("e-mail is not a valid address", "E-mail is not a valid address"), ("neither found. Or", "Neither found. Or"),
+        ("", ""),
+    ],
+)  # fmt: skip
+def test_a_reason_begins_like_a_sentence_unless_with_a_path(reason: str, shown: str) -> None:
+    assert heading(reason) == shown
 
 
 def test_the_list_is_filtered_and_paged(
@@ -126,8 +149,8 @@ def test_the_list_is_filtered_and_paged(
     link = re.search(r'href="(/quarantine\?[^"]*cursor=[^"]*)"', first)
     assert link
     second = client.get(html.unescape(link[1])).text
-    assert second.count("Reason ") == 10 and "Reason 09" in second and "Comment_id" not in second
-    assert "Comment_id" in client.get("/quarantine?from=facebook").text
+    assert second.count("Reason ") == 10 and "Reason 09" in second and "comment_id" not in second
+    assert "comment_id" in client.get("/quarantine?from=facebook").text
     assert "No such entry" in client.get("/quarantine?from=whatsapp").text
     assert client.get("/quarantine?from=nonsense&state=odd").status_code == 200
     assert client.get("/quarantine?cursor=x").status_code == 400

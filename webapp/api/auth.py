@@ -58,15 +58,17 @@ def identify() -> Principal:
     return principal
 
 
-def limit(owner: uuid.UUID, limits: Limits) -> None:
-    """Count a request of ``owner`` (a key, an inbound source). Transient (429) when it is one too many; the answer
-    says where the owner stands either way."""
+def limit(owner: uuid.UUID, limits: Limits, *, count: int = 1, paid: int = 0) -> None:
+    """Count a request of ``owner`` (a key, an inbound source) as ``count``, of which ``paid`` were counted before.
+    Transient (429) when it is too many; the answer says where the owner stands either way."""
     limiter: RateLimiter = current_app.extensions["ratelimiter"]
-    budget = limiter.take(owner, limits)
+    budget = limiter.take(owner, limits, count=count, paid=paid)
     g.budget = budget
     if budget and not budget.allowed:
         wait = max(1, budget.reset - int(time.time()))
-        raise Transient(f"over the limit of {budget.limit:,} requests", code="rate_limited", retry_after=wait)
+        over = f"over the limit of {budget.limit:,} requests"
+        over += f", of which this one counts as {count:,}" if count > 1 else ""
+        raise Transient(over, code="rate_limited", retry_after=wait)
 
 
 def needs(scope: Scope) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -1,6 +1,7 @@
 """``POST /api/v1/leads/batch``: many leads in one request (docs/api.md §5)."""
 
 import json
+import logging
 import uuid
 from itertools import islice
 from typing import Any, Literal
@@ -17,12 +18,14 @@ from webapp.api.v1 import idempotency_key
 from webapp.extensions import db
 from webapp.leads import answers, imports, intake_bulk
 from webapp.leads.errors import Invalid, Problem
+from webapp.leads.imports.process import INTERNAL
 from webapp.leads.imports.reading import Broken, Row, rows
 from webapp.leads.intake import LeadIn
 from webapp.leads.intake_bulk import Outcome
 from webapp.leads.states import Door, Scope
 from webapp.security.keys import Principal
 
+log = logging.getLogger(__name__)
 blueprint = Blueprint("v1_batch", __name__, url_prefix="/api/v1")
 
 #: Bytes of a body beyond which it becomes an import, however few its rows are.
@@ -36,10 +39,11 @@ _FORMATS = {
 
 
 class BatchResult(Out):
-    """What became of one row: ``index`` counts from 0. ``id``: the lead that was made, touched or is here already."""
+    """What became of one row: ``index`` counts from 0. ``id``: the lead that was made, touched or is here already.
+    ``failed``: by an error of ours; the row may be sent again as it is."""
 
     index: Count
-    status: Literal["created", "touched", "exists", "invalid"]
+    status: Literal["created", "touched", "exists", "invalid", "failed"]
     id: uuid.UUID | None
     problems: list[ProblemOut]
 
@@ -52,6 +56,7 @@ class BatchOut(Out):
     touched: Count
     exists: Count
     invalid: Count
+    failed: Count
 
 
 @blueprint.post("/leads/batch")
@@ -61,7 +66,7 @@ class BatchOut(Out):
     description=(
         "A JSON array, NDJSON or CSV. Up to `MAX_BATCH_SIZE` rows are answered at once: 200 when every row was taken "
         "in, else 207. Larger bodies become an import: 202, and `Location` tells how far it is. A bad row never stops "
-        "the others. Fields are those of `POST /api/v1/leads`; columns of CSV may be called otherwise."
+        "the others. Fields are those of `POST /api/v1/leads`, and those of an import; they may be called otherwise."
     ),
     body=list[dict[str, Any]],
     bodies={CSV: str, NDJSON: str},
@@ -83,11 +88,18 @@ def create(principal: Principal) -> Response:
         if key and (earlier := answers.claim(db.session(), principal.workspace, Door.IMPORT, key)):
             return _replayed(earlier)
         response = _answer(principal, sent, wanted)
-        if key:
+        if key and _keeps(response):
             answers.keep(db.session(), principal.workspace, Door.IMPORT, key, response.get_data(as_text=True))
+        elif key:
+            answers.release(db.session(), principal.workspace, Door.IMPORT, key)
         db.session.commit()
         queue.ring(queue.IMPORTS if response.status_code == 202 else queue.RUNS)
         return response
+
+
+def _keeps(response: Response) -> bool:
+    """Not where a row failed by our own error, which would otherwise be its answer for as long as keys are kept."""
+    return response.status_code == 202 or not response.get_json()["failed"]
 
 
 def _format() -> str:
@@ -131,21 +143,30 @@ def _inline(principal: Principal, layout: imports.Layout, found: list[Row]) -> R
     results: list[dict[str, Any]] = []
     good: list[tuple[int, intake_bulk.Row]] = []
     for index, row in enumerate(found):
-        made = mapper.lead(row)
         results.append({"index": index, "status": "invalid", "id": None, "problems": []})
-        if isinstance(made, LeadIn):
-            good.append((index, intake_bulk.prepare(principal.workspace, made)))
-        else:
-            results[index]["problems"] = _told(made)
+        try:
+            made = mapper.lead(row)
+            if isinstance(made, LeadIn):
+                good.append((index, intake_bulk.prepare(principal.workspace, made)))
+            else:
+                results[index]["problems"] = _told(made)
+        except Invalid as error:
+            results[index]["problems"] = _told(error.details or (Problem("row", error.message),))
+        except Exception:  # a bug of ours must cost no more than the row
+            log.exception("row %d of a batch", index)
+            results[index] |= _FAILED
     taken = intake_bulk.accept_each(db.session(), principal.workspace, [row for _, row in good], rank=_RANK)
     for (index, _), one in zip(good, taken, strict=True):
         if one is None:
-            results[index]["problems"] = _told((Problem("row", "could not be taken in because of an error of ours"),))
+            results[index] |= _FAILED
             continue
         results[index] |= {"status": one.outcome.value, "id": str(one.lead_id)}
         if one.outcome is Outcome.EXISTS:
             results[index]["problems"] = _told((Problem("lead_id", "a lead with this id is here already"),))
     return _results(results)
+
+
+_FAILED = {"status": "failed", "problems": [{"field": "row", "reason": INTERNAL}]}
 
 
 def _told(problems: tuple[Problem, ...]) -> list[dict[str, str]]:
@@ -157,10 +178,11 @@ def _told(problems: tuple[Problem, ...]) -> list[dict[str, str]]:
 def _results(results: list[dict[str, Any]]) -> Response:
     counts = {
         status: sum(one["status"] == status for one in results)
-        for status in ("created", "touched", "exists", "invalid")
+        for status in ("created", "touched", "exists", "invalid", "failed")
     }
     body = current_app.json.dumps({"results": results, **counts})
-    return Response(body, 207 if counts["exists"] or counts["invalid"] else 200, mimetype=JSON)
+    not_taken_in = counts["exists"] or counts["invalid"] or counts["failed"]
+    return Response(body, 207 if not_taken_in else 200, mimetype=JSON)
 
 
 def _replayed(earlier: str) -> Response:

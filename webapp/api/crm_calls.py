@@ -114,8 +114,7 @@ def sync(principal: Principal) -> Response:
 
 
 def _finished(principal: Principal, started: Started) -> Standing | None:
-    found = crm_sync.standing(db.session(), principal.workspace_id, started)
-    return None if found.waiting else found
+    return crm_sync.finished(db.session(), principal.workspace_id, started)
 
 
 def _still_running(request_id: uuid.UUID, found: Standing) -> Response:
@@ -206,12 +205,13 @@ def task_status(principal: Principal, request_id: uuid.UUID) -> Response:
 
 def _wait_for(look: Callable[[], T | None]) -> T | None:
     """The first thing that ``look`` finds within SYNC_WAIT_SECONDS; None when nothing is there by then. Without a
-    free place to wait in it looks once. No transaction is open between two looks."""
+    free place to wait in, of which there are ``waiting.MOST_OPTIONAL`` for all such calls, it looks once. No
+    transaction is open between two looks."""
     found = _look(look)
     turns: Turns = current_app.extensions["turns"]
     if found is None:
         try:
-            with turns.place(), turns.lent():
+            with turns.place(optional=True), turns.lent():
                 found = _keep_looking(look, time.monotonic() + auth.settings().sync_wait_seconds)
         except Transient:
             return None  # all places are taken: the answer says where to ask again

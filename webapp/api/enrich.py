@@ -17,7 +17,7 @@ from webapp.api.schemas import Out, Score
 from webapp.api.waiting import Turns
 from webapp.config import Settings
 from webapp.extensions import db
-from webapp.leads import intake, judging, qualify, qualify_keys
+from webapp.leads import amounts, intake, judging, qualify, qualify_keys
 from webapp.leads.errors import Invalid
 from webapp.leads.intake import LeadIn, Tenant
 from webapp.leads.judging import Heard
@@ -94,17 +94,16 @@ def enrich(principal: Principal) -> Response:
         return replay
     conditions: Conditions = current_app.extensions["qualifying"]
     turns: Turns = current_app.extensions["turns"]
-    waits = qualify.needs_model(conditions, principal.workspace, lead.message)
-    if waits:
+    if qualify.needs_model(conditions, principal.workspace, lead.message):
         turns.require_place()
     try:
-        begun = qualify.begin(db.session(), principal.workspace, lead, key)
+        begun = qualify.begin(db.session(), conditions, principal.workspace, lead, key)
     except InProgress:
         db.session.rollback()
         if key and (replay := _replay(key, lead)):  # answered a moment ago
             return replay
         raise
-    if waits and begun.run_id:
+    if begun.waits:
         with turns.place():  # none: what has begun is undone
             begun = _wait(turns, conditions, begun, key)
     elif begun.run_id:
@@ -139,18 +138,19 @@ def _wait(turns: Turns, conditions: Conditions, begun: Begun, key: KeyOf | None)
         status, begun = qualify.wait(current_app.extensions["autocommit"], begun, key, seconds=conditions.patience)
     session, run_id = db.session(), begun.run_id
     assert run_id is not None
-    if status is RunStatus.SUCCESS:
+    required = conditions.policy.required
+    if status is RunStatus.SUCCESS and not required:
         return begun
     late = f"no answer within {conditions.patience:g} s"
-    if not conditions.policy.required:
+    if not required:
         if status is RunStatus.FAILED:
             return qualify.once_more(session, conditions, begun, key)
         qualify.settle_by_rules(session, conditions, run_id, Heard(error=late))
         return begun
-    if status is not RunStatus.FAILED:
+    if status not in (RunStatus.SUCCESS, RunStatus.FAILED):
         qualify.fail(session, run_id, f"The model is required, and was not heard: {late}.")
     session.flush()
-    if qualify.found(session, begun.lead_id) is not None:  # it was heard in the last moment
+    if qualify.is_by_model(session, begun.lead_id):  # perhaps it was heard in the last moment
         return begun
     failure = qualify.failure_of(session, run_id)
     if key and begun.lease:
@@ -224,7 +224,7 @@ def read(data: dict[str, Any], sealed: dict[str, Any]) -> LeadIn:
         email=_short(given, "email"),
         phone=_short(given, "phone"),
         company=_short(given, "company"),
-        budget=_budget(given.get("budget")),
+        budget=amounts.of(given.get("budget")),
         attributes=known,
         attribution=attribution_of(data),
         consent=consent_of(data.get("consent")),
@@ -276,27 +276,4 @@ def _text(value: Any) -> str:
         return value.strip()
     if isinstance(value, bool) or not isinstance(value, int | float):
         return ""
-    return str(int(value)) if float(value).is_integer() else str(value)
-
-
-_AMOUNT = re.compile(
-    r"(\d[\d.,\s]*)\s*(k|nghìn|ngàn|m|mio|mil|million|tr|triệu|bn|b|billion|tỷ|tỉ)?(?!\w)", re.IGNORECASE
-)
-_TIMES = {"k": 1e3, "nghìn": 1e3, "ngàn": 1e3, "bn": 1e9, "b": 1e9, "billion": 1e9, "tỷ": 1e9, "tỉ": 1e9}
-
-
-def _budget(value: Any) -> float | None:
-    """A number, or the first amount in a text such as ``$12,500``, ``20k`` or ``1.5 triệu``."""
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, int | float):
-        amount = float(value)
-    else:
-        match = _AMOUNT.search(value) if isinstance(value, str) and len(value) <= _LONGEST else None
-        if not match or value[: match.start()].rstrip().endswith("-"):
-            return None
-        digits = re.sub(r"\s", "", match[1]).strip(".,")
-        groups = re.split("[.,]", digits)
-        plain = "".join(groups) if len(groups) == 1 or len(groups[-1]) == 3 else "".join(groups[:-1]) + "." + groups[-1]
-        amount = float(plain[:20]) * (_TIMES.get(match[2].lower(), 1e6) if match[2] else 1.0)
-    return amount if 0 <= amount <= 1e15 else None
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)

@@ -18,7 +18,7 @@ from webapp.leads import hooked, sources
 from webapp.leads.errors import Forbidden, Invalid, LeadError, Transient
 from webapp.leads.hooked import Outcome
 from webapp.leads.paths import BadPath, compiled
-from webapp.leads.quarantine import Bad, quarantine
+from webapp.leads.quarantine import Bad, quarantine_all
 from webapp.leads.states import Door, Verification
 from webapp.models.account import Workspace
 from webapp.models.inbound import InboundSource
@@ -68,11 +68,14 @@ def receive(token: str) -> Response:
     db.session.commit()  # ends the read; leads are transactions of their own
     if not source.enabled:
         raise Forbidden("this webhook is switched off")
-    auth.limit(source.id, Limits(source.limit_max, source.limit_burst, source.limit_day))
+    limits = Limits(source.limit_max, source.limit_burst, source.limit_day)
+    auth.limit(source.id, limits)
     payload = _proven(source)
     entries = payload if isinstance(payload, list) else [payload]
+    if len(entries) > 1:  # an array counts as many as its leads would one by one
+        auth.limit(source.id, limits, count=len(entries), paid=1)
     _blot_out(entries)
-    outcomes = [_take_in(source, tenant, entry, place) for place, entry in enumerate(entries)]
+    outcomes = _take_in(source, tenant, entries)
     _remember(source, entries, outcomes)
     return _answer(source, outcomes)
 
@@ -157,40 +160,62 @@ def _form(body: bytes) -> dict[str, Any]:
     return fields
 
 
-def _take_in(source: InboundSource, tenant: Any, entry: Any, place: int) -> Outcome:
+def _take_in(source: InboundSource, tenant: Any, entries: list[Any]) -> list[Outcome]:
+    """One entry is a statement and a transaction of its own; an array is one transaction, which ends in
+    :func:`_remember`."""
+    origin = hooked.Origin(source.id, source.name, source.mapping)
+    seal = current_app.extensions["cipher"].seal
+    unsound = {place: reason for place, entry in enumerate(entries) if (reason := _unsound(entry))}
+    sound = [place for place in range(len(entries)) if place not in unsound]
+    ids = [_request_id(source, place) for place in sound]
+    if len(entries) == 1 and sound:
+        database = current_app.extensions["autocommit"]
+        return [hooked.take_in(database, tenant, origin, entries[0], seal=seal, request_id=ids[0])]
+    taken = hooked.take_in_all(
+        db.session(), tenant, origin, [entries[place] for place in sound], seal=seal, request_ids=ids
+    )
+    by_place = dict(zip(sound, taken, strict=True))
+    return [by_place.get(place) or Outcome(held=unsound[place]) for place in range(len(entries))]
+
+
+def _unsound(entry: Any) -> str:
+    """Why it cannot be stored, or nothing."""
     try:
         check_storable(entry)
     except Invalid as error:
-        return Outcome(held="; ".join(f"{p.field} {p.reason}" for p in error.details) or error.message)
-    request_id = request.headers.get("webhook-id") if source.verification is Verification.STANDARD else None
-    return hooked.take_in(
-        current_app.extensions["autocommit"],
-        tenant,
-        hooked.Origin(source.id, source.name, source.mapping),
-        entry,
-        seal=current_app.extensions["cipher"].seal,
-        request_id=f"{request_id}:{place}" if request_id and place else request_id,
-    )
+        return "; ".join(f"{p.field} {p.reason}" for p in error.details) or error.message
+    return ""
+
+
+def _request_id(source: InboundSource, place: int) -> str | None:
+    """What the sender calls this request, and so each retry of it; with its place for a further entry of an array."""
+    if source.verification is not Verification.STANDARD:
+        return None
+    given = request.headers.get("webhook-id")
+    return f"{given}:{place}" if given and place else given
 
 
 def _remember(source: InboundSource, entries: list[Any], outcomes: list[Outcome]) -> None:
     """What was held, and the newest entry to edit the mapping against."""
     session = db.session()
-    for entry, outcome in zip(entries, outcomes, strict=True):
-        if outcome.held:
-            bad = Bad(outcome.held, _sealed(entry))
-            quarantine(session, source.workspace_id, Door.HOOK, DIALECT, bad, source.id)
+    seal = current_app.extensions["cipher"].seal
+    held = [
+        Bad(outcome.held, seal(entry), _identity(entry), _request_id(source, place))
+        for place, (entry, outcome) in enumerate(zip(entries, outcomes, strict=True))
+        if outcome.held
+    ]
+    quarantine_all(session, source.workspace_id, Door.HOOK, DIALECT, held, source.id)
     if entries:
         with suppress(RecursionError):  # nested too deep to be written down again
-            sources.received(session, source.id, sources.sample_of(_sealed(entries[-1])))
+            sources.received(session, source.id, sources.sample_of(seal(entries[-1])))
     session.commit()
 
 
-def _sealed(entry: Any) -> Any:
+def _identity(entry: Any) -> str:
     try:
-        return current_app.extensions["cipher"].seal(entry)
-    except RecursionError:  # so deep holds nothing that people wrote
-        return entry
+        return str(current_app.extensions["cipher"].fingerprint(entry))
+    except RecursionError:
+        return ""
 
 
 def _answer(source: InboundSource, outcomes: list[Outcome]) -> Response:

@@ -174,6 +174,8 @@ def accepted(body: str, import_id: str) -> Response:
 )
 @auth.needs(Scope.INGEST)
 def create(principal: Principal) -> Response:
+    if "Idempotency-Key" not in request.headers:  # an answer that was kept is given all the same
+        imports.check_room(db.session(), principal.workspace_id)
     with upload() as sent:
         asked = problems.validated(ImportQuery, sent.fields | request.args.to_dict())
         said = asked.model_dump_json(exclude_none=True)
@@ -251,8 +253,9 @@ def _errors(workspace_id: uuid.UUID, import_id: uuid.UUID) -> Iterator[str]:
 @auth.needs(Scope.INGEST)
 def cancel(principal: Principal, import_id: uuid.UUID) -> Response:
     found = imports.get(db.session(), principal.workspace_id, import_id)
-    imports.cancel(db.session(), found, by=f"{principal.name} (API)")
+    needless = imports.cancel(db.session(), found, by=f"{principal.name} (API)")
     db.session.commit()
+    imports.remove(auth.settings().imports_folder, needless)
     return jsonify(import_view(found))
 
 

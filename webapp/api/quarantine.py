@@ -29,7 +29,8 @@ _BY_ID = {"entry_id": "The entry's id."}
 
 
 class EntryBrief(Out):
-    """An entry without what it holds. ``dialect``: which reader refused it."""
+    """An entry without what it holds. ``dialect``: which reader refused it. ``times``: how often the very same came
+    while it was held, the last time at ``last_at`` (null: once)."""
 
     id: uuid.UUID
     state: QuarantineState
@@ -40,6 +41,8 @@ class EntryBrief(Out):
     decided_by: str | None
     decided_at: AwareDatetime | None
     lead_ids: list[uuid.UUID]
+    times: Annotated[int, Field(ge=1)]
+    last_at: AwareDatetime | None
     created_at: AwareDatetime
 
 
@@ -162,6 +165,23 @@ def discard(principal: Principal, entry_id: uuid.UUID) -> Response:
     return jsonify(_full(quarantine_replay.get(session, principal.workspace_id, entry_id)))
 
 
+@blueprint.post("/<uuid:entry_id>/restore")
+@documented(
+    "Put a discarded entry back",
+    tag="Quarantine",
+    description="It waits again. One that is held stays as it is. 409 also when the same entry has come again since.",
+    path=_BY_ID,
+    answers={200: EntryOut},
+    errors=(404, 409),
+)
+@auth.needs(Scope.ADMIN)
+def restore(principal: Principal, entry_id: uuid.UUID) -> Response:
+    session = db.session()
+    quarantine_replay.restore(session, principal.workspace_id, entry_id, actor=f"{principal.name} (API)")
+    session.commit()
+    return jsonify(_full(quarantine_replay.get(session, principal.workspace_id, entry_id)))
+
+
 def _brief(row: Any) -> dict[str, Any]:
     """A row of the list, or an entry itself, without what it holds."""
     return {
@@ -174,6 +194,8 @@ def _brief(row: Any) -> dict[str, Any]:
         "decided_by": row.decided_by,
         "decided_at": iso(row.decided_at) if row.decided_at else None,
         "lead_ids": row.lead_ids,
+        "times": row.times,
+        "last_at": iso(row.last_at) if row.last_at else None,
         "created_at": iso(row.created_at),
     }
 

@@ -312,10 +312,16 @@ class LeadsQuery(BaseModel):
     utm_source: str | None = None
     utm_medium: str | None = None
     utm_campaign: str | None = None
-    gclid: Annotated[Literal["yes", "no"] | None, Field(description="Came with a Google click id, or without.")] = None
-    fbclid: Annotated[Literal["yes", "no"] | None, Field(description="Came with a Facebook click id, or without.")] = (
+    utm_term: str | None = None
+    utm_content: str | None = None
+    landing_page: str | None = None
+    referrer: str | None = None
+    gclid: Annotated[str | None, Field(description="`yes`: came with a Google click id; `no`; or the very one.")] = None
+    fbclid: Annotated[str | None, Field(description="`yes`: came with a Facebook click id; `no`; or the very one.")] = (
         None
     )
     consent: Annotated[str | None, Field(description="`yes`, `no`, `none` (nothing said), or the words given.")] = None
+    consent_from: Annotated[str | None, Field(description="Consent given at or after: a day (UTC) or a moment.")] = None
+    consent_to: Annotated[str | None, Field(description="Consent given before: a day (UTC) or a moment.")] = None
     limit: Annotated[int, Field(ge=1, le=200)] = 50
     cursor: Annotated[str | None, Field(description="`next_cursor` of the page before.")] = None

@@ -18,11 +18,10 @@ from webapp.api.problems import Email, validated
 from webapp.api.schemas import Insight, LeadBrief, LeadsWindow, TriageLead, TriageLeadRead
 from webapp.errors import Unprocessable, envelope
 from webapp.extensions import db
-from webapp.leads import intake
+from webapp.leads import crm, intake
 from webapp.leads.errors import Invalid, NotFound, Problem
-from webapp.leads.states import COARSE_VIEW, DeliveryState, Door, Scope
+from webapp.leads.states import COARSE_VIEW, Door, Scope
 from webapp.models.lead import Lead
-from webapp.models.work import Delivery
 from webapp.security.keys import Principal
 
 blueprint = Blueprint("triage", __name__)
@@ -130,12 +129,6 @@ def find(principal: Principal, lead_id: str) -> Lead:
     return lead
 
 
-def _synced() -> sa.ColumnElement[bool]:
-    return sa.exists().where(
-        Delivery.lead_id == Lead.id, Delivery.action == "person", Delivery.state == DeliveryState.DELIVERED
-    )
-
-
 @blueprint.get("/leads/<lead_id>")
 @documented(
     "One lead",
@@ -147,7 +140,7 @@ def _synced() -> sa.ColumnElement[bool]:
 @auth.needs(Scope.READ)
 def show(principal: Principal, lead_id: str) -> Response:
     lead = find(principal, lead_id)
-    synced = db.session.scalar(sa.select(_synced()).where(Lead.id == lead.id))
+    synced = db.session.scalar(sa.select(crm.synced()).where(Lead.id == lead.id))
     return jsonify(
         {
             "id": str(lead.id),
@@ -201,7 +194,7 @@ def listing(principal: Principal) -> Response:
     limit = auth.int_param("limit", 1000, 1, 10_000)
     offset = auth.int_param("offset", 0, 0, 10_000_000)
     rows = db.session.execute(
-        sa.select(Lead.id, Lead.external_id, Lead.email, _synced().label("synced"))
+        sa.select(Lead.id, Lead.external_id, Lead.email, crm.synced().label("synced"))
         .where(Lead.workspace_id == principal.workspace_id)
         .order_by(Lead.created_at.desc(), Lead.id.desc())
         .limit(limit)

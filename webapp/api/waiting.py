@@ -4,6 +4,9 @@ A web process works on ``WEB_THREADS`` requests at once; more would only wait fo
 that waits for a model works on nothing, but it occupies a thread of the server. So the server has
 ``config.MOST_WAITING`` threads more, every request takes a turn before it begins, and one that waits lends its turn out
 meanwhile. At most ``MOST_WAITING`` wait at a time: pages keep all the turns that they had.
+
+Of these places at most ``MOST_OPTIONAL`` go to requests that can do without: calls that drive the CRM answer 202 and
+where to ask again, while ``/enrich-lead`` has only 503 to give. So some are always left for it, whatever the CRM does.
 """
 
 import threading
@@ -14,6 +17,9 @@ from typing import Any
 from webapp.config import MOST_WAITING
 from webapp.leads.errors import Transient
 
+#: Places that requests with another answer to give may take, of the ``MOST_WAITING``.
+MOST_OPTIONAL = 2
+
 
 class Turns:
     """WSGI middleware: ``at_once`` requests are worked on, the next wait for their turn as they would for a thread."""
@@ -23,6 +29,7 @@ class Turns:
         self._turns = threading.Semaphore(at_once)
         self._lock = threading.Lock()
         self.places = most_waiting  # that are free
+        self._optional = min(MOST_OPTIONAL, most_waiting)  # of these, for requests that can do without
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         with self._turns:
@@ -34,17 +41,20 @@ class Turns:
             raise _no_place()
 
     @contextmanager
-    def place(self) -> Iterator[None]:
-        """A place among those who wait. Transient (503) when all are taken."""
+    def place(self, *, optional: bool = False) -> Iterator[None]:
+        """A place among those who wait. Transient (503) when all are taken, or all that there are for requests with
+        another answer to give (``optional``)."""
         with self._lock:
-            if self.places <= 0:
+            if self.places <= 0 or (optional and self._optional <= 0):
                 raise _no_place()
             self.places -= 1
+            self._optional -= optional
         try:
             yield
         finally:
             with self._lock:
                 self.places += 1
+                self._optional += optional
 
     @contextmanager
     def lent(self) -> Iterator[None]:

@@ -24,6 +24,8 @@ from webapp.leads.states import Door
 
 #: More ways to reach somebody than this make a directory; the first ones are taken.
 MAX_CONTACTS = 50
+#: Contacts that are looked at, in the order in which the page tells them: checking an address costs time.
+_MAX_MERGED = 1_000
 #: Looked at at most, since a page of 2 MiB may hold a hundred thousand.
 _MAX_CANDIDATES = 1_000
 _SOURCE = "web"
@@ -189,7 +191,7 @@ def _merged(found: list[Contact]) -> tuple[Contact, ...]:
     kept: list[Contact] = []
     emails: dict[str, int] = {}
     phones: dict[str, int] = {}
-    for one in found:
+    for one in found[:_MAX_MERGED]:
         email, phone = checked_email(one.email), clean(one.phone or "", 64)
         digits = re.sub(r"\D", "", phone or "")
         if len(digits) < 5:

@@ -75,9 +75,10 @@ class _Hosts:
         if wait:
             time.sleep(wait)
 
-    def again(self, host: str, gap: float) -> None:
-        """The next request of a visit that goes on at ``host``: its least gap, whatever others wait for."""
-        time.sleep(gap)
+    def again(self, host: str, pause: float, gap: float) -> None:
+        """The next request of a visit that goes on at ``host``, after ``pause``, whatever others wait for; they wait
+        for ``gap`` after it."""
+        time.sleep(pause)
         with self._lock:
             self._free_at[host] = max(self._free_at.get(host, 0.0), time.monotonic() + gap)
 
@@ -150,10 +151,12 @@ class _TimedAdapter(GuardedAdapter):
 
 @dataclass(frozen=True, slots=True)
 class _Rules:
-    """A host's robots.txt, good until ``until`` (monotonic). ``parsed`` None: it has none, so all is allowed."""
+    """A host's robots.txt, good until ``until`` (monotonic). ``parsed`` None: it has none, so all is allowed; or it could
+    not be read, for the reason in ``silent``."""
 
     parsed: Protego | None
     until: float
+    silent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,9 +244,9 @@ class PageFetcher:
         visited = ""
         for _ in range(self._limits.redirects + 1):
             host = _checked(url)
-            gap = self._allowed(session, url)
-            if host == visited:
-                self._hosts.again(host, self._limits.gap)
+            gap, asked = self._allowed(session, url, host)
+            if host == visited or asked:
+                self._hosts.again(host, self._limits.gap, gap)
             else:
                 self._hosts.turn(host, gap, self._limits.patience)
             visited = host
@@ -274,27 +277,40 @@ class PageFetcher:
 
     # robots.txt
 
-    def _allowed(self, session: requests.Session, url: str) -> float:
-        """Seconds between requests that the site asks for; Permanent when it wants no visit, Transient when it cannot
-        say at the moment."""
+    def _allowed(self, session: requests.Session, url: str, host: str) -> tuple[float, bool]:
+        """(seconds between requests that the site asks for, whether it was asked just now); Permanent when it wants no
+        visit, Transient when it cannot say at the moment, which is remembered for as long as it is left alone."""
         parts = urlsplit(url)
         origin = f"{parts.scheme}://{parts.netloc}"
         rules = self._rules.get(origin)
-        if rules is None or rules.until < time.monotonic():
-            rules = _Rules(self._robots(session, origin), time.monotonic() + self._limits.robots_seconds)
+        asked = rules is None or rules.until < time.monotonic()
+        if rules is None or asked:
+            self._hosts.turn(host, self._limits.gap, self._limits.patience)
+            rules = self._ask_robots(session, origin)
             if len(self._rules) > _MAX_HOSTS:
                 self._rules.clear()
             self._rules[origin] = rules
+        if rules.silent is not None:
+            raise Transient(rules.silent, retry_after=max(1.0, rules.until - time.monotonic()))
         if rules.parsed is None:
-            return self._limits.gap
+            return self._limits.gap, asked
         if not rules.parsed.can_fetch(url, PRODUCT):
             raise Permanent("The site's robots.txt asks programs not to fetch this page.")
-        asked = rules.parsed.crawl_delay(PRODUCT) or 0.0
-        if asked > self._limits.max_crawl_delay:
+        delay = rules.parsed.crawl_delay(PRODUCT) or 0.0
+        if delay > self._limits.max_crawl_delay:
             raise Permanent(
-                f"The site's robots.txt asks programs to wait {asked:.0f} s between pages, which is too long."
+                f"The site's robots.txt asks programs to wait {delay:.0f} s between pages, which is too long."
             )
-        return max(self._limits.gap, asked)
+        return max(self._limits.gap, delay), asked
+
+    def _ask_robots(self, session: requests.Session, origin: str) -> _Rules:
+        try:
+            parsed = self._robots(session, origin)
+        except Transient as error:
+            if error.retry_after is None:  # no answer at all is the page's trouble as well
+                raise
+            return _Rules(None, time.monotonic() + error.retry_after, silent=error.message)
+        return _Rules(parsed, time.monotonic() + self._limits.robots_seconds)
 
     def _robots(self, session: requests.Session, origin: str) -> Protego | None:
         """RFC 9309: 4xx means that there are no rules; no answer or 5xx, that nothing may be fetched for now."""

@@ -212,7 +212,7 @@ def _contacts_of(item: Item) -> list[Contact]:
     """The company's own address, and its contact points. People have items of their own."""
     name = _text(item.get("name")) or _text(item.get("legalName"))
     found = [Contact(_email(item.get("email")), _phone(item.get("telephone")), company=name)]
-    for point in _list(item.get("contactPoint")):
+    for point in _list(item.get("contactPoint"))[:_MAX_ITEMS]:
         if isinstance(point, dict):
             point = {_short(key): value for key, value in point.items()}
             found.append(
@@ -224,7 +224,7 @@ def _contacts_of(item: Item) -> list[Contact]:
                 )
             )
     for one in _HAVE_PEOPLE:
-        for person in _list(item.get(one)):
+        for person in _list(item.get(one))[:_MAX_ITEMS]:
             if isinstance(person, dict):
                 # Walked as an item of its own as well, which tells no company: this one comes first and has it.
                 person = {_short(key): value for key, value in person.items()}

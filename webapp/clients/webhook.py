@@ -91,6 +91,7 @@ def lead_view(lead: LeadSnapshot) -> dict[str, Any]:
         "budget": lead.budget,
         "attribution": dict(lead.attribution),
         "consent": lead.consent,
+        "consent_at": _iso(lead.consent_at) if lead.consent_at else None,
         "assignee": lead.assignee_email,
         "decided_by": lead.decided_by,
         "created_at": _iso(lead.created_at),

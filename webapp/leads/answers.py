@@ -29,11 +29,14 @@ _KEEP = """
 UPDATE idempotency_keys SET response = %(response)s
 WHERE workspace_id = %(workspace_id)s AND door = %(door)s AND key = %(key)s
 """
+_RELEASE = """
+DELETE FROM idempotency_keys WHERE workspace_id = %(workspace_id)s AND door = %(door)s AND key = %(key)s
+"""
 
 
 def claim(session: Session, tenant: Tenant, door: Door, key: Key) -> str | None:
     """The answer that was given under ``key``; None: the key is the caller's now, who does the work in this
-    transaction and tells :func:`keep` the answer. Conflict when the key was used with another body."""
+    transaction and tells :func:`keep` the answer, or :func:`release` that there is none to keep. Conflict when the key was used with another body."""
     values = _values(tenant.id, door, key)
     if intake_sql.run(session, _CLAIM, values | {"days": tenant.idempotency_days}):
         return None
@@ -49,6 +52,11 @@ def claim(session: Session, tenant: Tenant, door: Door, key: Key) -> str | None:
 def keep(session: Session, tenant: Tenant, door: Door, key: Key, response: str) -> None:
     """Store the answer to give again."""
     intake_sql.run(session, _KEEP, _values(tenant.id, door, key) | {"response": response})
+
+
+def release(session: Session, tenant: Tenant, door: Door, key: Key) -> None:
+    """Keep no answer: the next request with the key does the work again."""
+    intake_sql.run(session, _RELEASE, _values(tenant.id, door, key))
 
 
 def _values(workspace_id: uuid.UUID, door: Door, key: Key) -> dict[str, object]:

@@ -4,6 +4,7 @@ See ``webapp.leads.cleansing`` for what is found at intake; ``leads.cleaned`` sa
 """
 
 import uuid
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,6 +20,8 @@ from webapp.models.base import new_id
 from webapp.models.lead import Lead, Person
 
 FIELDS = ("name", "email", "phone")
+#: Looks at a lead that others are changing before the person is asked to press again.
+_ATTEMPTS = 5
 
 
 def correct(
@@ -29,22 +32,35 @@ def correct(
     ``region``: how the workspace reads numbers without a country code. The lead goes to whoever its keys name then.
     Doing twice what is done already changes nothing. NotFound; Conflict when there is nothing found for the field.
     """
-    lead = session.scalar(
-        sa.select(Lead)
-        .where(Lead.id == lead_id, Lead.workspace_id == workspace_id)
-        .with_for_update(of=Lead)
-        .execution_options(populate_existing=True)
-    )
-    if lead is None:
-        raise NotFound("Lead not found")
+    found = sa.select(Lead).where(Lead.id == lead_id, Lead.workspace_id == workspace_id)
+    found = found.execution_options(populate_existing=True)
     apply = {"name": _name, "email": _email, "phone": _phone}.get(field)
-    if apply is None:
-        raise NotFound("There is no such field to correct")
-    before = (lead.shown_name, lead.email_normalized, lead.phone_e164)
-    if not apply(lead, use, region):
-        return lead
+    for _ in range(_ATTEMPTS):
+        with session.begin_nested() as attempt:
+            lead = session.scalar(found)
+            if lead is None:
+                raise NotFound("Lead not found")
+            if apply is None:
+                raise NotFound("There is no such field to correct")
+            with session.no_autoflush:  # tried on, to tell whose it will be: the person is locked before the lead
+                if not apply(lead, use, region):
+                    return lead
+                aim = _aim(session, lead)
+                session.expire(lead)
+            lead = session.scalar(found.with_for_update(of=Lead))
+            if lead is not None:
+                before, key = (lead.shown_name, lead.email_normalized, lead.phone_e164), _key(lead)
+                if not apply(lead, use, region):
+                    return lead
+                if (_key(lead), lead.person_id) == (aim.key, aim.before):
+                    break
+            attempt.rollback()  # others changed it since the look at it; this lets go of the person
+    else:
+        raise Conflict("Others were changing this lead at the same time. Nothing was changed; press it again.")
     after = (lead.shown_name, lead.email_normalized, lead.phone_e164)
-    _follow(session, lead)
+    _follow(session, lead, aim)
+    if aim.key != key:
+        _rekey(session, lead, aim.key)
     lead.version += 1
     lead.updated_at = datetime.now(UTC)
     changed = next(
@@ -101,15 +117,49 @@ def _nothing_found() -> Conflict:
     return Conflict("Nothing was found to correct in this lead.")
 
 
-def _follow(session: Session, lead: Lead) -> None:
-    """The person whom the lead's keys name now, and the words that it is found by."""
-    key = dedupe.folded_email(lead.email_normalized) if lead.email_normalized else lead.phone_e164
-    if key is None and lead.platform and lead.author_id:
-        key = f"{lead.platform}:{lead.author_id}"
-    known = session.get(Person, lead.person_id) if lead.person_id else None
-    if key and (known is None or known.identity_key != key):
-        lead.person_id = _person(session, lead, key)
-    elif known is not None and known.name in (lead.name, lead.cleaned.get("name"), lead.cleaned.get("name_unused")):
+@dataclass(frozen=True, slots=True)
+class _Aim:
+    """Whose a lead will be. ``key``: its sender's; ``before``: whose it is; ``stays``: that person, if it stays."""
+
+    key: str | None
+    before: uuid.UUID | None
+    person_id: uuid.UUID | None
+    stays: Person | None
+
+
+def _key(lead: Lead) -> str | None:
+    """The key under which intake would know the lead's sender, as it stands now."""
+    if lead.email_normalized:
+        return dedupe.folded_email(lead.email_normalized)
+    if lead.phone_e164:
+        return lead.phone_e164
+    return f"{lead.platform}:{lead.author_id}" if lead.platform and lead.author_id else None
+
+
+def _aim(session: Session, lead: Lead) -> _Aim:
+    """Find the person whom the lead's keys name now, or make them. The one row of theirs that holds the key is locked
+    as intake locks it: nobody takes in another lead under that key until the transaction ends."""
+    key, before = _key(lead), lead.person_id
+    known = session.scalar(sa.select(Person.identity_key).where(Person.id == before)) if before else None
+    if key and (before is None or known != key):
+        return _Aim(key, before, _person(session, lead, key), None)
+    if before is None:
+        return _Aim(key, None, None, None)
+    query = sa.select(Person).where(Person.id == before).with_for_update(of=Person, key_share=True)
+    return _Aim(key, before, before, session.scalar(query.execution_options(populate_existing=True)))
+
+
+def _rekey(session: Session, lead: Lead, key: str | None) -> None:
+    """The same words are a repeat of this lead for who is its sender now, unless another lead of theirs has them."""
+    wanted = dedupe.message_key(key, lead.message) if lead.platform is None else None
+    other = sa.exists().where(Lead.workspace_id == lead.workspace_id, Lead.dedupe_key == wanted, Lead.id != lead.id)
+    lead.dedupe_key = wanted if wanted and not session.scalar(sa.select(other)) else None
+
+
+def _follow(session: Session, lead: Lead, aim: _Aim) -> None:
+    """The lead goes to whom it is aimed at, and the words that it is found by are made anew."""
+    lead.person_id, known = aim.person_id, aim.stays
+    if known is not None and known.name in (lead.name, lead.cleaned.get("name"), lead.cleaned.get("name_unused")):
         known.name = lead.shown_name or lead.author_name
     tokens = search_tokens(
         lead.name, lead.author_name, lead.email, lead.email_normalized, lead.company, lead.message,

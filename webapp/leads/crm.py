@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from webapp.leads import audit, intake, intake_sql
-from webapp.leads.errors import Invalid, Problem
+from webapp.leads.errors import Invalid, Problem, Transient
 from webapp.leads.intake import LeadIn, Tenant
 from webapp.leads.states import DeliveryState, Door
 from webapp.models.lead import Lead, Person, Touch
@@ -19,6 +19,8 @@ from webapp.models.work import Delivery
 
 #: Most that a search answers.
 FOUND = 50
+#: Looks at a lead that others move from person to person before the caller is asked to come again.
+_ATTEMPTS = 5
 _NOT_DIGITS = re.compile(r"\D")
 
 
@@ -43,6 +45,9 @@ def receive(session: Session, tenant: Tenant, lead: LeadIn) -> Kept:
     _serialise(session, row)
     found = _by_email(session, row) or _by_phone(session, row) or _by_business_id(session, row)
     if found is not None:
+        person = _locked(session, found)
+        if person is not None:
+            _fill_in(person, lead, row)
         _touch(session, found, lead, row)
         return Kept(found.id, found.external_id or str(found.id), created=False)
     received = intake.accept(session, tenant, lead)
@@ -105,6 +110,8 @@ def _by_business_id(session: Session, row: dict[str, Any]) -> Lead | None:
 
 
 def _touch(session: Session, found: Lead, lead: LeadIn, row: dict[str, Any]) -> None:
+    """``found`` is locked (:func:`_locked`). Consent is the newest that was told, attribution the first: what is new
+    of it is added (as in ``intake_sql``)."""
     session.add(
         Touch(
             workspace_id=found.workspace_id,
@@ -114,24 +121,17 @@ def _touch(session: Session, found: Lead, lead: LeadIn, row: dict[str, Any]) -> 
             payload=lead.payload,
         )
     )
-    # In SQL, so that two touches at once are two.
-    session.execute(
-        sa.update(Lead)
-        .where(Lead.id == found.id)
-        .values(touches=Lead.touches + 1, last_contact_at=sa.func.now(), updated_at=sa.func.now())
-        .execution_options(synchronize_session=False)
-    )
-    if found.person_id is not None:
-        known = {"name": row["person_name"], "phone": row["phone_e164"], "company": lead.company}
-        session.execute(
-            sa.update(Person)
-            .where(Person.id == found.person_id)
-            .values(
-                {name: sa.func.coalesce(getattr(Person, name), value) for name, value in known.items() if value}
-                | {"updated_at": sa.func.now()}
-            )
-            .execution_options(synchronize_session=False)
-        )
+    told: dict[str, Any] = {"new": _news(found, lead, row)}
+    if lead.consent is not None:
+        if lead.consent != found.consent:
+            told["consent"] = lead.consent
+            found.consent, found.consent_at = lead.consent, lead.consent_at
+        elif lead.consent_at is not None:
+            found.consent_at = lead.consent_at
+    if any(name not in found.attribution for name in lead.attribution):
+        found.attribution = lead.attribution | found.attribution
+    found.touches += 1
+    found.last_contact_at = found.updated_at = sa.func.now()
     audit.record(
         session,
         found.workspace_id,
@@ -139,8 +139,38 @@ def _touch(session: Session, found: Lead, lead: LeadIn, row: dict[str, Any]) -> 
         lead_id=found.id,
         door=Door.CRM.value,
         source=lead.source,
-        new=_news(found, lead, row),
+        **told,
     )
+
+
+def _locked(session: Session, found: Lead) -> Person | None:
+    """Lock the lead's person and then the lead, in intake's order; the person, if it has one. Both are read anew.
+
+    Transient when the lead goes from person to person meanwhile, or is gone."""
+    lead_id, person_id = found.id, found.person_id
+    fresh = {"populate_existing": True}
+    for _ in range(_ATTEMPTS):
+        with session.begin_nested() as attempt:
+            of_person = sa.select(Person).where(Person.id == person_id).with_for_update(of=Person, key_share=True)
+            person = session.scalar(of_person, execution_options=fresh) if person_id else None
+            of_lead = sa.select(Lead).where(Lead.id == lead_id).with_for_update(of=Lead, key_share=True)
+            here = session.scalar(of_lead, execution_options=fresh)
+            if here is not None and here.person_id == (person and person.id):
+                return person
+            person_id = here.person_id if here else None
+            attempt.rollback()  # which lets go of them
+    raise Transient("this lead is being changed by several requests at once; send it again", retry_after=1)
+
+
+def _fill_in(person: Person, lead: LeadIn, row: dict[str, Any]) -> None:
+    """What is not known of the person yet; look-alikes are then searched anew. The person is locked."""
+    known = {"name": row["person_name"], "phone": row["phone_e164"], "company": lead.company}
+    lacking = {name: value for name, value in known.items() if value and getattr(person, name) is None}
+    for name, value in lacking.items():
+        setattr(person, name, value)
+    if lacking:
+        person.looked_at = None
+        person.updated_at = sa.func.now()
 
 
 def _news(found: Lead, lead: LeadIn, row: dict[str, Any]) -> list[str]:

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from webapp.leads import audit, outbox
 from webapp.leads.errors import Conflict
@@ -77,6 +78,12 @@ def due() -> list[sa.ColumnElement[bool]]:
         Lead.intent.not_in(UNDELIVERABLE_INTENTS),
         sa.or_(Person.id.is_(None), ~Person.do_not_contact),
     ]
+
+
+def _among(column: InstrumentedAttribute[uuid.UUID], ids: Iterable[uuid.UUID]) -> sa.ColumnElement[bool]:
+    """``column IN ids`` with one parameter for them all: a statement takes 65,535 at most, and a call may name more
+    leads than that."""
+    return column == sa.any_(sa.literal(list(ids), ARRAY(sa.Uuid)))
 
 
 def _held(undo_seconds: int) -> sa.ColumnElement[bool]:
@@ -146,7 +153,7 @@ def _not_there(
 
 def _hurry(session: Session, lead_ids: Iterable[uuid.UUID], destination_ids: list[uuid.UUID], *, actor: str) -> None:
     """Rows that a worker holds at this moment are passed over: they are being sent, and nobody waits for anybody."""
-    mine = [Delivery.lead_id.in_(list(lead_ids)), Delivery.destination_id.in_(destination_ids)]
+    mine = [_among(Delivery.lead_id, lead_ids), Delivery.destination_id.in_(destination_ids)]
     late = sa.and_(Delivery.state == DeliveryState.PENDING, Delivery.due_at > sa.func.now())
     given_up = Delivery.state.in_((DeliveryState.DEAD, DeliveryState.UNCERTAIN))
 
@@ -173,10 +180,47 @@ def _hurry(session: Session, lead_ids: Iterable[uuid.UUID], destination_ids: lis
         )
 
 
+def finished(session: Session, workspace_id: uuid.UUID, started: Started) -> Standing | None:
+    """:func:`standing` once no lead is on its way any more; None before, for which the database only counts."""
+    return None if waiting(session, workspace_id, started) else standing(session, workspace_id, started)
+
+
+def waiting(session: Session, workspace_id: uuid.UUID, started: Started) -> int:
+    """How many leads of a call are on their way: ``standing().waiting`` without reading them."""
+    failed = sa.or_(
+        Delivery.state.not_in((*_UNDER_WAY, DeliveryState.DELIVERED)),
+        sa.and_(Delivery.state.in_(_UNDER_WAY), Destination.mode == DestinationMode.OFF),
+    )
+    under_way = (
+        _of(workspace_id, started, Delivery.lead_id)
+        .group_by(Delivery.lead_id)
+        .having(sa.func.bool_or(Delivery.state.in_(_UNDER_WAY)), ~sa.func.bool_or(failed))
+        .subquery()
+    )
+    return session.scalar(sa.select(sa.func.count()).select_from(under_way)) or 0
+
+
+def _of(workspace_id: uuid.UUID, started: Started, *columns: Any) -> sa.Select[Any]:
+    """Of the leads of a call, the deliveries that put their people into CRMs."""
+    return (
+        sa.select(*columns)
+        .select_from(Delivery)
+        .join(Destination, Destination.id == Delivery.destination_id)
+        .where(
+            Delivery.workspace_id == workspace_id,
+            Delivery.action == PERSON,
+            _among(Delivery.lead_id, started.lead_ids),
+            Destination.kind == DestinationKind.TWENTY,
+        )
+    )
+
+
 def standing(session: Session, workspace_id: uuid.UUID, started: Started) -> Standing:
     """Where the leads of a call stand now, in its order; with several CRMs a lead is synced when it is in all."""
     rows = session.execute(
-        sa.select(
+        _of(
+            workspace_id,
+            started,
             Lead.id,
             Lead.external_id,
             Delivery.state,
@@ -184,13 +228,7 @@ def standing(session: Session, workspace_id: uuid.UUID, started: Started) -> Sta
             Delivery.last_error,
             Destination.mode,
         )
-        .join(Delivery, sa.and_(Delivery.lead_id == Lead.id, Delivery.action == PERSON))
-        .join(Destination, Destination.id == Delivery.destination_id)
-        .where(
-            Lead.workspace_id == workspace_id,
-            Lead.id.in_(started.lead_ids),
-            Destination.kind == DestinationKind.TWENTY,
-        )
+        .join(Lead, Lead.id == Delivery.lead_id)
         .order_by(Destination.name)
     ).all()
     by_lead: dict[uuid.UUID, list[Any]] = {}

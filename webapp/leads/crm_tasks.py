@@ -16,6 +16,8 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Session
 
 from webapp.leads import audit, claims, crm_people
 from webapp.leads.claims import Claim, Holder
@@ -66,7 +68,7 @@ def process(
     while time.monotonic() < ends_at and not stop():
         with session_factory() as session:
             found = claims.claim(session, claims.TASKS, holder, limit=1, seconds=LEASE_SECONDS)
-            row = session.get_one(TaskRequest, found[0].id, populate_existing=True) if found else None
+            row = _load(session, found[0].id) if found else None
             session.commit()
         if row is None:
             break
@@ -74,6 +76,12 @@ def process(
         done += 1
     with session_factory() as session:
         return Drained(done, has_due(session))
+
+
+def _load(session: Session, request_id: uuid.UUID) -> TaskRequest:
+    """Without its details: a round only adds to them, and there may be one for everybody in the CRM."""
+    few = [sa.orm.defer(TaskRequest.details, raiseload=True)]
+    return session.get_one(TaskRequest, request_id, populate_existing=True, options=few)
 
 
 class _Lost(Exception):
@@ -95,7 +103,7 @@ class _Round:
         self._asked_at: datetime = row.created_at
         self._tries = row.tries
         self._progress = Progress.of(row.progress)
-        self._details: list[dict[str, Any]] = list(row.details)
+        self._details: list[dict[str, Any]] = []  # what is to be added to the row's
         self._untold: list[dict[str, Any]] = []  # tasks made whose audit event is to be written
         self._silences = 0
 
@@ -148,8 +156,8 @@ class _Round:
             progress.phase = "members" if progress.cursor else "loads"
         elif progress.phase == "loads":
             loads, progress.cursor = client.open_task_page(progress.cursor)
-            for member_id, count in loads.items():
-                progress.loads[member_id] = progress.loads.get(member_id, 0) + count
+            for member_id in loads.keys() & progress.members.keys():  # tasks of others are of no account here
+                progress.loads[member_id] = progress.loads.get(member_id, 0) + loads[member_id]
             progress.phase = "loads" if progress.cursor else "people"
         elif progress.intended:
             self._make(client, progress.intended[0], destination)
@@ -253,6 +261,8 @@ class _Round:
         """Write how far it is, in ``state``. _Lost when the claim is not ours any more."""
         running = state is TaskRequestState.RUNNING
         now = sa.func.now()
+        # Added by the database: writing all of them anew at every batch would grow with the square of the people.
+        more = {"details": TaskRequest.details.op("||")(sa.literal(self._details, JSONB))} if self._details else {}
         with self._session_factory() as session:
             held = session.scalar(
                 sa.update(TaskRequest)
@@ -264,12 +274,12 @@ class _Round:
                 .values(
                     state=state,
                     progress=asdict(self._progress) if state not in OVER else {},
-                    details=self._details,
                     tries=self._tries,
                     error=error,
                     due_at=now + sa.func.make_interval(0, 0, 0, 0, 0, 0, delay),
                     lease_until=now + sa.func.make_interval(0, 0, 0, 0, 0, 0, LEASE_SECONDS) if running else None,
                     finished_at=now if state in OVER else None,
+                    **more,
                 )
                 .returning(TaskRequest.id)
                 .execution_options(synchronize_session=False)
@@ -280,3 +290,4 @@ class _Round:
                 audit.record(session, self._workspace_id, "FOLLOW_UP_CREATED", actor=self._requested_by, **one)
             session.commit()
         self._untold.clear()
+        self._details.clear()

@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -28,8 +29,8 @@ VIEWS: dict[str, frozenset[LeadStatus]] = {
     "all": frozenset(),
 }
 UNASSIGNED = "none"
-#: What of the attribution can be asked for: by value, and by whether it is there.
-CAMPAIGN = ("utm_source", "utm_medium", "utm_campaign")
+#: What of the attribution can be asked for: by value; and by whether it is there, or by value.
+CAMPAIGN = ("utm_source", "utm_medium", "utm_campaign", "utm_term", "utm_content", "landing_page", "referrer")
 CLICK_IDS = ("gclid", "fbclid")
 NO_CONSENT = "none"
 
@@ -37,8 +38,9 @@ NO_CONSENT = "none"
 @dataclass(frozen=True, slots=True)
 class LeadFilter:
     """Which leads. An empty set or None narrows nothing. ``assignee``: a user, or ``"none"`` for nobody's. ``gclid``,
-    ``fbclid``: ``"yes"`` came with one, ``"no"`` without. ``consent``: ``"yes"``, ``"no"``, the words that were given, or
-    ``"none"`` when nothing was said."""
+    ``fbclid``: ``"yes"`` came with one, ``"no"`` without, else the very one. ``consent``: ``"yes"``, ``"no"``, the words
+    that were given, or ``"none"`` when nothing was said; ``consent_from`` (at or after) and ``consent_to`` (before) bound
+    when."""
 
     view: str = "all"
     statuses: frozenset[LeadStatus] = frozenset()
@@ -52,16 +54,21 @@ class LeadFilter:
     utm_source: str | None = None
     utm_medium: str | None = None
     utm_campaign: str | None = None
+    utm_term: str | None = None
+    utm_content: str | None = None
+    landing_page: str | None = None
+    referrer: str | None = None
     gclid: str | None = None
     fbclid: str | None = None
     consent: str | None = None
+    consent_from: datetime | None = None
+    consent_to: datetime | None = None
     mine: uuid.UUID | None = None
 
     @classmethod
     def parse(cls, given: Mapping[str, Any], *, me: uuid.UUID | None = None, view: str = "all") -> "LeadFilter":
         """From query parameters (``view, status, intent, priority, source, assignee, q, person_id, import_id,
-        utm_source, utm_medium, utm_campaign, gclid, fbclid, consent``; of the first ones several values by repeating or
-        by commas). ``me`` is who ``mine`` and ``assignee=me`` mean, ``view`` the default view. Invalid names every
+        the fields of attribution and consent``; of the first ones several values by repeating or by commas). ``me`` is who ``mine`` and ``assignee=me`` mean, ``view`` the default view. Invalid names every
         parameter that is not understood."""
         problems: list[Problem] = []
         view = (_one(given, "view") or view).lower()
@@ -80,12 +87,9 @@ class LeadFilter:
             text=" ".join((_one(given, "q") or _one(given, "text")).replace("\x00", " ").split())[:MAX_TEXT],
             person_id=_uuid(_one(given, "person_id"), "person_id", problems),
             import_id=_uuid(_one(given, "import_id"), "import_id", problems),
-            utm_source=_one(given, "utm_source") or None,
-            utm_medium=_one(given, "utm_medium") or None,
-            utm_campaign=_one(given, "utm_campaign") or None,
-            gclid=_yes_no(given, "gclid", problems),
-            fbclid=_yes_no(given, "fbclid", problems),
-            consent=_one(given, "consent") or None,
+            **{name: _one(given, name) or None for name in (*CAMPAIGN, *CLICK_IDS, "consent")},
+            consent_from=_moment(given, "consent_from", problems),
+            consent_to=_moment(given, "consent_to", problems),
             mine=me if view == "mine" else None,
         )
 
@@ -97,7 +101,7 @@ class LeadFilter:
     @property
     def attributed(self) -> bool:
         """Narrowed by where leads came from, or by consent."""
-        return any(getattr(self, name) for name in (*CAMPAIGN, *CLICK_IDS, "consent"))
+        return any(getattr(self, name) for name in (*CAMPAIGN, *CLICK_IDS, "consent", "consent_from", "consent_to"))
 
     @property
     def order(self) -> str:
@@ -137,12 +141,16 @@ def _uuid(value: str, name: str, problems: list[Problem]) -> uuid.UUID | None:
         return None
 
 
-def _yes_no(given: Mapping[str, Any], name: str, problems: list[Problem]) -> str | None:
-    value = _one(given, name).lower()
-    if value not in ("", "yes", "no"):
-        problems.append(Problem(name, "must be yes or no"))
+def _moment(given: Mapping[str, Any], name: str, problems: list[Problem]) -> datetime | None:
+    """A day (its beginning in UTC) or a moment, ISO 8601."""
+    value = _one(given, name)
+    try:
+        # A plus sign in a query means a space.
+        found = datetime.fromisoformat(value.replace(" ", "+") if "T" in value else value) if value else None
+        return (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC) if found else None
+    except (ValueError, OverflowError):
+        problems.append(Problem(name, "must be a date such as 2026-11-20, or a moment"))
         return None
-    return value or None
 
 
 def _assignee(value: str, me: uuid.UUID | None, problems: list[Problem]) -> uuid.UUID | str | None:
@@ -186,19 +194,25 @@ def conditions(workspace_id: uuid.UUID, wanted: LeadFilter) -> list[Any]:
 def _attribution(wanted: LeadFilter) -> list[Any]:
     found: list[Any] = []
     named = {name: value for name in CAMPAIGN if (value := getattr(wanted, name))}
+    clicks = {name: value for name in CLICK_IDS if (value := getattr(wanted, name))}
+    named |= {name: value for name, value in clicks.items() if value not in ("yes", "no")}
     if named:
         found.append(Lead.attribution.contains(named))
-    for name in CLICK_IDS:
-        if asked := getattr(wanted, name):
+    for name, asked in clicks.items():
+        if asked in ("yes", "no"):
             there = Lead.attribution.has_key(name)
             found.append(there if asked == "yes" else sa.not_(there))
-    if named or "yes" in (wanted.gclid, wanted.fbclid):
+    if named or "yes" in clicks.values():
         # Spelt as the index ix_leads_attribution spells it, which leads without attribution are not in.
         found.append(sa.text("leads.attribution <> '{}'::jsonb"))
     if wanted.consent == NO_CONSENT:
         found.append(Lead.consent.is_(None))
     elif wanted.consent:
         found.append(Lead.consent == wanted.consent)
+    if wanted.consent_from:
+        found.append(Lead.consent_at >= wanted.consent_from)
+    if wanted.consent_to:
+        found.append(Lead.consent_at < wanted.consent_to)
     return found
 
 

@@ -12,7 +12,8 @@ import json
 import logging
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from json.encoder import encode_basestring
 from typing import Any
@@ -81,10 +82,12 @@ class _Plan:
         return [found[key] for key in sorted(found)]
 
 
-def prepare(tenant: Tenant, lead: LeadIn) -> Row:
-    """The row of one lead, judged and normalised, for :func:`accept_rows`; no database. Invalid when it cannot be
-    stored."""
+def prepare(tenant: Tenant, lead: LeadIn, *, key: intake.Key | None = None) -> Row:
+    """The row of one lead, judged and normalised, for :func:`accept_rows`; no database. ``key`` is noted on its run;
+    whether it was used before is the caller's to see to. Invalid when it cannot be stored."""
     row = intake.row_for(tenant, lead)
+    if key:
+        row["run_key"] = key.value
     row["_text"] = intake_sql.as_json(row)
     return row
 
@@ -209,18 +212,29 @@ _RETIRE = "UPDATE leads SET dedupe_key = NULL WHERE id = ANY (%(retired)s::uuid[
 _TOUCH = """
 WITH incoming AS MATERIALIZED (
   SELECT * FROM jsonb_to_recordset(%(touches)s::jsonb) AS r(
-    id uuid, lead_id uuid, door text, message text, payload jsonb, import_id uuid, event_id uuid, event jsonb)
+    id uuid, lead_id uuid, door text, message text, payload jsonb, import_id uuid, event_id uuid, event jsonb,
+    consent text, consent_before text)
+),
+told AS MATERIALIZED (
+  SELECT * FROM jsonb_to_recordset(%(told)s::jsonb) AS r(
+    lead_id uuid, times int, consent text, consent_at timestamptz, repeated boolean, attribution jsonb)
 ),
 held AS MATERIALIZED (
-  SELECT id FROM leads WHERE id IN (SELECT lead_id FROM incoming)
+  SELECT id, consent FROM leads WHERE id IN (SELECT lead_id FROM told)
     AND created_at > now() - make_interval(days => %(duplicate_days)s)
   ORDER BY id FOR UPDATE
 ),
 counted AS (
-  UPDATE leads l SET touches = l.touches + i.times, last_contact_at = now(), updated_at = now()
-  FROM (SELECT lead_id, count(*) AS times FROM incoming GROUP BY lead_id) i, held
-  WHERE l.id = i.lead_id AND held.id = l.id
-  RETURNING l.id
+  UPDATE leads l
+  SET touches = l.touches + t.times, last_contact_at = now(), updated_at = now(),
+      consent = coalesce(t.consent, l.consent),
+      consent_at = CASE WHEN t.consent IS NULL THEN l.consent_at
+                        WHEN t.consent = l.consent AND t.repeated THEN coalesce(t.consent_at, l.consent_at)
+                        ELSE t.consent_at END,
+      attribution = t.attribution || l.attribution
+  FROM told t, held
+  WHERE l.id = t.lead_id AND held.id = l.id
+  RETURNING l.id, held.consent
 ),
 kept AS (
   INSERT INTO touches (id, workspace_id, lead_id, door, message, payload, import_id)
@@ -229,7 +243,9 @@ kept AS (
 ),
 event AS (
   INSERT INTO audit_events (id, workspace_id, lead_id, event_type, actor, details)
-  SELECT event_id, %(workspace_id)s::uuid, lead_id, 'LEAD_TOUCHED', 'SYSTEM', event
+  SELECT event_id, %(workspace_id)s::uuid, lead_id, 'LEAD_TOUCHED', 'SYSTEM',
+         CASE WHEN incoming.consent IS NULL OR incoming.consent = coalesce(consent_before, counted.consent)
+              THEN event ELSE event || jsonb_build_object('consent', incoming.consent) END
   FROM incoming JOIN counted ON counted.id = lead_id
 )
 SELECT count(*) FROM counted
@@ -251,15 +267,52 @@ def _write(session: Session, tenant: Tenant, plan: _Plan, rank: int | None) -> b
         text = "[" + ",".join([_with_person(row, ids) for row in rows]) + "]"
         intake_sql.run(session, intake_sql.INSERT_BULK, {"rows": text, "rank": rank})
     if plan.touches:
-        touches = [
-            f'{{"id":"{row["id"]}","lead_id":"{lead_id}","door":"{row["door"]}","message":{_quoted(row["message"])},'
-            f'"payload":{row["payload"]},"import_id":{_quoted(row["import_id"])},"event_id":"{row["event_id"]}",'
-            f'"event":{row["event"]}}}'
-            for row, lead_id in plan.touches
-        ]
-        counted = intake_sql.run(session, _TOUCH, values | {"touches": f"[{','.join(touches)}]"})
-        return bool(counted[0][0] == len({lead_id for _, lead_id in plan.touches}))
+        touches: list[str] = []
+        told: dict[uuid.UUID, _Told] = {}
+        for row, lead_id in plan.touches:
+            so_far = told.setdefault(lead_id, _Told(lead_id))
+            touches.append(
+                f'{{"id":"{row["id"]}","lead_id":"{lead_id}","door":"{row["door"]}","message":{_quoted(row["message"])},'
+                f'"payload":{row["payload"]},"import_id":{_quoted(row["import_id"])},"event_id":"{row["event_id"]}",'
+                f'"event":{row["event"]},"consent":{_quoted(row["consent"])},'
+                f'"consent_before":{_quoted(so_far.consent)}}}'
+            )
+            so_far.add(row)
+        given = {
+            "touches": f"[{','.join(touches)}]",
+            "told": json.dumps([asdict(one) for one in told.values()], default=str, ensure_ascii=False),
+        }
+        counted = intake_sql.run(session, _TOUCH, values | given)
+        return bool(counted[0][0] == len(told))
     return True
+
+
+@dataclass(slots=True)
+class _Told:
+    """What the touches of one lead come to, one after another, as ``intake_sql`` counts them one by one.
+
+    ``repeated``: each of them told the same consent, if any; then a lead that has it already keeps its moment unless
+    they told another.
+    """
+
+    lead_id: uuid.UUID
+    times: int = 0
+    consent: str | None = None
+    consent_at: datetime | None = None
+    repeated: bool = True
+    attribution: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, row: Row) -> None:
+        self.times += 1
+        if row["attribution"] != "{}":
+            self.attribution = json.loads(row["attribution"]) | self.attribution
+        if row["consent"] is None:
+            return
+        if self.consent in (None, row["consent"]):
+            self.consent_at = row["consent_at"] or self.consent_at
+        else:
+            self.consent_at, self.repeated = row["consent_at"], False
+        self.consent = row["consent"]
 
 
 def _by_external_id(row: Row) -> tuple[bool, str]:

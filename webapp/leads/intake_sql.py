@@ -58,9 +58,15 @@ keyed AS (
 """
 
 # The same person's same words: counted on the lead that is here. Past the window the WHERE refuses, no row returns.
+# Consent is the newest that was told, attribution the first: what is new of it is added.
 _TOUCH = """
 ON CONFLICT (workspace_id, dedupe_key) DO UPDATE
-  SET touches = l.touches + 1, last_contact_at = now(), updated_at = now()
+  SET touches = l.touches + 1, last_contact_at = now(), updated_at = now(),
+      consent = coalesce(excluded.consent, l.consent),
+      consent_at = CASE WHEN excluded.consent IS NULL THEN l.consent_at
+                        WHEN excluded.consent = l.consent THEN coalesce(excluded.consent_at, l.consent_at)
+                        ELSE excluded.consent_at END,
+      attribution = excluded.attribution || l.attribution
   WHERE l.created_at > now() - make_interval(days => %(duplicate_days)s)
 """
 _ONCE = "ON CONFLICT (workspace_id, platform, external_message_id) WHERE external_message_id IS NOT NULL DO NOTHING"
@@ -99,7 +105,8 @@ run AS (
 ),
 """
 
-# One row: what is no new lead is a touch of the lead that came back instead.
+# One row: what is no new lead is a touch of the lead that came back instead. Its event tells of a consent that differs
+# from the one before, which a look at the table still shows: all parts of a statement see what was there before it.
 _ONE = (
     _LEAD_AND_PERSON.replace("{rows}", _ONE_ROW).replace("{conflict}", _TOUCH)
     + """
@@ -112,7 +119,10 @@ touch AS (
 event AS (
   INSERT INTO audit_events (id, workspace_id, lead_id, event_type, actor, details)
   SELECT event_id, workspace_id, lead.id,
-         CASE WHEN lead.id = incoming.id THEN 'LEAD_SIGNAL_CREATED' ELSE 'LEAD_TOUCHED' END, 'SYSTEM', event
+         CASE WHEN lead.id = incoming.id THEN 'LEAD_SIGNAL_CREATED' ELSE 'LEAD_TOUCHED' END, 'SYSTEM',
+         CASE WHEN lead.id = incoming.id OR consent IS NULL
+                OR consent = (SELECT before.consent FROM leads before WHERE before.id = lead.id)
+              THEN event ELSE event || jsonb_build_object('consent', consent) END
   FROM incoming, lead
 )
 SELECT id, created_at FROM lead
@@ -148,8 +158,8 @@ lead AS (
   SELECT {lead_columns}, person_id, array_to_tsvector(string_to_array(search, ' ')) FROM incoming
 ),
 run AS (
-  INSERT INTO runs (id, workspace_id, lead_id, source, rank, payload_json)
-  SELECT run_id, workspace_id, id, source, coalesce(%(rank)s::smallint, rank), payload FROM incoming
+  INSERT INTO runs (id, workspace_id, lead_id, idempotency_key, source, rank, payload_json)
+  SELECT run_id, workspace_id, id, run_key, source, coalesce(%(rank)s::smallint, rank), payload FROM incoming
 )
 INSERT INTO audit_events (id, workspace_id, lead_id, event_type, actor, details)
 SELECT event_id, workspace_id, id, 'LEAD_SIGNAL_CREATED', 'SYSTEM', event FROM incoming
@@ -276,6 +286,37 @@ def as_json(row: dict[str, Any]) -> str:
             parts.append(f'{label}"{value}"')
     parts += [label + row[name] for label, name in _NESTED]
     return "{" + ",".join(parts) + "}"
+
+
+_STORED = """
+SELECT k.key, k.request_hash, k.lead_id, l.created_at FROM idempotency_keys k JOIN leads l ON l.id = k.lead_id
+WHERE k.workspace_id = %(workspace_id)s AND k.door = %(door)s AND k.key = ANY (%(keys)s::text[]) AND k.expires_at > now()
+"""
+_FREE = """
+DELETE FROM idempotency_keys
+WHERE workspace_id = %(workspace_id)s AND door = %(door)s AND key = ANY (%(keys)s::text[]) AND expires_at <= now()
+"""
+_STORE = """
+INSERT INTO idempotency_keys (workspace_id, door, key, request_hash, lead_id, expires_at)
+SELECT %(workspace_id)s::uuid, %(door)s, key, request_hash, lead_id, now() + make_interval(days => %(idempotency_days)s)
+FROM unnest(%(keys)s::text[], %(hashes)s::text[], %(lead_ids)s::uuid[]) AS r(key, request_hash, lead_id) ORDER BY key
+"""
+
+
+def stored_keys(database: Database, workspace_id: uuid.UUID, door: Door, keys: list[str]) -> dict[str, StoredKey]:
+    """What each key was used for; those past their days are free for use afterwards."""
+    values = {"workspace_id": workspace_id, "door": door.value, "keys": keys}
+    run(database, _FREE, values)
+    return {found[0]: StoredKey(*found[1:]) for found in run(database, _STORED, values)}
+
+
+def store_keys(
+    database: Database, workspace_id: uuid.UUID, door: Door, rows: list[tuple[str, str, uuid.UUID]], days: int
+) -> None:  # fmt: skip
+    """``rows``: (key, request hash, lead id). UniqueViolation when somebody else has used one meanwhile."""
+    keys, hashes, lead_ids = ([row[n] for row in rows] for n in range(3))
+    values = {"workspace_id": workspace_id, "door": door.value, "keys": keys, "hashes": hashes, "lead_ids": lead_ids}
+    run(database, _STORE, values | {"idempotency_days": days})
 
 
 def stored_key(database: Database, workspace_id: uuid.UUID, door: Door, key: str) -> StoredKey | None:

@@ -1,17 +1,15 @@
 """Lists of runs and of deliveries: pages by keyset, newest first, of one workspace."""
 
-import base64
 import uuid
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from webapp.leads import keyset
 from webapp.leads.counts import stuck as need_a_person
 from webapp.leads.counts import unrepaired
-from webapp.leads.errors import Invalid, Problem
 from webapp.leads.states import DeliveryState, FetchKind, QuarantineState, RunStatus
 from webapp.models.inbound import Fetch, InboundSource
 from webapp.models.lead import Lead, Quarantined
@@ -38,7 +36,7 @@ def _listing(
     cursor: str | None,
     limit: int = PAGE,
 ) -> Listing:
-    back, position = _decode(cursor) if cursor else (False, None)
+    back, position = keyset.decode(cursor) if cursor else (False, None)
     key = (model.created_at, model.id)
     query = joins(sa.select(*columns)).where(*where)
     if position:
@@ -52,27 +50,9 @@ def _listing(
         return Listing([], None, None)
     return Listing(
         rows,
-        _encode(False, rows[-1]) if back or more else None,
-        _encode(True, rows[0]) if (more if back else cursor) else None,
+        keyset.encode(rows[-1]) if back or more else None,
+        keyset.encode(rows[0], back=True) if (more if back else cursor) else None,
     )
-
-
-def _encode(back: bool, row: Any) -> str:
-    plain = f"{int(back)}~{row.created_at.isoformat()}~{row.id}"
-    return base64.urlsafe_b64encode(plain.encode()).decode().rstrip("=")
-
-
-def _decode(cursor: str) -> tuple[bool, tuple[datetime, uuid.UUID]]:
-    try:
-        padded = cursor + "=" * (-len(cursor) % 4)
-        back, moment, row_id = base64.b64decode(padded, altchars=b"-_", validate=True).decode().split("~")
-        at = datetime.fromisoformat(moment)
-        if back not in ("0", "1") or at.tzinfo is None:
-            raise ValueError(cursor)
-        return back == "1", (at, uuid.UUID(row_id))
-    except ValueError:
-        reason = "is not a cursor of this list; ask for the first page"
-        raise Invalid("The page asked for is not understood.", details=(Problem("cursor", reason),)) from None
 
 
 _SENDER = (Lead.shown_name.label("name"), Lead.author_name, Lead.company, Lead.email, Lead.phone)
@@ -137,6 +117,7 @@ def quarantined(
     columns = [
         Quarantined.id, Quarantined.created_at, Quarantined.state, Quarantined.door, Quarantined.dialect,
         Quarantined.source_id, Quarantined.reason, Quarantined.decided_by, Quarantined.decided_at, Quarantined.lead_ids,
+        Quarantined.times, Quarantined.last_at,
         sa.func.left(Quarantined.raw, EXCERPT).label("excerpt"), InboundSource.name.label("source"),
     ]  # fmt: skip
     return _listing(

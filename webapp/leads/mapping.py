@@ -4,14 +4,13 @@ A mapping is ``{field: expression}`` with the fields of :data:`FIELDS` and the e
 """
 
 import hashlib
-import math
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from webapp.leads import dedupe, intake
+from webapp.leads import amounts, dedupe, intake
 from webapp.leads.errors import Invalid, Problem
 from webapp.leads.paths import BadPath, compiled
 from webapp.leads.states import Door
@@ -175,14 +174,10 @@ def _lead(
 def _budget(text: str | None, notes: dict[str, str]) -> float | None:
     if text is None:
         return None
-    try:
-        number = float(text.replace(",", "") if text.isascii() else "")
-    except ValueError:
-        number = math.nan
-    if 0 <= number <= 1e15:  # also refuses NaN
-        return number
-    notes["budget"] = "is not a number of 0 or more; left in the raw request"
-    return None
+    amount = amounts.read(text)
+    if amount is None:
+        notes["budget"] = "is not one amount of 0 or more; left in the raw request"
+    return amount
 
 
 def _is_yes(text: str | None) -> bool:

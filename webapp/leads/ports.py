@@ -74,6 +74,7 @@ class LeadSnapshot:
     decided_by: str | None
     created_at: datetime
     event_at: datetime  # of the decision, else of the settling run: the same on every retry
+    consent_at: datetime | None = None
 
     @property
     def display_name(self) -> str:

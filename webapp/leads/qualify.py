@@ -7,6 +7,7 @@ takes too long it takes the run over, which fences the worker out, and settles i
 model is required. Either way the run is recorded like any other, and nobody works it twice.
 """
 
+import hashlib
 import logging
 import time
 import uuid
@@ -21,10 +22,10 @@ from sqlalchemy.orm import Session
 from webapp.leads import audit, claims, intake, qualify_keys, run, run_stages, run_store, verdict
 from webapp.leads.errors import Permanent, Transient
 from webapp.leads.intake import LeadIn, Tenant
-from webapp.leads.judging import Heard, Policy
+from webapp.leads.judging import WITH_MODEL, Heard, Policy
 from webapp.leads.qualify_keys import InProgress, KeyOf
 from webapp.leads.stages import route
-from webapp.leads.states import PRIORITY_VIEW, Door, RunStatus, RunTrigger
+from webapp.leads.states import DECIDED_STATUSES, PRIORITY_VIEW, Door, RunStatus, RunTrigger
 from webapp.leads.textnorm import normalize_message
 from webapp.models.faults import is_contention, is_database_away
 from webapp.models.lead import Lead, Touch
@@ -43,12 +44,14 @@ _OWN_LEASE_SECONDS = 10.0
 @dataclass(frozen=True, slots=True)
 class Begun:
     """A lead that is in, and what is held of it. ``run_id`` None: it has been judged before. ``lease`` None: no key.
-    ``taken_over``: from a request that died, whose message may have been another."""
+    ``taken_over``: from a request that died, whose message may have been another. ``waits``: the run is a worker's,
+    since a model has to be asked."""
 
     lead_id: uuid.UUID
     run_id: uuid.UUID | None
     lease: datetime | None
     taken_over: bool = False
+    waits: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +71,11 @@ def needs_model(conditions: Conditions, tenant: Tenant, message: str) -> bool:
     return conditions.policy.needs_model(verdict.judge(message), message, auto_from=tenant.auto_from)
 
 
-def begin(session: Session, tenant: Tenant, lead: LeadIn, key: KeyOf | None) -> Begun:
+def begin(session: Session, conditions: Conditions, tenant: Tenant, lead: LeadIn, key: KeyOf | None) -> Begun:
     """Hold the key and take the lead in, or find it where an earlier request left it. Nothing is committed.
 
-    InProgress when another request holds the key, or has just answered it.
+    A lead that has been judged before needs no further run, unless a model is required and none had a part in it: then
+    it is no matter by which door it came. InProgress when another request holds the key, or has just answered it.
     """
     claim = qualify_keys.claim(session, key) if key else None
     if key and claim is None:
@@ -83,8 +87,19 @@ def begin(session: Session, tenant: Tenant, lead: LeadIn, key: KeyOf | None) -> 
         lead_id = intake.accept(session, tenant, lead).lead_id
     if key:
         qualify_keys.bind(session, key, lead_id)
-    run_id = _run_of(session, lead_id, key.value if key else None, lead.payload)
-    return Begun(lead_id, run_id, claim.lease if claim else None, bool(claim and claim.lead_id == lead_id))
+    stands = _locked(session, lead_id)
+    # It may have been taken in with other words than these. A person's decision outranks a model's verdict, and the
+    # words of a lead from a public page are our own.
+    askable = stands.status not in DECIDED_STATUSES and stands.door is not Door.WEB
+    waits = askable and needs_model(conditions, tenant, stands.message)
+    required = waits and conditions.policy.required
+    run_id = None
+    if stands.settled_at is None or (required and not _by_model(stands.judge)):
+        run_id = _run_of(session, lead_id, stands, key.value if key else None, lead.payload, required=required)
+    return Begun(
+        lead_id, run_id, claim.lease if claim else None, bool(claim and claim.lead_id == lead_id),
+        waits=waits and run_id is not None,
+    )  # fmt: skip
 
 
 def _failed_before(session: Session, key: KeyOf, lead: LeadIn) -> uuid.UUID | None:
@@ -97,40 +112,65 @@ def _failed_before(session: Session, key: KeyOf, lead: LeadIn) -> uuid.UUID | No
             sa.text(f"runs.status = '{RunStatus.FAILED.value}'"),
             Run.created_at > sa.func.now() - sa.func.make_interval(0, 0, 0, 0, _RESUME_HOURS),
             Run.idempotency_key == key.value,
-            Lead.door == Door.ENRICH,
+            Run.model_required,
             Lead.message == lead.message,
-            Lead.settled_at.is_(None),
         )
         .order_by(Run.created_at.desc())
         .limit(1)
     )
 
 
-def _run_of(session: Session, lead_id: uuid.UUID, key: str | None, payload: dict[str, Any]) -> uuid.UUID | None:
-    """The run that will tell about the lead, ahead of the backlog since somebody waits; None when it is settled."""
-    lead = session.execute(
-        sa.select(Lead.settled_at, Lead.workspace_id, Lead.source)  # the lock keeps a second request from a second run
+def _locked(session: Session, lead_id: uuid.UUID) -> sa.Row[Any]:
+    """What stands for the lead. The lock keeps a second request from a second run."""
+    return session.execute(
+        sa.select(
+            Lead.settled_at, Lead.workspace_id, Lead.source, Lead.door, Lead.status, Lead.message,
+            Lead.verdict["judge"].astext.label("judge"),
+        )
         .where(Lead.id == lead_id)
         .with_for_update(key_share=True)
-    ).one()
-    if lead.settled_at is not None:
-        return None
-    open_run = session.scalar(
-        sa.update(Run)
-        .where(Run.lead_id == lead_id, Run.status.in_([RunStatus.QUEUED, RunStatus.RUNNING]))
-        .values(rank=0, idempotency_key=sa.func.coalesce(key, Run.idempotency_key))
-        .returning(Run.id)
-        .execution_options(synchronize_session=False)
+    ).one()  # fmt: skip
+
+
+def _by_model(judge: str | None) -> bool:
+    return (judge or "").startswith(WITH_MODEL)
+
+
+def _run_of(
+    session: Session, lead_id: uuid.UUID, stands: sa.Row[Any], key: str | None, payload: dict[str, Any], *, required: bool
+) -> uuid.UUID:  # fmt: skip
+    """The run that will tell about the lead, ahead of the backlog since somebody waits: the oldest open one that looks
+    at the lead's own words, or a new one. ``required``: it fails without a model. The lead is locked."""
+    oldest = (
+        sa.select(Run.id)
+        .where(
+            Run.lead_id == lead_id,
+            Run.status.in_([RunStatus.QUEUED, RunStatus.RUNNING]),
+            Run.trigger != RunTrigger.TOUCH,
+        )
+        .order_by(Run.created_at, Run.id)
+        .limit(1)
+        .with_for_update()
     )
+    open_run = session.scalar(oldest)
     if open_run is not None:
+        session.execute(
+            sa.update(Run)
+            .where(Run.id == open_run)
+            .values(
+                rank=0, idempotency_key=sa.func.coalesce(key, Run.idempotency_key),
+                model_required=sa.or_(Run.model_required, sa.literal(required)),
+            )
+            .execution_options(synchronize_session=False)
+        )  # fmt: skip
         return open_run
     again = Run(
-        workspace_id=lead.workspace_id, lead_id=lead_id, idempotency_key=key, source=lead.source,
-        trigger=RunTrigger.RERUN, rank=0, payload_json=payload,
+        workspace_id=stands.workspace_id, lead_id=lead_id, idempotency_key=key, source=stands.source,
+        trigger=RunTrigger.RERUN, rank=0, payload_json=payload, model_required=required,
     )  # fmt: skip
     session.add(again)
     session.flush()
-    audit.record(session, lead.workspace_id, "RUN_REQUESTED", lead_id=lead_id, run_id=str(again.id))
+    audit.record(session, stands.workspace_id, "RUN_REQUESTED", lead_id=lead_id, run_id=str(again.id))
     return again.id
 
 
@@ -159,8 +199,10 @@ def settle_by_rules(session: Session, conditions: Conditions, run_id: uuid.UUID,
 def once_more(session: Session, conditions: Conditions, begun: Begun, key: KeyOf | None) -> Begun:
     """After a run that failed at a worker's, with no model required: another one, here, by the rules alone."""
     payload = session.scalar(sa.select(Run.payload_json).where(Run.id == begun.run_id))
-    run_id = _run_of(session, begun.lead_id, key.value if key else None, payload or {})
-    if run_id is not None:
+    stands, run_id = _locked(session, begun.lead_id), None
+    if stands.settled_at is None:
+        named = key.value if key else None
+        run_id = _run_of(session, begun.lead_id, stands, named, payload or {}, required=False)
         settle_by_rules(session, conditions, run_id, Heard(error="the run before failed"))
     return replace(begun, run_id=run_id)
 
@@ -217,8 +259,19 @@ def wait(
 
 def failure_of(session: Session, run_id: uuid.UUID) -> Permanent:
     """The error for a caller whose run failed."""
-    said = session.scalar(sa.select(Run.error).where(Run.id == run_id))
-    return Permanent(f"The lead was kept, but could not be qualified. {said or 'Its run failed.'}")
+    row = session.execute(sa.select(Run.error, Run.stages).where(Run.id == run_id)).one()
+    # A run that was under way when the model came to be required goes on without it.
+    missed = [stage["error"] for stage in row.stages if stage["name"] == "classify" and stage["error"]]
+    said = row.error or f"The model is required, and was not heard: {missed[0] if missed else 'it was not asked'}"
+    return Permanent(f"The lead was kept, but could not be qualified. {said}")
+
+
+def is_by_model(session: Session, lead_id: uuid.UUID) -> bool:
+    """Has a model had a part in the lead's verdict? A person's decision is as good."""
+    row = session.execute(
+        sa.select(Lead.status, Lead.settled_at, Lead.verdict["judge"].astext.label("judge")).where(Lead.id == lead_id)
+    ).one()
+    return row.settled_at is not None and (row.status in DECIDED_STATUSES or _by_model(row.judge))
 
 
 def not_now() -> Transient:
@@ -252,22 +305,27 @@ def found(session: Session, lead_id: uuid.UUID) -> dict[str, Any] | None:
     }
 
 
+def words_hash(message: str) -> str | None:
+    """SHA-256 (hex) of the form in which two messages count as the same; None for one without words."""
+    words = normalize_message(message)
+    return hashlib.sha256(words.encode("utf-8", "surrogatepass")).hexdigest() if words else None
+
+
 def keep_if_changed(session: Session, tenant: Tenant, key: KeyOf, lead_id: uuid.UUID, lead: LeadIn) -> bool:
     """A repeat under the same key whose message is another one: kept as a touch, with a run that judges it. True when
     something was kept; the caller commits and rings. The lead's own words, and what was kept before, are no news."""
-    words = normalize_message(lead.message)
-    own = session.execute(
-        sa.select(Lead.message, Lead.source).where(Lead.id == lead_id).with_for_update(key_share=True)
-    ).first()
-    if own is None or not words or words == normalize_message(own.message):
+    words = words_hash(lead.message)
+    own = session.scalar(sa.select(Lead.message).where(Lead.id == lead_id))
+    if own is None or words is None or words == words_hash(own):
         return False
-    known = sa.select(Touch.message).where(Touch.lead_id == lead_id).order_by(Touch.created_at.desc()).limit(200)
-    if any(words == normalize_message(message) for message in session.scalars(known)):
+    # Two repeats at once: the lead's lock makes the second see what the first has kept.
+    session.execute(sa.select(Lead.id).where(Lead.id == lead_id).with_for_update(key_share=True))
+    if session.scalar(sa.select(sa.exists().where(Touch.lead_id == lead_id, Touch.content_hash == words))):
         return False
     said = verdict.judge(lead.message)
     touch = Touch(
         workspace_id=tenant.id, lead_id=lead_id, door=Door.ENRICH, key=key.value, message=lead.message,
-        payload=lead.payload,
+        payload=lead.payload, content_hash=words,
     )  # fmt: skip
     judged = Run(
         workspace_id=tenant.id, lead_id=lead_id, idempotency_key=key.value, source=lead.source,

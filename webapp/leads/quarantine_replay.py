@@ -3,7 +3,8 @@ them, put them back. Each row is locked for it, so that two clicks never make tw
 
 import json
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Set
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -30,9 +31,13 @@ Seal = Callable[[Any], Any]
 
 
 class Sealing(Cipher, Protocol):
-    """Field encryption of whole payloads too."""
+    """Field encryption of whole payloads too, as ``webapp.security.fields`` has it."""
 
-    def seal(self, payload: Any) -> Any: ...
+    def seal(self, payload: Any, *, but: Set[str] = ...) -> Any: ...
+
+    def unseal(self, payload: Any, sealed: Set[str]) -> Any: ...
+
+    def tokens(self, payload: Any) -> frozenset[str]: ...
 
 
 class Reader(Protocol):
@@ -142,17 +147,36 @@ def replay(
     if entry.state is QuarantineState.DISCARDED:
         raise Conflict(f"{entry.decided_by or 'Somebody'} has discarded this entry; put it back first.")
     if text is not None:
-        value = parsed(text)
-        fixed = json.dumps(value)
-        entry.fixed = None if fixed == entry.raw else fixed
+        value = _mend(entry, parsed(text), tools.cipher)
     else:
         value = parsed(entry.fixed or entry.raw)
     try:
-        outcome = _read_again(session, entry, unsealed(value, tools.cipher), tools)
+        outcome = _read_again(session, entry, tools.cipher.unseal(value, _sealed_here(entry, tools.cipher)), tools)
     except RecursionError:  # while reading: nothing is taken in before all is read
         outcome = Replayed(held="the entry is nested too deep to be read")
     _settle(session, entry, outcome, tools.actor)
     return outcome
+
+
+def _mend(entry: Quarantined, value: Any, cipher: Sealing) -> Any:
+    """Keep what a person made of it, and return it as kept: sealed anew but for what was sealed here before. A sealed
+    value of elsewhere that was pasted into it is text like any other, and sealed as such."""
+    try:
+        value = cipher.seal(value, but=_sealed_here(entry, cipher))
+        fixed = json.dumps(value)
+    except RecursionError:
+        raise _bad_text("is nested too deep") from None
+    entry.fixed = None if fixed == entry.raw else fixed
+    return value
+
+
+def _sealed_here(entry: Quarantined, cipher: Sealing) -> Set[str]:
+    """What was encrypted when the entry came, or when somebody mended it, and nothing else may be decrypted."""
+    found: set[str] = set()
+    for text in (entry.raw, entry.fixed):
+        with suppress(ValueError, RecursionError):  # raw may be no JSON
+            found |= cipher.tokens(json.loads(text or "null"))
+    return found
 
 
 def _read_again(session: Session, entry: Quarantined, value: Any, tools: Tools) -> Replayed:
@@ -179,7 +203,9 @@ def _hook(session: Session, entry: Quarantined, value: Any, tools: Tools) -> Rep
     if source is None:
         return Replayed(held="the inbound webhook by which it came was deleted, and its mapping with it")
     origin = hooked.Origin(source.id, source.name, source.mapping)
-    outcome = hooked.take_in(session, tools.tenant, origin, value, seal=tools.cipher.seal)
+    outcome = hooked.take_in(
+        session, tools.tenant, origin, value, seal=tools.cipher.seal, request_id=entry.request_id
+    )  # fmt: skip
     if outcome.lead_id is None:
         return Replayed(held=outcome.held)
     return Replayed((outcome.lead_id,), int(outcome.created))
@@ -229,12 +255,16 @@ def discard(session: Session, workspace_id: uuid.UUID, entry_id: uuid.UUID, *, a
 
 
 def restore(session: Session, workspace_id: uuid.UUID, entry_id: uuid.UUID, *, actor: str) -> Quarantined:
-    """A discarded entry waits again. Conflict for one that has been replayed."""
+    """A discarded entry waits again. Conflict for one that has been replayed, or has come again since and is held."""
     entry = get(session, workspace_id, entry_id, lock=True)
     if entry.state is QuarantineState.REPLAYED:
         raise Conflict(f"{entry.decided_by or 'Somebody'} has replayed this entry; it is a lead now.")
     if entry.state is QuarantineState.DISCARDED:
-        entry.state = QuarantineState.HELD
+        try:
+            with session.begin_nested():
+                entry.state = QuarantineState.HELD
+        except sa.exc.IntegrityError:  # uq_quarantine_content_hash
+            raise Conflict("The same entry has come again since and is held; see to that one.") from None
         _record(session, entry, "QUARANTINE_RESTORED", actor)
         entry.decided_by = entry.decided_at = None
         session.flush()
@@ -254,17 +284,3 @@ def matching(
     where = [Quarantined.workspace_id == workspace_id, *listings.of_quarantine(state, dialect, source_id)]
     query = sa.select(Quarantined.id).where(*where).order_by(Quarantined.created_at, Quarantined.id).limit(limit)
     return list(session.scalars(query))
-
-
-def unsealed(value: Any, cipher: Cipher) -> Any:
-    """A copy in which what ``seal`` encrypted is in the clear again, for the readers; they seal it anew."""
-    if isinstance(value, dict):
-        return {key: unsealed(inner, cipher) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [unsealed(inner, cipher) for inner in value]
-    if isinstance(value, str) and value.startswith("enc:"):
-        try:
-            return cipher.decrypt(value)
-        except ValueError:  # somebody's own words, or a key that is gone
-            return value
-    return value

@@ -31,7 +31,7 @@ from webapp.leads.ports import Drained
 from webapp.leads.run_asking import Asked, Questions
 from webapp.leads.run_stages import Item, Outcome
 from webapp.leads.stages import classify, route
-from webapp.leads.states import Door, LeadStatus, RunStatus, RunTrigger
+from webapp.leads.states import LeadStatus, RunStatus, RunTrigger
 from webapp.models.faults import is_database_away
 from webapp.models.lead import Lead
 from webapp.models.work import Run
@@ -238,7 +238,7 @@ class _Drain:
             item = asked.item
             try:
                 self._refresh(item.workspace_id)
-                if heard.opinion is None and self.judges.policy.required and _strict(item):
+                if heard.opinion is None and self.judges.policy.required and item.model_required:
                     reason = f"The model is required, and was not heard: {heard.error}"
                     crashes.append(_Crash(item.run_id, item.attempt, reason[:500], hopeless=True))
                 else:
@@ -297,11 +297,6 @@ class _Drain:
 def fail(session: Session, claim: Claim, reason: str) -> None:
     """Log a claimed run as failed for good, with ``reason`` in plain words. The caller commits."""
     _retry_or_fail(session, _Crash(claim.id, claim.attempt, reason, hopeless=True))
-
-
-def _strict(item: Item) -> bool:
-    """Only the caller of /enrich-lead, who still waits for it, is better served with a failure than with less."""
-    return item.door is Door.ENRICH and not item.standing.settled
 
 
 def _retry_or_fail(session: Session, crash: _Crash) -> None:

@@ -19,7 +19,7 @@ from webapp.leads.claims import RUNS, Claim, Holder
 from webapp.leads.judging import Heard, Judging
 from webapp.leads.run_stages import Item
 from webapp.leads.stages import classify
-from webapp.leads.states import RunTrigger
+from webapp.leads.states import Door, RunTrigger
 from webapp.leads.types import Verdict
 
 _ALSO_SET: dict[str, Any] = {"started_at": sa.func.now()}
@@ -73,6 +73,8 @@ class Questions:
         """Set a thread to asking about the run if it needs it. False: it can be worked now."""
         policy = self._judges.policy
         if not policy.asks or item.standing.decided or item.trigger is RunTrigger.TOUCH:
+            return False
+        if item.door is Door.WEB:  # its words are ours
             return False
         try:
             said = judge(item.facts.message)

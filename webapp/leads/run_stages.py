@@ -67,7 +67,7 @@ class Standing:
 @dataclass(frozen=True, slots=True)
 class Item:
     """A claimed run with all that the stages need. ``attempt`` is the fencing token; ``later``: what the author wrote
-    since in other words, oldest first."""
+    since in other words, oldest first; ``model_required``: who waits for the run wants a model's verdict or none."""
 
     run_id: uuid.UUID
     attempt: int
@@ -80,6 +80,7 @@ class Item:
     door: Door = Door.TRIAGE
     trigger: RunTrigger = RunTrigger.INTAKE
     later: tuple[str, ...] = ()
+    model_required: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from webapp.leads.states import (
     WAITING_STATUSES,
     DestinationKind,
     DestinationMode,
+    Door,
     LeadStatus,
     Role,
     RunStatus,
@@ -85,7 +86,14 @@ _LATER = sa.case(
     else_=None,
 ).label("later")
 _LOAD = (
-    sa.select(Run.id.label("run_id"), Run.trigger, Lead.id.label("lead_id"), Lead.workspace_id, Lead.verdict)
+    sa.select(
+        Run.id.label("run_id"),
+        Run.trigger,
+        Run.model_required,
+        Lead.id.label("lead_id"),
+        Lead.workspace_id,
+        Lead.verdict,
+    )
     .add_columns(Lead.door, _LATER)
     .add_columns(*_STANDING, *_FACTS, *_RULES)
     .join(Lead, Lead.id == Run.lead_id)
@@ -100,9 +108,10 @@ def load(session: Session, claims: Sequence[Claim]) -> list[sa.Row[Any]]:
 
 def needs_no_model(*, required: bool) -> sa.ColumnElement[bool]:
     """Runs that can be worked with the rules alone, as far as the verdict given at intake tells: their workspace
-    takes it as sure. ``required``: that is not enough."""
+    takes it as sure, or there is nothing to ask about. ``required``: sure is not enough."""
     sure = sa.false() if required else Lead.confidence >= Workspace.auto_from
-    rules_do = sa.or_(Run.trigger == RunTrigger.TOUCH, Lead.status.in_(DECIDED_STATUSES), sure)
+    nothing_to_ask = [Run.trigger == RunTrigger.TOUCH, Lead.status.in_(DECIDED_STATUSES), Lead.door == Door.WEB]
+    rules_do = sa.or_(*nothing_to_ask, sure)
     return sa.exists().where(Lead.id == Run.lead_id, Workspace.id == Lead.workspace_id, rules_do)
 
 
@@ -135,6 +144,7 @@ def item_from(row: sa.Row[Any], attempt: int) -> Item:
         door=row.door,
         trigger=row.trigger,
         later=tuple(row.later or ()),
+        model_required=row.model_required,
     )
 
 

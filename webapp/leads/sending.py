@@ -281,6 +281,7 @@ def snapshot(lead: Lead, person: Person | None, assignee: User | None) -> LeadSn
         reasons=tuple(str(reason) for reason in lead.verdict.get("reasons", ())),
         attribution=lead.attribution,
         consent=lead.consent,
+        consent_at=lead.consent_at,
         assignee_name=assignee.name if assignee else None,
         assignee_email=assignee.email if assignee else None,
         decided_by=lead.decided_by,

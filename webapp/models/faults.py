@@ -18,7 +18,11 @@ def is_database_away(error: BaseException) -> bool:
         return False
     state = original.sqlstate
     if state is None:  # the server said nothing: away if there is no sound connection to it
-        return original.pgconn is None or original.pgconn.status != psycopg.pq.ConnStatus.OK
+        if original.pgconn is not None:
+            return original.pgconn.status != psycopg.pq.ConnStatus.OK
+        # Raised by the driver. SQLAlchemy would have found the connection of a statement invalid (above) if it were;
+        # it is sound, and the driver refused to send, say, too many parameters.
+        return getattr(error, "statement", None) is None
     return state.startswith("08") or state in _NOT_NOW  # class 08: connection
 
 

@@ -16,7 +16,7 @@ class Import(Identified, InWorkspace, Created, Claimable, Base):
 
     ``stored_as``: its name in the imports folder. ``position``: the byte at which the next chunk begins (0: the file's
     beginning), written in the transaction that writes the chunk's leads, so that a crash repeats nothing.
-    ``mapping``: column → field. Counts are rows.
+    ``mapping``: column → field. Counts are rows. ``tries``: claims since it last got on.
     """
 
     __tablename__ = "imports"
@@ -50,6 +50,7 @@ class Import(Identified, InWorkspace, Created, Claimable, Base):
     undo_removed: Mapped[int] = mapped_column(default=0, server_default="0")
     undo_kept: Mapped[int] = mapped_column(default=0, server_default="0")
     error: Mapped[str | None]
+    tries: Mapped[int] = mapped_column(default=0, server_default="0")
     created_by: Mapped[str]
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]

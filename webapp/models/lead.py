@@ -204,6 +204,14 @@ class Touch(Identified, InWorkspace, Created, Base):
     """The same request come again: counted on its lead, kept as it came."""
 
     __tablename__ = "touches"
+    __table_args__ = (
+        sa.Index(
+            "ix_touches_content_hash",
+            "lead_id",
+            "content_hash",
+            postgresql_where=sa.text("content_hash IS NOT NULL"),
+        ),
+    )
 
     lead_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("leads.id"), index=True)
     door: Mapped[Door] = enum_column(Door, "door")
@@ -211,6 +219,7 @@ class Touch(Identified, InWorkspace, Created, Base):
     message: Mapped[str]
     payload: Mapped[JSON]
     import_id: Mapped[uuid.UUID | None] = mapped_column(sa.Uuid)
+    content_hash: Mapped[str | None]  # of the message as ``qualify.words_hash`` takes it; NULL: not looked for
 
 
 class Decision(Identified, InWorkspace, Created, Base):
@@ -264,11 +273,14 @@ class IdempotencyKey(OfWorkspace, Created, Base):
 class Quarantined(Identified, Created, Base):
     """A provider's entry that could not be digested, kept raw with the reason. ``dialect``: which reader a replay
     takes (facebook | whatsapp | leadgen | hook). ``fixed``: the JSON that a person made of it. ``lead_ids``: what a
-    replay made of it."""
+    replay made of it. ``content_hash``: by which the same entry is known again while it is held (None: it came before
+    there was one); then it is counted (``times``, ``last_at``). ``request_id``: what the request was called that brought
+    it, for the retries of it."""
 
     __tablename__ = "quarantine"
     __table_args__ = (
         sa.Index("ix_quarantine_newest", "workspace_id", "state", sa.text("created_at DESC"), sa.text("id DESC")),
+        sa.Index("uq_quarantine_content_hash", "content_hash", unique=True, postgresql_where=sa.text("state = 'held'")),
     )
 
     workspace_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("workspaces.id"), index=True)
@@ -281,6 +293,10 @@ class Quarantined(Identified, Created, Base):
     decided_at: Mapped[datetime | None]
     reason: Mapped[str]
     raw: Mapped[str]  # JSON text as received: it may hold what JSONB cannot
+    content_hash: Mapped[str | None]
+    times: Mapped[int] = mapped_column(default=1, server_default="1")
+    last_at: Mapped[datetime | None]
+    request_id: Mapped[str | None]
     state: Mapped[QuarantineState] = enum_column(
         QuarantineState, "state", default=QuarantineState.HELD, server_default="held"
     )

@@ -25,6 +25,7 @@ class Run(Identified, OfWorkspace, Created, Claimable, Base):
 
     ``payload_json`` is what came in (sensitive values encrypted), ``stages`` one object per stage in order:
     ``{name, status, input, output, evidence, error, started_at, ms}``. ``rank`` orders the backlog (0 first).
+    ``model_required``: somebody waits for a model's verdict, and the run fails without one.
     """
 
     __tablename__ = "runs"
@@ -49,6 +50,7 @@ class Run(Identified, OfWorkspace, Created, Claimable, Base):
     payload_json: Mapped[JSON] = mapped_column(server_default="{}")
     result_json: Mapped[JSON | None]
     stages: Mapped[list[Any]] = mapped_column(server_default="[]")
+    model_required: Mapped[bool] = mapped_column(default=False, server_default=sa.false())
     status: Mapped[RunStatus] = enum_column(RunStatus, "status", server_default="queued")
     error: Mapped[str | None]
     started_at: Mapped[datetime | None]

@@ -6,11 +6,13 @@ request costs a dictionary look-up, so a limit holds within the number of web pr
 others did since the last exchange). With Redis away each process goes on counting for itself: the limiter is
 *degraded*, which ``on_state`` is told, so that a metric can say it.
 
-Three limits stand beside each other, and a request has to pass all: so many per window (a fixed one of ``window``
+A request counts once, an array of leads as many times as it has entries. Three limits stand beside each other, and a
+request has to pass all: so many per window (a fixed one of ``window``
 seconds), so many per day (UTC), and a *burst*, so many per second as a token bucket. The bucket is each process's own:
 an exchange every half second could not keep seconds.
 """
 
+import math
 import threading
 import time
 import uuid
@@ -109,8 +111,15 @@ class RateLimiter:
         self._thread: threading.Thread | None = None
         self.degraded = False
 
-    def take(self, owner: uuid.UUID, limits: Limits = DEFAULT) -> Budget | None:
-        """Count one request; ``allowed`` False when it is one too many (it is not counted then). None: no limit."""
+    def take(
+        self, owner: uuid.UUID, limits: Limits = DEFAULT, *, count: int = 1, paid: int = 0
+    ) -> Budget | None:  # fmt: skip
+        """Count a request as ``count``, of which ``paid`` were counted before; ``allowed`` False when it is too many
+        (nothing is counted then). None: no limit.
+
+        What counts more than a whole limit passes when all of that limit is left, and is owed: otherwise it never
+        could.
+        """
         now = time.time()
         most = self._limit if limits.max is None else limits.max
         day = self._per_day if limits.day is None else limits.day
@@ -125,21 +134,29 @@ class RateLimiter:
             if day:
                 windows.append((day, self._window(owner, "d", DAY, now)))
             bucket = self._bucket(owner, burst, now) if burst else None
-            allowed = all(window.used < limit for limit, window in windows) and (bucket is None or bucket.tokens >= 1)
-            if allowed:
-                for _, window in windows:
-                    window.here += 1
-                    window.unsent += 1
-                if bucket:
-                    bucket.tokens -= 1
+            # What stands in the way: (ends, left, limit).
+            refusing = [
+                (window.ends, max(0, limit - window.used), limit)
+                for limit, window in windows
+                if limit - window.used + paid < min(count, limit)
+            ]
+            if bucket and (missing := min(count, burst) - paid - bucket.tokens) > 0:
+                refusing.append((int(now) + math.ceil(missing / burst), max(0, int(bucket.tokens)), burst))
+            if refusing:
+                ends, remaining, limit = max(refusing)  # the one that lasts longest
+                return Budget(limit, remaining, ends, allowed=False)
+            for _, window in windows:
+                window.here += count - paid
+                window.unsent += count - paid
             # (left, ends, limit): what leaves the least, and of what leaves nothing the one that lasts longest.
             left = [(max(0, limit - window.used), -window.ends, limit) for limit, window in windows]
             if bucket:
-                left.append((int(bucket.tokens), -(int(now) + 1), burst))
+                bucket.tokens -= count - paid
+                left.append((max(0, int(bucket.tokens)), -(int(now) + 1), burst))
         if not left:
             return None
         remaining, ends, limit = min(left)
-        return Budget(limit, remaining, -ends, allowed)
+        return Budget(limit, remaining, -ends, allowed=True)
 
     def _window(self, owner: uuid.UUID, kind: str, seconds: int, now: float) -> _Window:
         ends = (int(now // seconds) + 1) * seconds

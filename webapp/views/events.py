@@ -23,7 +23,8 @@ def _received(details: Mapping[str, Any]) -> str:
 
 def _touched(details: Mapping[str, Any]) -> str:
     if not details.get("intent"):
-        return "The same request came again; counted here"
+        consent = f"; consent is now “{details['consent']}”" if details.get("consent") else ""
+        return f"The same request came again; counted here{consent}"
     return f"They wrote again in other words, judged {verdict_words(details)}"
 
 
@@ -153,6 +154,7 @@ EVENTS: dict[str, Teller] = {
     "IMPORT_FINISHED": _about("Import finished", "filename"),
     "IMPORT_CANCELLED": _about("Import cancelled", "filename"),
     "IMPORT_UNDONE": _about("Import undone", "filename"),
+    "IMPORT_UNDO_FAILED": _about("Undoing an import stopped by an error of ours", "filename"),
     "FETCH_DEAD": _about("Fetching given up", "error"),
     "WEB_PAGES_ADDED": lambda _: "Web pages to be fetched added",
     "WEB_PAGE_REMOVED": _about("Web page taken off the list", "page"),

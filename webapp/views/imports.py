@@ -12,7 +12,7 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from jobs.queue import IMPORTS, ring
 from webapp.extensions import csrf, db
 from webapp.leads import imports, verdict
-from webapp.leads.errors import Conflict, Invalid, LeadError, NotFound
+from webapp.leads.errors import Conflict, Invalid, LeadError, NotFound, Transient
 from webapp.leads.imports import Preview, PreviewRow
 from webapp.leads.states import ImportState, LeadStatus, Role, status_for
 from webapp.leads.types import Verdict
@@ -75,11 +75,16 @@ def new() -> Any:
     return _upload_page()
 
 
-def _upload_page(problem: str = "", *, source: str = "", status: int = 200) -> Any:
+def _upload_page(problem: str = "", *, source: str = "", status: int = 200, retry_after: float | None = None) -> Any:
     limit = helpers.settings().max_import_bytes
-    return helpers.show(
-        "pages/import_new.html", problem=problem, source=source, limit=limit, too_large=_too_large(), status=status
+    page = current_app.make_response(
+        helpers.show(
+            "pages/import_new.html", problem=problem, source=source, limit=limit, too_large=_too_large(), status=status
+        )
     )
+    if retry_after is not None:
+        page.headers["Retry-After"] = str(round(retry_after))
+    return page
 
 
 @bp.post("/imports")
@@ -87,12 +92,19 @@ def _upload_page(problem: str = "", *, source: str = "", status: int = 200) -> A
 @requires(Role.MANAGER)
 def upload() -> Any:
     """Take the file in. Werkzeug writes it to disk while it comes; it never is in memory as a whole."""
+    try:
+        imports.check_room(db.session(), helpers.here())
+    except Transient as error:
+        return _upload_page(error.message, status=429, retry_after=error.retry_after)
     request.max_content_length = helpers.settings().max_import_bytes + _FORM_BYTES
     try:
-        source = request.form.get("source", "").strip()
-        file = request.files.get("file")
+        with imports.disk_has_room():
+            source = request.form.get("source", "").strip()
+            file = request.files.get("file")
     except RequestEntityTooLarge:
         return _upload_page(_too_large(), status=413)
+    except Transient as error:
+        return _upload_page(_no_room(error), status=503, retry_after=error.retry_after)
     if current_app.config["WTF_CSRF_ENABLED"]:
         csrf.protect()
     if file is None or not file.filename:
@@ -120,10 +132,20 @@ def upload() -> Any:
         if error.code == "payload_too_large":
             return _upload_page(_too_large(), source=source, status=413)
         return _upload_page(_said(error), source=source, status=422)
+    except Transient as error:
+        session.rollback()
+        imports.remove(folder, stored.name if stored else None)
+        status = 429 if error.code == "rate_limited" else 503
+        said = error.message if status == 429 else _no_room(error)
+        return _upload_page(said, source=source, status=status, retry_after=error.retry_after)
     except BaseException:
         imports.remove(folder, stored.name if stored else None)
         raise
     return helpers.see("imports.columns", import_id=found.id)
+
+
+def _no_room(error: Transient) -> str:
+    return f"{error.message} Try again later, or ask the operator to make room."
 
 
 def _too_large() -> str:
@@ -325,12 +347,13 @@ def cancel(import_id: uuid.UUID) -> Any:
     session = db.session()
     found = imports.get(session, helpers.here(), import_id)
     try:
-        imports.cancel(session, found, by=current_user.user.name)
+        needless = imports.cancel(session, found, by=current_user.user.name)
     except Conflict as error:
         session.rollback()
         helpers.toast("Not stopped", error.message)
     else:
         session.commit()
+        imports.remove(helpers.settings().imports_folder, needless)
         helpers.toast("Stopped", "what came in before stays" if found.rows_done else found.filename)
     return helpers.see("imports.show", import_id=import_id)
 

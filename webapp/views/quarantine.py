@@ -25,6 +25,8 @@ _PAIR = re.compile(r'"((?:[^"\\]|\\.){1,60})"\s*:\s*("(?:[^"\\]|\\.)*"?|-?\d[\d.
 #: Names of what people say or are called.
 _TELLING = re.compile(r"^(message|text|note|body|comments?|content|email|e-mail|name|full_?name|phone)$", re.IGNORECASE)
 _EXCERPT = 140
+#: A reason that begins with a name out of the JSON: one no word is written like, or of which such a thing is said.
+_PATH = re.compile(r"\S*[._\[\]$\d]\S|\S+ (is missing or (no text|not a list)|is not text|is longer than \d+ char)")
 
 
 @bp.get("/quarantine")
@@ -49,6 +51,7 @@ def index() -> Any:
         states=list(QuarantineState),
         origins=origins(),
         excerpt=excerpt,
+        heading=heading,
         most=helpers.settings().max_batch_size,
     )
 
@@ -94,6 +97,11 @@ def excerpt(raw: str) -> str:
     line = " · ".join(text for _, text in said).encode("utf-8", "replace").decode()
     line = line or "nothing that can be shown in a line"
     return line if len(line) <= _EXCERPT else f"{line[:_EXCERPT]}…"
+
+
+def heading(reason: str) -> str:
+    """A reason at the beginning of a line. A path in the body stays as it is written: ``message.mid is missing``."""
+    return reason if _PATH.match(reason) else reason[:1].upper() + reason[1:]
 
 
 @bp.get("/quarantine/<uuid:entry_id>")

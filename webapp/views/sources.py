@@ -169,7 +169,7 @@ def preview(source: InboundSource, given: dict[str, str]) -> dict[str, Any]:
     cipher = current_app.extensions["cipher"]
     reading = mapping.read(
         usable,
-        sample if mapping.size_problem(sample) else quarantine_replay.unsealed(sample, cipher),
+        sample if mapping.size_problem(sample) else cipher.unseal(sample, cipher.tokens(sample)),
         source=source.name,
         source_id=source.id,
         seal=cipher.seal,

@@ -1,7 +1,7 @@
 """``/webhooks/facebook`` and ``/webhooks/whatsapp``: prove, share out, take in, answer at once."""
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -11,7 +11,7 @@ from jobs import queue
 from webapp import logs
 from webapp.api.body import is_sound, parse_leniently, raw_body, require_json_type
 from webapp.api.meta import page, proof, whatsapp
-from webapp.api.meta.reading import Found, Seal
+from webapp.api.meta.reading import Found, Seal, sealed
 from webapp.api.meta.sources import Sources
 from webapp.api.meta.tenants import PagesOf, Share, shares
 from webapp.api.openapi import Answer, Header, documented
@@ -22,7 +22,7 @@ from webapp.leads import intake, leadgen
 from webapp.leads.errors import Invalid
 from webapp.leads.intake import LeadIn
 from webapp.leads.leadgen import Announced
-from webapp.leads.quarantine import Bad, quarantine
+from webapp.leads.quarantine import Bad, quarantine_all
 from webapp.leads.states import Door, Scope
 
 blueprint = Blueprint("meta", __name__)
@@ -37,20 +37,24 @@ class Entries(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """One kind of body. ``name``: the platform's, and quarantine's. ``by_change``: see ``tenants.shares``."""
+    """One kind of body. ``name``: the platform's, and quarantine's. ``by_change``: see ``tenants.shares``. ``kept``: an
+    entry as quarantine keeps it."""
 
     name: str
     entries: Entries
     pages_of: PagesOf
     by_change: bool
+    kept: Callable[[Any, Seal], Any]
 
 
-FACEBOOK = Dialect("facebook", page.entries, page.pages_of, by_change=False)
-WHATSAPP = Dialect("whatsapp", whatsapp.entries, whatsapp.pages_of, by_change=True)
+FACEBOOK = Dialect("facebook", page.entries, page.pages_of, by_change=False, kept=sealed)
+WHATSAPP = Dialect("whatsapp", whatsapp.entries, whatsapp.pages_of, by_change=True, kept=whatsapp.kept)
 #: ``object`` of a body → how to read it, at whichever of the two addresses it arrives: Meta's dialogs make it easy to
 #: give one for the other, and what is read wrongly would be lost.
 DIALECTS = {"page": FACEBOOK, "whatsapp_business_account": WHATSAPP}
 
+#: Entries that one statement puts into quarantine: a body may hold a hundred thousand that are none.
+_AT_ONCE = 1_000
 _TENANT = (Header("X-Tenant-ID", {"type": "string", "format": "uuid"}, text="Whose lead it is."),)
 
 
@@ -135,9 +139,10 @@ def _receive(expected: Dialect) -> Response:
         log.info("webhook about something else", object=str(named)[:80])
         return jsonify(ok=True, created=0, lead_ids=[])
     created: list[uuid.UUID] = []
+    sound = is_sound(body)
     for share in shares(caller, payload, dialect.name, dialect.pages_of, sources, by_change=dialect.by_change):
         log.info(f"{dialect.name} webhook", tenant_id=str(share.tenant.id), tenant_id_source=share.decided_by)
-        created += _take_in(share, dialect, sound=is_sound(body))
+        created += _take_in(share, dialect, sound=sound)
     if created:
         queue.ring("runs")
     return jsonify(ok=True, created=len(created), lead_ids=[str(lead_id) for lead_id in created])
@@ -148,8 +153,9 @@ def _take_in(share: Share, dialect: Dialect, *, sound: bool) -> list[uuid.UUID]:
     all of it, or nothing."""
     good: list[LeadIn] = []
     announced: list[Announced] = []
-    bad = [Bad("its page is not mapped to a workspace", entry) for entry in share.strangers]
-    for found in dialect.entries(share.payload, current_app.extensions["cipher"].seal, sound=sound):
+    seal: Seal = current_app.extensions["cipher"].seal
+    bad = [Bad(stray.reason, dialect.kept(stray.entry, seal)) for stray in share.strays]
+    for found in dialect.entries(share.payload, seal, sound=sound):
         if isinstance(found, LeadIn):
             good.append(found)
         elif isinstance(found, Announced):
@@ -158,8 +164,8 @@ def _take_in(share: Share, dialect: Dialect, *, sound: bool) -> list[uuid.UUID]:
             bad.append(found)
     if not bad and not announced:  # the usual case: one statement, which is a transaction of its own
         return intake.accept_signals(current_app.extensions["autocommit"], share.tenant, good)
-    for one in bad:
-        quarantine(db.session(), share.tenant.id, Door.SOCIAL, dialect.name, one)
+    for start in range(0, len(bad), _AT_ONCE):
+        quarantine_all(db.session(), share.tenant.id, Door.SOCIAL, dialect.name, bad[start : start + _AT_ONCE])
     waiting = leadgen.announce(db.session(), share.tenant.id, announced)
     created = intake.accept_signals(db.session(), share.tenant, good)
     db.session.commit()

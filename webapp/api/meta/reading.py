@@ -5,7 +5,7 @@ from typing import Any
 
 from webapp.api.body import check_storable
 from webapp.leads.errors import Invalid
-from webapp.leads.intake import MAX_MESSAGE, LeadIn, check
+from webapp.leads.intake import MAX_MESSAGE, LeadIn
 from webapp.leads.leadgen import Announced
 from webapp.leads.quarantine import Bad
 
@@ -34,16 +34,9 @@ def guarded(entry: dict[str, Any], seal: Seal, read: Callable[[], Found], *, sou
     except Invalid as error:
         reasons = "; ".join(f"{problem.field} {problem.reason}" for problem in error.details)
         return Bad(reasons or error.message, sealed(entry, seal))
-    problems = _problems(found, sound=sound) if isinstance(found, LeadIn) else None
-    return Bad(problems, sealed(entry, seal)) if problems else found
-
-
-def _problems(lead: LeadIn, *, sound: bool) -> str:
-    """Why intake would refuse it: words may come out of JSON inside the JSON, past :func:`check_storable`."""
-    said = [] if sound else [f"{problem.field} {problem.reason}" for problem in check(lead)]
-    if len(lead.message) > MAX_MESSAGE:
-        said.append(f"message longer than {MAX_MESSAGE:,} characters")
-    return "; ".join(said)
+    if isinstance(found, LeadIn) and len(found.message) > MAX_MESSAGE:
+        return Bad(f"message longer than {MAX_MESSAGE:,} characters", sealed(entry, seal))
+    return found
 
 
 def sealed(raw: Any, seal: Seal) -> Any:

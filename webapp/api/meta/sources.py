@@ -22,6 +22,8 @@ log = logs.get(__name__)
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
+#: Seconds between two readings of all app secrets on account of a signature that no known one made.
+_AGAIN_SECONDS = 1.0
 #: Entries of one memory; a body may name tens of thousands of pages.
 _MOST = 10_000
 
@@ -52,7 +54,7 @@ class _Memory(Generic[Key, Value]):
 
 class Sources:
     """Pages, app secrets and tenants; one per process. A removal or a changed threshold holds within
-    :data:`CACHE_SECONDS`, everything new at once."""
+    :data:`CACHE_SECONDS`, a new app secret within :data:`_AGAIN_SECONDS`, everything else that is new at once."""
 
     def __init__(self, cipher: FieldCipher, tenant_of: Callable[[Workspace], Tenant], app_secret: str | None) -> None:
         """``app_secret``: the environment's, which is the workspace ``default``'s."""
@@ -62,11 +64,16 @@ class Sources:
         self._pages: _Memory[tuple[str, str], uuid.UUID] = _Memory()
         self._tenants: _Memory[uuid.UUID, Tenant] = _Memory()
         self._secrets: _Memory[None, list[tuple[uuid.UUID, str]]] = _Memory()
+        self._decrypted: dict[str, str | None] = {}
+        self._read_again_at = 0.0
+        self._turn = threading.Lock()
 
     def clear(self) -> None:
         """Forget everything."""
         for memory in (self._pages, self._tenants, self._secrets):
             memory.clear()
+        self._decrypted = {}
+        self._read_again_at = 0.0
 
     def owners(self, session: Session, platform: str, page_ids: Collection[str]) -> dict[str, uuid.UUID]:
         """Page id → workspace, for those of ``page_ids`` that are mapped."""
@@ -102,14 +109,25 @@ class Sources:
         return tenant
 
     def verified(self, session: Session, fits: Callable[[str], bool]) -> frozenset[uuid.UUID]:
-        """Workspaces that hold an app secret which ``fits``; a secret that is not known yet is looked for."""
+        """Workspaces that hold an app secret which ``fits``; a secret that is not known yet is looked for, but not for
+        each of those who post without knowing any."""
         known = self._secrets.get(None)
-        good = frozenset(owner for owner, secret in known or () if fits(secret))
-        if good:
-            return good
+        if known is not None:
+            good = frozenset(owner for owner, secret in known if fits(secret))
+            if good or not self._may_read_again():
+                return good
         read = self._read_secrets(session)
         self._secrets.keep([(None, read)])
         return frozenset(owner for owner, secret in read if fits(secret))
+
+    def _may_read_again(self) -> bool:
+        """Once in :data:`_AGAIN_SECONDS`, for whoever comes first."""
+        with self._turn:
+            now = time.monotonic()
+            if now < self._read_again_at:
+                return False
+            self._read_again_at = now + _AGAIN_SECONDS
+            return True
 
     def _read_secrets(self, session: Session) -> list[tuple[uuid.UUID, str]]:
         query: Any = sa.select(Workspace.id, Workspace.name, Workspace.meta_app_secret).where(
@@ -118,13 +136,22 @@ class Sources:
         rows = session.execute(query).all()
         session.commit()
         found = []
+        before, decrypted = self._decrypted, {}
         for workspace_id, name, sealed in rows:
             if name == DEFAULT_WORKSPACE and self._app_secret:
                 found.append((workspace_id, self._app_secret))
             if sealed is None:
                 continue
-            try:
-                found.append((workspace_id, str(self._cipher.decrypt(sealed))))
-            except ValueError as error:  # one workspace's unreadable secret must not stop the others' webhooks
-                log.error("app secret cannot be read", workspace_id=str(workspace_id), error=str(error))
+            decrypted[sealed] = before[sealed] if sealed in before else self._decrypt(workspace_id, sealed)
+            if (secret := decrypted[sealed]) is not None:
+                found.append((workspace_id, secret))
+        self._decrypted = decrypted  # only those that there still are
         return found
+
+    def _decrypt(self, workspace_id: uuid.UUID, sealed: str) -> str | None:
+        """None, which the log tells, when no key fits: it must not stop the other workspaces' webhooks."""
+        try:
+            return str(self._cipher.decrypt(sealed))
+        except ValueError as error:
+            log.error("app secret cannot be read", workspace_id=str(workspace_id), error=str(error))
+            return None

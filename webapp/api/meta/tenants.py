@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from flask import request
@@ -10,12 +10,25 @@ from flask import request
 from webapp.api.meta.proof import Caller
 from webapp.api.meta.sources import Sources
 from webapp.extensions import db
-from webapp.leads.errors import Forbidden, Invalid, Problem
+from webapp.leads.errors import Forbidden, Invalid, LeadError, Problem
 from webapp.leads.intake import Tenant
 
 #: The entries of a body that are somebody's as a whole, each with what it was sent to, the narrower name first.
 Parts = list[tuple[Any, tuple[str, ...]]]
 PagesOf = Callable[[Any], tuple[str, ...]]
+
+
+#: Why an entry is kept beside those that are somebody's.
+UNMAPPED = "its page is not mapped to a workspace"
+FOREIGN = "its page is mapped to another workspace, and the app secret that signed it is not that one's"
+
+
+@dataclass(frozen=True, slots=True)
+class Stray:
+    """An entry that no workspace of the body may take in, and why, in words for people."""
+
+    reason: str
+    entry: Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,14 +38,14 @@ class Share:
     tenant: Tenant
     decided_by: str
     payload: dict[str, Any]
-    #: Entries that are nobody's, beside some that are this workspace's.
-    strangers: list[Any] = field(default_factory=list)
+    #: Entries that are nobody's or another workspace's, beside some that are this one's.
+    strays: list[Stray] = field(default_factory=list)
 
 
 def shares(
     caller: Caller, payload: dict[str, Any], platform: str, pages_of: PagesOf, sources: Sources, *, by_change: bool
 ) -> list[Share]:
-    """None for a workspace that does not exist (a provider that were told so would only send it again). Invalid or
+    """None for a named workspace that does not exist (a provider that were told so would only send it again). Invalid or
     Forbidden where the contract refuses. ``by_change``: the changes of one entry may be different workspaces'."""
     named, decided_by = _named_tenant(payload)
     parts = _parts(payload, pages_of, by_change=by_change)
@@ -61,34 +74,48 @@ def _signed(
     decided_by: str,
 ) -> list[Share]:
     """Signed only: the header is not signed and the body's tenant is anybody's word, so a mapped page decides, entry
-    by entry; header and body choose for unmapped pages alone."""
-    if set(owners.values()) - caller.signed_for:
-        raise Forbidden("a page belongs to a workspace that this signature does not speak for")
-    if named and set(owners.values()) - {named}:
+    by entry; header and body choose for unmapped pages alone.
+
+    Anybody can map a page that is not theirs, so another workspace's page costs only its own entries: they are kept,
+    where a person can see them, by the first workspace that has any business with this body."""
+    mapped = set(owners.values())
+    if named and mapped - {named}:
         raise Forbidden("tenant_id disagrees with the workspace of the page")
-    shared: dict[uuid.UUID | None, list[Any]] = {}
+    mine: dict[uuid.UUID, list[Any]] = {}
+    strays: list[Stray] = []
     for entry, pages in parts:
         owner = next((owners[page] for page in pages if page in owners), named)
-        shared.setdefault(owner, []).append(entry)
-    if None in shared and len(shared) == 1:
-        raise Invalid(
-            "whose lead is it? The page is not mapped to a workspace, and there is no tenant_id",
-            code="missing_param",
-            details=(Problem("tenant_id", "missing"),),
-        )
-    strangers = shared.pop(None, [])
+        if owner is None:
+            strays.append(Stray(UNMAPPED, entry))
+        elif owner in mapped and owner not in caller.signed_for:
+            strays.append(Stray(FOREIGN, entry))
+        else:
+            mine.setdefault(owner, []).append(entry)
     found: list[Share] = []
-    for workspace_id, entries in shared.items():
-        assert workspace_id is not None
+    for workspace_id, entries in mine.items():
         tenant = sources.tenant(db.session(), workspace_id)
-        if tenant and workspace_id not in caller.signed_for:
+        if tenant is None:
+            if workspace_id in mapped:  # removed a moment ago, its pages with it
+                strays += [Stray(UNMAPPED, entry) for entry in entries]
+        elif workspace_id not in caller.signed_for:
             raise Forbidden("the signature does not speak for this workspace")
-        if tenant:
-            source = "page" if workspace_id in owners.values() else decided_by
+        else:
             share = payload | {"entry": entries} if isinstance(payload.get("entry"), list) else payload
-            # Kept where a person can see them: in the first workspace that has any business with this body.
-            found.append(Share(tenant, source, share, [] if found else strangers))
-    return found
+            found.append(Share(tenant, "page" if workspace_id in mapped else decided_by, share))
+    if strays and not found:
+        raise _nobodys(strays)
+    return [replace(found[0], strays=strays), *found[1:]] if strays else found
+
+
+def _nobodys(strays: list[Stray]) -> LeadError:
+    """Refused as a whole, so that the provider sends it again: by then somebody may have mapped the page."""
+    if any(stray.reason == FOREIGN for stray in strays):
+        return Forbidden("a page belongs to a workspace that this signature does not speak for")
+    return Invalid(
+        "whose lead is it? The page is not mapped to a workspace, and there is no tenant_id",
+        code="missing_param",
+        details=(Problem("tenant_id", "missing"),),
+    )
 
 
 def _parts(payload: dict[str, Any], pages_of: PagesOf, *, by_change: bool) -> Parts:

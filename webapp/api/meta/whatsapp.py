@@ -22,9 +22,12 @@ from webapp.leads.dedupe import normalize_phone
 from webapp.leads.intake import LeadIn
 from webapp.leads.quarantine import Bad
 from webapp.leads.states import Door
+from webapp.security.fields import is_sensitive
 
 #: Types that are nobody's request: a thumb under one of our messages, news about the account.
 _NO_LEADS = frozenset({"reaction", "system", "ephemeral", "request_welcome"})
+#: Levels of a form's answers that are looked into.
+_MAX_DEPTH = 32
 
 
 def pages_of(entry: Any) -> tuple[str, ...]:
@@ -42,12 +45,12 @@ def entries(payload: dict[str, Any], seal: Seal, *, sound: bool = False) -> Iter
     cannot be read comes back as Bad. ``sound``: see :func:`reading.guarded`."""
     given = payload.get("entry")
     if not isinstance(given, list):
-        yield Bad("entry is missing or not a list", sealed(payload, seal))
+        yield Bad("entry is missing or not a list", kept(payload, seal))
         return
     for entry in given:
         changes = entry.get("changes", []) if isinstance(entry, dict) else None
         if not isinstance(changes, list):
-            yield Bad("an entry is not an object, or its changes are not a list", sealed(entry, seal))
+            yield Bad("an entry is not an object, or its changes are not a list", kept(entry, seal))
             continue
         for change in changes:
             yield from _change(entry, change, seal, sound)
@@ -57,22 +60,25 @@ def _change(entry: dict[str, Any], change: Any, seal: Seal, sound: bool) -> Iter
     around = {name: value for name, value in entry.items() if name != "changes"}
     if not isinstance(change, dict) or change.get("field", "messages") != "messages":
         if not isinstance(change, dict):
-            yield Bad("a change is not an object", sealed(around | {"changes": [change]}, seal))
+            yield Bad("a change is not an object", kept(around | {"changes": [change]}, seal))
         return
     value = change.get("value")
     messages = value.get("messages", []) if isinstance(value, dict) else None
     if not isinstance(value, dict) or not isinstance(messages, list):
         yield Bad(
-            "a change without a value, or its messages are not a list", sealed(around | {"changes": [change]}, seal)
+            "a change without a value, or its messages are not a list", kept(around | {"changes": [change]}, seal)
         )
         return
-    rest = {name: given for name, given in value.items() if name not in ("messages", "statuses")}
-    for message in messages:
+    rest = {name: item for name, item in value.items() if name not in ("messages", "statuses")}
+    for given in messages:
+        message = _opened(given)
         alone = around | {"changes": [change | {"value": rest | {"messages": [message]}}]}
         if not isinstance(message, dict):
-            yield Bad("a message is not an object", sealed(alone, seal))
+            yield Bad("a message is not an object", kept(alone, seal))
         elif text(message.get("type")) not in _NO_LEADS:
-            yield guarded(alone, seal, partial(_lead, message, rest, seal), sound=sound)
+            # JSON inside the JSON can hold what nobody has seen yet.
+            whole = sound and message is given
+            yield guarded(alone, seal, partial(_lead, message, rest, seal), sound=whole)
 
 
 def _lead(message: dict[str, Any], value: dict[str, Any], seal: Seal) -> LeadIn:
@@ -101,9 +107,61 @@ def _lead(message: dict[str, Any], value: dict[str, Any], seal: Seal) -> LeadIn:
             answers_message=text(part(message, "context").get("id")),
             ad_id=text(advert.get("source_id")),
             ad_headline=text(advert.get("headline")),
-        ),
+        )
+        | _private(message, seal),
         payload=seal({"message": message, "contact": contact}),
     )
+
+
+def kept(raw: Any, seal: Seal) -> Any:
+    """What quarantine keeps of something that may hold filled-in forms, whose answers are JSON inside the JSON."""
+    try:
+        opened = _opened_all(raw)
+    except RecursionError:  # nested deeper than anything that people wrote
+        opened = raw
+    return sealed(opened, seal)
+
+
+def _opened_all(raw: Any) -> Any:
+    if isinstance(raw, dict):
+        return {name: _opened_all(_answers(value) if name == "response_json" else value) for name, value in raw.items()}
+    return [_opened_all(value) for value in raw] if isinstance(raw, list) else raw
+
+
+def _opened(message: Any) -> Any:
+    """A message whose form's answers are JSON instead of text that holds JSON, so that sealing sees their names; the
+    very same one when it holds no such text."""
+    form = part(part(message, "interactive"), "nfm_reply")
+    given = form.get("response_json")
+    answers = _answers(given)
+    if answers is given:
+        return message
+    return message | {"interactive": message["interactive"] | {"nfm_reply": form | {"response_json": answers}}}
+
+
+def _answers(given: Any) -> Any:
+    """The parsed answers of a form; ``given`` itself where it is none in JSON, or nested past anything that a form
+    asks."""
+    if not isinstance(given, str):
+        return given
+    try:
+        parsed = json.loads(given)
+    except (ValueError, RecursionError):
+        return given
+    return parsed if isinstance(parsed, dict | list) and not _deeper(parsed, _MAX_DEPTH) else given
+
+
+def _deeper(value: Any, levels: int) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return levels == 0 or any(_deeper(one, levels - 1) for one in inner)
+
+
+def _private(message: dict[str, Any], seal: Seal) -> dict[str, Any]:
+    """Sealed answers of a form that are never shown in the clear, by their names."""
+    answers = part(part(part(message, "interactive"), "nfm_reply"), "response_json")
+    private = {name: answer for name, answer in answers.items() if is_sensitive(name) and answer not in (None, "", [])}
+    sealed_answers: dict[str, Any] = seal(private)
+    return sealed_answers
 
 
 def _contact(value: dict[str, Any], sender: str | None) -> dict[str, Any]:
@@ -159,20 +217,17 @@ def _interactive(content: dict[str, Any], message: dict[str, Any]) -> str:
     form = part(content, "nfm_reply")
     if form:
         return (
-            "\n".join(filter(None, [*_answers(form.get("response_json"))]))
+            "\n".join(filter(None, [*_said(part(form, "response_json"))]))
             or words(form.get("body"), "body")
             or "(form)"
         )
     return "(choice)"
 
 
-def _answers(response: Any) -> Iterator[str]:
-    try:
-        answers = json.loads(response) if isinstance(response, str) else response
-    except (ValueError, RecursionError):
-        answers = None
-    for name, answer in answers.items() if isinstance(answers, dict) else ():
-        if name != "flow_token" and isinstance(answer, str | int | float):
+def _said(answers: dict[str, Any]) -> Iterator[str]:
+    """A line for each answer, but for what is never shown (see :func:`_private`)."""
+    for name, answer in answers.items():
+        if name != "flow_token" and not is_sensitive(name) and isinstance(answer, str | int | float):
             yield f"{name.replace('_', ' ')}: {answer}"
 
 

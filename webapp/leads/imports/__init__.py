@@ -26,7 +26,7 @@ Errors are the domain's: Invalid (with details), Conflict, NotFound; their messa
 """
 
 from webapp.leads.imports.columns import FIELD, FIELDS, Field, Mapper, check_mapping, guess, guess_field
-from webapp.leads.imports.files import Receiver, Stored, blocks, path_of, receive, remove
+from webapp.leads.imports.files import Receiver, Stored, blocks, disk_has_room, path_of, receive, remove
 from webapp.leads.imports.keeping import forget_old
 from webapp.leads.imports.layout import DELIMITERS, FORMATS, Layout, inspect
 from webapp.leads.imports.preview import Preview, PreviewRow, layout_of, preview
@@ -35,6 +35,7 @@ from webapp.leads.imports.records import (
     UNDO_HOURS,
     Progress,
     cancel,
+    check_room,
     create,
     get,
     page,
@@ -66,7 +67,9 @@ __all__ = [
     "blocks",
     "cancel",
     "check_mapping",
+    "check_room",
     "create",
+    "disk_has_room",
     "forget_old",
     "get",
     "guess",

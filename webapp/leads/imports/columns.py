@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
-from webapp.leads import dedupe
+from webapp.leads import amounts, dedupe
 from webapp.leads.errors import Invalid, Problem
 from webapp.leads.imports.reading import Row
 from webapp.leads.intake import MAX_MESSAGE, LeadIn, text_problem
@@ -18,7 +18,6 @@ from webapp.leads.textnorm import fold_search
 Seal = Callable[[Any], Any]
 
 SHORT, LONG, MAX_ID = 500, 2_000, 128
-MAX_BUDGET = 1e15
 #: Most problems told of one row.
 _MOST_PROBLEMS = 20
 
@@ -176,7 +175,8 @@ def check_mapping(columns: Sequence[str], mapping: Mapping[str, Any]) -> dict[st
 @dataclass(slots=True)
 class Mapper:
     """Makes leads of rows. ``seal`` encrypts the sensitive values of a JSON object in a copy of it
-    (``FieldCipher.seal``). ``open_ended``: names that the file's first rows did not have are guessed as they come."""
+    (``FieldCipher.seal``). ``columns``: those that ``mapping`` was chosen from; ``open_ended``: other names, which
+    the file's first rows did not have, are guessed as they come."""
 
     mapping: Mapping[str, str]
     seal: Seal
@@ -184,10 +184,11 @@ class Mapper:
     source: str = "import"
     import_id: uuid.UUID | None = None
     open_ended: bool = False
+    columns: Sequence[str] = ()
     _known: frozenset[str] = field(default=frozenset(), init=False)
 
     def __post_init__(self) -> None:
-        self._known = frozenset(self.mapping)
+        self._known = frozenset((*self.mapping, *self.columns))
 
     def lead(self, row: Row) -> LeadIn | tuple[Problem, ...]:
         """The lead, or what keeps the row from being one."""
@@ -201,7 +202,7 @@ class Mapper:
                 dedupe.checked_email(email)
             except ValueError as error:
                 problems.append(Problem("email", str(error)))
-        budget = _checked(problems, "budget", found, _number)
+        budget = _checked(problems, "budget", found, _amount)
         consent_at = _checked(problems, "consent_at", found, _moment)
         problems += _storable(row.values)
         if problems:
@@ -262,7 +263,8 @@ class Mapper:
                 if isinstance(value, bool):
                     value = "yes" if value else "no"
                 elif isinstance(value, int | float):
-                    value = str(value)
+                    # A number's point groups nothing, also before three digits.
+                    value = f"{value:f}" if name == "budget" and isinstance(value, float) else str(value)
                 else:
                     problems.append(Problem(name, "must be text"))
                     continue
@@ -288,29 +290,12 @@ def _checked(problems: list[Problem], name: str, found: Mapping[str, str], parse
         return None
 
 
-_GROUPED = re.compile(r"^\d{1,3}([., '’]\d{3})+$")
-_AMOUNT = re.compile(r"^[^\d\-]{0,4}\s*(-?[\d., '’]*\d)\s*[^\d]{0,4}$")
-
-
-def _number(text: str) -> float:
-    """``$1,234.50``, ``1.234,50 €``, ``25000``. ValueError otherwise."""
-    match = _AMOUNT.match(text.replace("\u00a0", " ").replace("\u202f", " "))
-    if not match:
-        raise ValueError("must be a number")
-    digits = match[1].replace(" ", "").replace("'", "").replace("’", "")
-    last = max(digits.rfind(","), digits.rfind("."))
-    if last >= 0:
-        mark, other = digits[last], "," if digits[last] == "." else "."
-        thousands = _GROUPED.match(digits) and (digits.count(mark) > 1 or mark == ",") and other not in digits
-        digits = digits.replace(other, "")
-        digits = digits.replace(mark, "") if thousands or digits.count(mark) > 1 else digits.replace(mark, ".")
-    try:
-        number = float(digits)
-    except ValueError:
-        raise ValueError("must be a number") from None
-    if not 0 <= number <= MAX_BUDGET:
-        raise ValueError(f"must lie between 0 and {MAX_BUDGET:.0e}")
-    return number
+def _amount(text: str) -> float:
+    """``$1,234.50``, ``1.234,50 €``, ``20k`` (leads.amounts). ValueError otherwise."""
+    amount = amounts.read(text)
+    if amount is None:
+        raise ValueError(f"must be one amount between 0 and {amounts.MAX_AMOUNT:.0e}, such as 12,500 or 20k")
+    return amount
 
 
 def _moment(text: str) -> datetime:

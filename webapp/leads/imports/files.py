@@ -4,18 +4,21 @@ Web processes write them and workers read them, so the folder must be one that b
 """
 
 import contextlib
+import errno
 import hashlib
 import os
 import uuid
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from webapp.leads.errors import Invalid, NotFound
+from webapp.leads.errors import Invalid, NotFound, Transient
 
 _BLOCK = 1 << 18
 _PART = ".part"
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,40 +30,56 @@ class Stored:
     digest: str
 
 
+@contextmanager
+def disk_has_room() -> Iterator[None]:
+    """What is written inside: Transient, with words to show, when the disk is full."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise Transient("There is no room on the disk for this file at the moment.", retry_after=60) from error
+
+
 class Receiver:
     """A new file in ``folder``, written as its bytes come: :meth:`finish` makes it durable, and what is left without
     that is deleted by :meth:`discard`. Beyond ``limit`` bytes :meth:`write` raises Invalid with code
-    ``payload_too_large``."""
+    ``payload_too_large``; a full disk is Transient."""
 
     def __init__(self, folder: str | Path, *, limit: int) -> None:
         self._folder = Path(folder)
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._limit = limit
         self.name = uuid.uuid4().hex
         self.size = 0
         self._digest = hashlib.sha256()
         self._partial = self._folder / f"{self.name}{_PART}"
-        self._file = open(self._partial, "xb", opener=_private)  # noqa: SIM115
+        with disk_has_room():
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._file = open(self._partial, "xb", opener=_private)  # noqa: SIM115
 
     def write(self, part: bytes) -> int:
         self.size += len(part)
         if self.size > self._limit:
             raise Invalid(f"The file is larger than {self._limit:,} bytes.", code="payload_too_large")
         self._digest.update(part)
-        return self._file.write(part)
+        with disk_has_room():
+            return self._file.write(part)
 
     def finish(self) -> Stored:
         """Flush it to disk under its name."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-        self._partial.rename(self._folder / self.name)
-        _sync(self._folder)
+        with disk_has_room():
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+            self._partial.rename(self._folder / self.name)
+            _sync(self._folder)
         return Stored(self.name, self.size, self._digest.hexdigest())
 
     def discard(self) -> None:
-        self._file.close()
-        self._partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # on a full disk, what is still to be written
+            self._file.close()
+        for path in (self._partial, self._folder / self.name):
+            path.unlink(missing_ok=True)
 
 
 def receive(parts: Iterable[bytes], folder: str | Path, *, limit: int) -> Stored:

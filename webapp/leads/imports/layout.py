@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 from charset_normalizer import from_bytes
 
 from webapp.leads.errors import Invalid, Problem
-from webapp.leads.imports.lines import known_encoding
+from webapp.leads.imports.lines import EITHER_ORDER, known_encoding
 
 CSV, NDJSON, JSON = "csv", "ndjson", "json"
 FORMATS = (CSV, NDJSON, JSON)
@@ -51,6 +51,7 @@ _OTHER_KINDS = (
     (b"\x1f\x8b", "compressed; unpack it first"),
     (b"%PDF", "a PDF"),
 )
+_SEPARATOR_LINE = re.compile(r'"?sep=(.)"?[;,\t|]*\r?', re.IGNORECASE)
 _CONTROL = re.compile("[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 
 
@@ -125,6 +126,9 @@ def _encoding(file: BinaryIO, head: bytes, wanted: str | None) -> tuple[bytes, s
     bom, marked = next(((mark, name) for mark, name in _BOMS if head.startswith(mark)), (b"", None))
     if wanted is not None:
         name = known_encoding(wanted) or wanted
+        if name in EITHER_ORDER:
+            found = marked or _wide(head) or ""
+            name = found if found.startswith(name) else f"{name}-le"
         return (bom if marked == name else b""), name
     if marked:
         return bom, marked
@@ -214,6 +218,13 @@ def _format(text: str, filename: str, content_type: str) -> str:
 
 def _csv_layout(file: BinaryIO, layout: Layout, text: str, delimiter: str | None, has_header: bool | None) -> Layout:
     lines = text.split(layout.newline)
+    if said := _SEPARATOR_LINE.fullmatch(lines[0]):  # Excel's own, which names no column
+        delimiter = delimiter or (said[1] if said[1] in DELIMITERS else None)
+        begins = len(f"{lines.pop(0)}{layout.newline}".encode(layout.encoding))
+        layout = replace(layout, begins_at=layout.begins_at + begins)
+        text = text.partition(layout.newline)[2]
+        if not lines:
+            raise Invalid("The file is empty.", details=(Problem("file", "holds no rows"),))
     whole = lines[:-1] if len(text) > len(lines[-1]) and len(lines) > 1 else lines
     whole = [line for line in whole if len(line) < _LONGEST_SAMPLE_LINE]
     mark = delimiter or _delimiter(whole)

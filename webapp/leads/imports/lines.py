@@ -15,13 +15,14 @@ class TooLong(Exception):
 
 
 class Lines(Iterator[str]):
-    """Iterates over the lines from byte ``start`` on. ``offset``: where the last one given ends; ``damaged``: whether
+    """Iterates over the lines from byte ``start`` on. ``last``: the one last given; ``offset``: where it ends; ``damaged``: whether
     any since the caller last reset it held bytes that are none in this encoding (they read as U+FFFD). Raises
     TooLong."""
 
     def __init__(self, file: BinaryIO, encoding: str, newline: str, start: int) -> None:
         self.offset = start
         self.damaged = False
+        self.last = ""
         self.width = _WIDTHS.get(encoding, 1)
         self.newline = newline.encode(encoding)
         self.encoding = encoding
@@ -36,10 +37,11 @@ class Lines(Iterator[str]):
             raise TooLong
         self.offset += len(raw)
         try:
-            return raw.decode(self.encoding)
+            self.last = raw.decode(self.encoding)
         except UnicodeDecodeError:
             self.damaged = True
-            return raw.decode(self.encoding, "replace")
+            self.last = raw.decode(self.encoding, "replace")
+        return self.last
 
 
 class _Reader:
@@ -118,15 +120,19 @@ def _count(part: bytes, quote: bytes, lines: Lines) -> int:
     return part.decode(lines.encoding, "replace").count(quote.decode(lines.encoding))
 
 
+EITHER_ORDER = frozenset({"utf-16", "utf-32"})
 _NOT_FOR_TABLES = frozenset({"utf-7", "idna", "punycode", "raw-unicode-escape", "unicode-escape"})
 _PROBE = 'aZ0,;|"\t\n'
 
 
 def known_encoding(name: str) -> str | None:
-    """The codec's own name, when Python reads text so and finds line ends and separators by their usual bytes."""
+    """The codec's own name, when Python reads text so and finds line ends and separators by their usual bytes.
+    ``utf-16`` and ``utf-32`` leave the order of bytes to the file."""
     try:
         codec = codecs.lookup(name)
-        if codec.name in _WIDTHS:
+        if codec.name == "utf-8-sig":
+            return "utf-8"
+        if codec.name in _WIDTHS or codec.name in EITHER_ORDER:
             return codec.name
         plain = _PROBE.encode(codec.name) == _PROBE.encode("ascii")
         b"\xff".decode(codec.name, "replace")  # as damaged lines are read

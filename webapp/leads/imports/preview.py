@@ -57,7 +57,9 @@ def preview(
     chosen = check_mapping(found.columns, found.mapping if mapping is None else mapping)
     path = path_of(folder, found.stored_as)
     layout = layout_of(path, found)
-    mapper = Mapper(chosen, seal=_unsealed, source=found.source, open_ended=layout.format != "csv")
+    mapper = Mapper(
+        chosen, seal=_unsealed, source=found.source, open_ended=layout.format != "csv", columns=found.columns
+    )
     shown: list[PreviewRow] = []
     broken = None
     with path.open("rb") as file:

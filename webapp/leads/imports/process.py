@@ -5,8 +5,9 @@ row lock and with the fencing token. A worker killed at any moment has therefore
 successor goes on behind the last one. While PostgreSQL writes a chunk (in a thread, which waits for the socket), the
 next one is read and judged.
 
-What goes wrong, and what then: a row → a problem of that row, also where PostgreSQL refuses it; broken JSON, or a file that is gone → the import fails with what came before kept; PostgreSQL away → the drain
-breaks off, and a later one goes on.
+What goes wrong, and what then: a row → a problem of that row, also where PostgreSQL refuses it; broken JSON, or a file that is gone → the import
+fails with what came before kept; PostgreSQL away → the drain breaks off, and a later one goes on; anything else → the
+same, but after :data:`MAX_TRIES` claims that got no further the import fails.
 """
 
 import json
@@ -43,6 +44,10 @@ log = logging.getLogger(__name__)
 #: Rows of one transaction, and the bytes of the file after which a chunk is full as well.
 CHUNK_ROWS = 1_000
 CHUNK_BYTES = 4 << 20
+
+#: Claims without a chunk written after which an import, or its undo, is given up.
+MAX_TRIES = 5
+STOPPED = "The import was stopped by an error of ours. Upload the file again; the rows that are here count as repeats."
 
 SessionFactory = sessionmaker[Session]
 TenantOf = Callable[[Workspace], Tenant]
@@ -97,7 +102,11 @@ def process(
             if job is None:
                 return Drained(done, False)
             run = _Run(session_factory, job, Path(folder), seal, chunk_rows, writer)
-            done += run.work(lambda: stop() or time.monotonic() >= until)
+            if job.found.tries > MAX_TRIES:
+                log.error("import %s is given up: %d claims got no further", job.claim.id, MAX_TRIES)
+                run.give_up()
+            else:
+                done += run.work(lambda: stop() or time.monotonic() >= until)
             if stop() or time.monotonic() >= until:
                 break
     with session_factory() as session:
@@ -108,7 +117,7 @@ def _claim(session_factory: SessionFactory, holder: Holder, tenant_of: TenantOf)
     with session_factory.begin() as session:
         if not claims.is_current(session, holder):
             raise SlotTaken(holder.slot)
-        started = {"started_at": sa.func.coalesce(Import.started_at, sa.func.now())}
+        started = {"started_at": sa.func.coalesce(Import.started_at, sa.func.now()), "tries": Import.tries + 1}
         held = claims.claim(session, IMPORTS, holder, limit=1, also_set=started)
         if not held:
             return None
@@ -140,7 +149,11 @@ class _Run:
             source=found.source,
             import_id=found.id,
             open_ended=found.format != "csv",
+            columns=found.columns,
         )
+
+    def give_up(self) -> None:
+        self._finish(ImportState.FAILED, STOPPED)
 
     def work(self, over: Callable[[], bool]) -> int:
         """Go on where the import stands until the file ends or ``over()``. Returns how many rows were taken in."""
@@ -275,6 +288,7 @@ class _Run:
             .where(Import.id == self._job.claim.id)
             .values(
                 position=chunk.end,
+                tries=0,
                 rows_done=Import.rows_done + chunk.size,
                 created_count=Import.created_count + created,
                 touched_count=Import.touched_count + touched,
@@ -288,7 +302,7 @@ class _Run:
 
     def _release(self) -> None:
         """Its turn is over: anybody may go on with it, after the others that wait."""
-        self._update({"lease_until": sa.func.now(), "due_at": sa.func.now()})
+        self._update({"lease_until": sa.func.now(), "due_at": sa.func.now(), "tries": 0})
 
     def _finish(self, state: ImportState, error: str | None = None) -> None:
         with self._session_factory.begin() as session:

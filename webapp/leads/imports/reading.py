@@ -21,6 +21,8 @@ MAX_CELL = 10_000_000
 csv.field_size_limit(MAX_CELL)
 #: Longest object of a JSON array, in characters.
 _MAX_OBJECT = 2 * MAX_CELL
+#: A line to see whether the one before it was a whole row.
+_SENTINEL = "x"
 _SPACE = re.compile(r"[ \t\r\n]*")
 
 
@@ -47,41 +49,54 @@ def rows(file: BinaryIO, layout: Layout, start: int) -> Iterator[Row]:
     return _json_array(file, layout, start)
 
 
+_UNCLOSED = "opens a quote that is never closed"
+
+
 class CsvRows(Iterator[Row]):
-    """Rows of CSV; blank ones are passed over. With no columns in ``layout``, cells are named by their number."""
+    """Rows of CSV; blank ones are passed over. With no columns in ``layout``, cells are named by their number.
+
+    A stray quote would take in the rows behind it up to the next quote. So a row of several lines must fit and must
+    have nothing between a closing quote and the separator; otherwise its first line alone is the row that cannot be
+    read. On one line ``"Big" deal`` harms nobody, and is read as ``Big deal``.
+    """
 
     def __init__(self, file: BinaryIO, layout: Layout, start: int) -> None:
         self._file, self._layout = file, layout
         self._width = len(layout.columns)
+        self._delimiter = layout.delimiter or ","
         self._open(start)
 
     def _open(self, start: int) -> None:
-        self._begin = start
         self._lines = Lines(self._file, self._layout.encoding, self._layout.newline, start)
-        self._reader = csv.reader(self._given(self._lines), delimiter=self._layout.delimiter or ",")
-        self._ended = False
-
-    def _given(self, lines: Lines) -> Iterator[str]:
-        yield from lines
-        self._ended = True
+        self._reader = csv.reader(self._lines, delimiter=self._delimiter, strict=True)
 
     def __next__(self) -> Row:
         while True:
-            begin = self._lines.offset
+            begin, lines_before = self._lines.offset, self._reader.line_num
             try:
                 cells = next(self._reader)
             except TooLong:
+                if self._reader.line_num > lines_before:
+                    return self._unclosed(begin)
                 return self._skip(begin, f"is longer than {MAX_CELL:,} characters")
             except csv.Error as error:
-                return self._odd(begin, str(error))
-            if self._ended and self._lines.offset > begin:
-                # The reader asked for more than there is: a quote is still open, and took in every row behind it.
+                if self._reader.line_num > lines_before + 1 or "end of data" in str(error):
+                    return self._unclosed(begin)
+                if "expected after" not in str(error):
+                    return self._odd(begin, str(error))
+                lenient = self._lenient(self._lines.last)
+                if lenient is None:
+                    self._lines.damaged = False
+                    return Row(None, self._lines.offset, Problem("row", _UNCLOSED))
+                cells = lenient
+            problem = self._misfit(cells) if len(cells) != self._width else None
+            if problem and self._reader.line_num > lines_before + 1 and any(cell.strip() for cell in cells):
                 return self._unclosed(begin)
             if self._lines.damaged:
                 return self._damaged(cells)
             if not any(cells) or not any(cell.strip() for cell in cells):
                 continue
-            if len(cells) != self._width and (problem := self._misfit(cells)):
+            if problem:
                 return Row(None, self._lines.offset, problem)
             return Row(dict(zip(self._layout.columns, cells, strict=False)), self._lines.offset)
 
@@ -91,6 +106,14 @@ class CsvRows(Iterator[Row]):
         if len(cells) < self._width or any(cells[self._width :]):
             return Problem("row", f"has {len(cells)} cells where there are {self._width} columns")
         return None  # separators at the end, with nothing between them
+
+    def _lenient(self, line: str) -> list[str] | None:
+        """The cells of one line with text behind a closing quote; None when a quote is open at its end, too."""
+        try:
+            cells, *more = csv.reader([line, _SENTINEL], delimiter=self._delimiter)
+        except (csv.Error, ValueError):
+            return None
+        return cells if more else None
 
     def _damaged(self, cells: list[str]) -> Row:
         self._lines.damaged = False
@@ -105,15 +128,16 @@ class CsvRows(Iterator[Row]):
         return Row(None, self._lines.offset, Problem("row", "has a line break in the middle of an unquoted cell"))
 
     def _unclosed(self, begin: int) -> Row:
+        """The reader went beyond the row's own line; go on behind that."""
         ends = end_of_line(self._file, self._lines, begin)
         self._open(ends)
-        return Row(None, ends, Problem("row", "opens a quote that is never closed"))
+        return Row(None, ends, Problem("row", _UNCLOSED))
 
     def _skip(self, begin: int, reason: str) -> Row:
         """Leave out a row that is too large to be held; where it ends is found by counting quotes."""
         ends = end_of_quoted_row(self._file, self._lines, begin)
         if ends is None:
-            reason, ends = "opens a quote that is never closed", end_of_line(self._file, self._lines, begin)
+            reason, ends = _UNCLOSED, end_of_line(self._file, self._lines, begin)
         self._open(ends)
         return Row(None, ends, Problem("row", reason))
 

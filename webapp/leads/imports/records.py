@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from webapp.leads import audit
-from webapp.leads.errors import Conflict, Invalid, NotFound, Problem
+from webapp.leads.errors import Conflict, Invalid, NotFound, Problem, Transient
 from webapp.leads.imports.columns import check_mapping, guess
 from webapp.leads.imports.files import Stored
 from webapp.leads.imports.layout import Layout
@@ -33,6 +33,8 @@ _ACTIVE = frozenset({ImportState.QUEUED, ImportState.RUNNING})
 _ENDED = frozenset({ImportState.DONE, ImportState.FAILED, ImportState.CANCELLED})
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 _PROBLEMS_AT_ONCE = 2_000
+#: Most imports of a workspace that are not over: each may be as large as ``MAX_IMPORT_BYTES`` on disk.
+MAX_UNFINISHED = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,19 @@ class Progress:
     left: float | None
 
 
+def check_room(session: Session, workspace_id: uuid.UUID) -> None:
+    """Transient with code ``rate_limited`` when :data:`MAX_UNFINISHED` imports of the workspace are not over."""
+    waiting = sa.select(sa.func.count()).where(
+        Import.workspace_id == workspace_id, Import.state.in_([ImportState.UPLOADED, *_ACTIVE])
+    )
+    if (session.scalar(waiting) or 0) >= MAX_UNFINISHED:
+        raise Transient(
+            f"{MAX_UNFINISHED} imports wait or run already. Wait until one is over, or discard one that is not started.",
+            code="rate_limited",
+            retry_after=60,
+        )
+
+
 def create(
     session: Session,
     workspace_id: uuid.UUID,
@@ -55,7 +70,9 @@ def create(
     created_by: str,
     source: str = "import",
 ) -> Import:
-    """Record a file that was taken in, with its columns mapped as their names suggest; :func:`start` sets it going."""
+    """Record a file that was taken in, with its columns mapped as their names suggest; :func:`start` sets it going.
+    Transient when there is no room (:func:`check_room`)."""
+    check_room(session, workspace_id)
     made = Import(
         workspace_id=workspace_id,
         filename=clean_filename(filename),
@@ -107,17 +124,23 @@ def start(
     found.state = ImportState.QUEUED
     found.position = found.rows_done = found.created_count = found.touched_count = found.failed_count = 0
     found.rows_total = found.error = found.started_at = found.finished_at = None
+    found.tries = 0
     found.due_at = sa.func.now()
     audit.record(session, found.workspace_id, "IMPORT_STARTED", actor=by, **told(found))
     session.flush()
 
 
-def cancel(session: Session, found: Import, *, by: str) -> None:
-    """Stop it where it is; what came in stays and can be undone. Conflict when it is over."""
+def cancel(session: Session, found: Import, *, by: str) -> str | None:
+    """Stop it where it is; what came in stays and can be undone. Conflict when it is over. Returns the name of its file
+    when no row of it came in: nobody needs that any more, and the caller deletes it once this is committed."""
     _expect(_lock(session, found), {*_ACTIVE, ImportState.UPLOADED}, "is over already")
     found.state, found.finished_at, found.lease_until = ImportState.CANCELLED, sa.func.now(), None
     audit.record(session, found.workspace_id, "IMPORT_CANCELLED", actor=by, **told(found))
+    needless = None
+    if not found.rows_done:
+        needless, found.stored_as = found.stored_as, None
     session.flush()
+    return needless
 
 
 def undo(session: Session, found: Import, *, by: str) -> None:
@@ -126,7 +149,8 @@ def undo(session: Session, found: Import, *, by: str) -> None:
     if problem := undo_problem(found):
         raise Conflict(problem)
     found.state, found.undone_by, found.due_at = ImportState.UNDO_QUEUED, by, sa.func.now()
-    found.undo_removed = found.undo_kept = 0
+    found.undo_removed = found.undo_kept = found.tries = 0
+    found.error = None
     session.flush()
 
 
@@ -138,6 +162,8 @@ def undo_problem(found: Import) -> str | None:
         return "This import is not over; cancel it first."
     if found.dry_run or not (found.created_count or found.touched_count):
         return "This import brought no leads in; there is nothing to undo."
+    if found.state is ImportState.FAILED and found.undone_by:
+        return None  # begun in time, and stopped by an error of ours
     if found.finished_at is None or datetime.now(UTC) - found.finished_at > timedelta(hours=UNDO_HOURS):
         return f"An import can be undone for {UNDO_HOURS} hours, and these are over."
     return None

@@ -4,6 +4,7 @@ What somebody has built upon stays and is counted as kept: leads that a person d
 for, or that were written again from elsewhere. Audit events stay in any case.
 """
 
+import logging
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -25,7 +26,11 @@ BATCH = 500
 #: Leads that a run worker has in hand are looked at again so much later, in seconds.
 _BUSY_SECONDS = 1.0
 
+log = logging.getLogger(__name__)
 SessionFactory = sessionmaker[Session]
+#: Claims that took nothing back, after which the undo is given up; it may be asked for again.
+MAX_TRIES = 5
+STOPPED = "Taking it back was stopped by an error of ours. What is gone is gone; press Undo this import to go on."
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +41,16 @@ class Outlook:
     removed: int
     decided: int
     worked_on: int
+
+
+@dataclass(slots=True)
+class _Pass:
+    """How far one look at all that hangs on an import is: what it passed over (kept, or in a worker's hands) is not
+    looked at again before its end. ``touch``, ``lead``: the last ids seen; ``counted``: the touches are done."""
+
+    touch: uuid.UUID | None = None
+    lead: uuid.UUID | None = None
+    counted: bool = False
 
 
 def process_undos(
@@ -54,13 +69,13 @@ def process_undos(
         with session_factory.begin() as session:
             if not claims.is_current(session, holder):
                 raise SlotTaken(holder.slot)
-            held = claims.claim(session, UNDOS, holder, limit=1)
+            held = claims.claim(session, UNDOS, holder, limit=1, also_set={"tries": Import.tries + 1})
         if not held:
             return Drained(done, False)
-        going = True
+        going, at = True, _Pass()
         while going:
             with session_factory.begin() as session:
-                step, going = _step(session, held[0], batch)
+                step, going = _step(session, held[0], batch, at)
             done += step
             if going and (stop() or time.monotonic() >= until):
                 with session_factory.begin() as session:
@@ -72,7 +87,7 @@ def process_undos(
         return Drained(done, claims.has_due(session, UNDOS))
 
 
-def _step(session: Session, claim: Claim, batch: int) -> tuple[int, bool]:
+def _step(session: Session, claim: Claim, batch: int, at: _Pass) -> tuple[int, bool]:
     """(how much was taken back, whether to go on at once). One transaction, under the import's lock."""
     held = (Import.id == claim.id, Import.attempt == claim.attempt, Import.state == ImportState.UNDOING)
     found = session.scalars(
@@ -81,11 +96,22 @@ def _step(session: Session, claim: Claim, batch: int) -> tuple[int, bool]:
     if found is None:
         return 0, False
     found.lease_until = sa.func.now() + sa.func.make_interval(0, 0, 0, 0, 0, 0, LEASE_SECONDS)
-    if touches := _take_back_touches(session, found, batch):
+    if found.tries > MAX_TRIES:
+        _give_up(session, found)
+        return 0, False
+    if not at.counted and (touches := _take_back_touches(session, found, batch, at)):
+        found.tries = 0
         return touches, True
-    if removed := _remove_leads(session, found, batch):
+    at.counted = True
+    before = at.lead
+    removed = _remove_leads(session, found, batch, at)
+    if at.lead != before:
         found.undo_removed += removed
+        found.tries = 0 if removed else found.tries
         return removed, True
+    if touches := _take_back_touches(session, found, batch, _Pass()):  # of leads that were built upon meanwhile
+        found.tries = 0
+        return touches, True
     if session.scalar(sa.select(sa.exists().where(*_removable(found)))):
         _release(session, claim, seconds=_BUSY_SECONDS)  # in the hands of a run worker at the moment
         return 0, False
@@ -104,12 +130,26 @@ def _step(session: Session, claim: Claim, batch: int) -> tuple[int, bool]:
     return 0, False
 
 
+def _give_up(session: Session, found: Import) -> None:
+    log.error("the undo of import %s is given up: %d claims got no further", found.id, MAX_TRIES)
+    found.state, found.error, found.lease_until = ImportState.FAILED, STOPPED, None
+    audit.record(
+        session,
+        found.workspace_id,
+        "IMPORT_UNDO_FAILED",
+        actor=found.undone_by or audit.SYSTEM,
+        import_id=str(found.id),
+        filename=found.filename,
+        removed=found.undo_removed,
+    )
+
+
 def _release(session: Session, claim: Claim, *, seconds: float = 0.0) -> None:
     later = sa.func.now() + sa.func.make_interval(0, 0, 0, 0, 0, 0, seconds)
     session.execute(
         sa.update(Import)
         .where(Import.id == claim.id, Import.attempt == claim.attempt, Import.state == ImportState.UNDOING)
-        .values(state=ImportState.UNDO_QUEUED, lease_until=None, due_at=later)
+        .values(state=ImportState.UNDO_QUEUED, lease_until=None, due_at=later, tries=0)
         .execution_options(synchronize_session=False)
     )
 
@@ -117,7 +157,7 @@ def _release(session: Session, claim: Claim, *, seconds: float = 0.0) -> None:
 # Touches
 
 
-def _take_back_touches(session: Session, found: Import, batch: int) -> int:
+def _take_back_touches(session: Session, found: Import, batch: int, at: _Pass) -> int:
     """Undo the counting on leads that stay; the touches of leads that go, go with them."""
     touches = session.execute(
         sa.select(Touch.id, Touch.lead_id)
@@ -125,6 +165,7 @@ def _take_back_touches(session: Session, found: Import, batch: int) -> int:
         .where(
             Touch.import_id == found.id,
             Touch.workspace_id == found.workspace_id,
+            *([Touch.id > at.touch] if at.touch else []),
             sa.or_(Lead.import_id.is_distinct_from(found.id), sa.not_(sa.and_(*_untouched(found)))),
         )
         .order_by(Touch.id)
@@ -132,6 +173,7 @@ def _take_back_touches(session: Session, found: Import, batch: int) -> int:
     ).all()
     if not touches:
         return 0
+    at.touch = touches[-1].id
     lead_ids = sorted({touch.lead_id for touch in touches})
     session.execute(sa.select(Lead.id).where(Lead.id.in_(lead_ids)).order_by(Lead.id).with_for_update())
     session.execute(sa.delete(Touch).where(Touch.id.in_([touch.id for touch in touches])))
@@ -195,17 +237,21 @@ def outlook(session: Session, found: Import) -> Outlook:
     return Outlook(removed, decided, total - removed - decided)
 
 
-def _remove_leads(session: Session, found: Import, batch: int) -> int:
-    """Delete up to ``batch`` leads with all that hangs on them. Leads that a worker has in hand are passed over."""
+def _remove_leads(session: Session, found: Import, batch: int, at: _Pass) -> int:
+    """Delete up to ``batch`` leads behind ``at.lead``, with all that hangs on them, and move it on. Leads that a worker
+    has in hand are passed over."""
     candidates = list(
         session.scalars(
             sa.select(Lead.id)
-            .where(*_removable(found))
+            .where(*_removable(found), *([Lead.id > at.lead] if at.lead else []))
             .order_by(Lead.id)
             .limit(batch)
             .with_for_update(skip_locked=True, of=Lead)
         )
     )
+    if not candidates:
+        return 0
+    at.lead = candidates[-1]
     # Locked, so that none is claimed from here on; a second look then, since they may have moved before.
     session.execute(sa.select(Run.id).where(Run.lead_id.in_(candidates)).order_by(Run.id).with_for_update())
     session.execute(sa.select(Delivery.id).where(Delivery.lead_id.in_(candidates)).with_for_update())
