@@ -51,7 +51,7 @@ def ring_imports(session: Session) -> None:
     if (
         claims.has_due(session, claims.IMPORTS)
         or claims.has_due(session, claims.UNDOS)
-        or (search.has_due(session) and not claims.has_due(session, claims.RUNS))
+        or (search.has_due(session) and search.is_quiet(session) and not claims.has_due(session, claims.RUNS))
     ):
         queue.ring_now(queue.IMPORTS)
 

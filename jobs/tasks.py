@@ -171,12 +171,12 @@ def drain_imports() -> int:
 
 
 def compare_people() -> int:
-    """Search for look-alikes as long as no run waits, which somebody may be waiting for; returns how many people were
-    compared."""
+    """Search for look-alikes as long as no run waits, which somebody may be waiting for, and few people arrive; returns
+    how many were compared."""
 
     def busy() -> bool:
         with wiring.session_factory()() as session:
-            return claims.has_due(session, claims.RUNS)
+            return claims.has_due(session, claims.RUNS) or not search.is_quiet(session)
 
     if should_stop() or busy():
         return 0  # the clock rings once it is quiet

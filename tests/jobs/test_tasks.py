@@ -13,6 +13,7 @@ from tests.factories import make_lead
 from webapp import logs
 from webapp.leads import claims, run
 from webapp.leads.claims import Holder
+from webapp.leads.lookalikes import search
 from webapp.leads.states import RunStatus
 from webapp.models import DuplicateSuggestion, Run, WorkerSlot
 
@@ -168,12 +169,15 @@ class TestBrokenOff:
 
 @pytest.mark.usefixtures("wired", "bell", "anonymous")
 class TestComparingPeople:
-    def test_people_are_compared_once_no_run_waits(self, session, workspace):
+    def test_people_are_compared_once_no_run_waits_and_few_arrive(self, session, workspace, monkeypatch):
         lead = make_lead(session, workspace, name="Ana Perez", email="ana@acme.example", phone="+84912345678")
         twin = make_lead(session, workspace, name="Ana Perez", email="ana@home.example", phone="+84912345678")
         assert lead.person_id != twin.person_id
         assert tasks.process_imports() == 0
         assert tasks.process_runs() == 2
+        monkeypatch.setattr(search, "MANY_ARRIVALS", 1)
+        assert tasks.process_imports() == 0  # two have come just now
+        monkeypatch.setattr(search, "MANY_ARRIVALS", 2)
         assert tasks.process_imports() == 2
         found = session.scalars(sa.select(DuplicateSuggestion)).one()
         assert {found.person_a_id, found.person_b_id} == {lead.person_id, twin.person_id}

@@ -35,7 +35,9 @@ from webapp.models.base import new_id
 from webapp.models.lead import Person
 from webapp.models.people import DuplicateSuggestion
 
-BATCH = 200
+BATCH = 100
+#: More newcomers than this within so many seconds: intake has the machine to itself.
+MANY_ARRIVALS, ARRIVAL_SECONDS = 100, 2.0
 #: People with one key beyond which the key is passed over.
 MAX_PER_KEY = 30
 #: Rows of a common key that the index hands out before it stops (PostgreSQL's gin_fuzzy_search_limit, a soft limit).
@@ -99,6 +101,18 @@ def process(
 def has_due(session: Session) -> bool:
     """Is anybody there who has not been compared?"""
     return bool(session.scalar(sa.select(sa.exists().where(_not_compared()))))
+
+
+def is_quiet(session: Session) -> bool:
+    """Are few newcomers arriving? Comparing one costs more than taking one in, so it waits while many come."""
+    since = int((time.time() - ARRIVAL_SECONDS) * 1000) << 80  # ids are UUIDv7: milliseconds in front
+    newcomers = (
+        sa.select(Person.id)
+        .where(_not_compared(), Person.id > uuid.UUID(int=since))
+        .limit(MANY_ARRIVALS + 1)
+        .subquery()
+    )
+    return (session.scalar(sa.select(sa.func.count()).select_from(newcomers)) or 0) <= MANY_ARRIVALS
 
 
 def _not_compared() -> sa.ColumnElement[bool]:
