@@ -131,7 +131,7 @@ class TestBrokenOff:
 
     def test_a_ring_that_finds_the_database_away_is_one_line(self, bell, monkeypatch, caplog):
         monkeypatch.setattr(logs, "say_database_away", logs.Throttle(60))
-        away = OperationalError("SELECT 1", {}, psycopg.OperationalError("connection refused\nIs it running?"))
+        away = OperationalError(None, {}, psycopg.OperationalError("connection refused\nIs it running?"))
         with caplog.at_level(logging.WARNING):
             job = self.work(bell, monkeypatch, away)
             self.work(bell, monkeypatch, away)
@@ -160,7 +160,7 @@ class TestBrokenOff:
             monkeypatch.setitem(worker.DRAINS, "runs", drain)
             assert worker.Process("runs").drain() is False
 
-        fails(OperationalError("SELECT 1", {}, psycopg.OperationalError("connection refused")))
+        fails(OperationalError(None, {}, psycopg.OperationalError("connection refused")))
         assert caplog.records[-1].exc_info is None
         fails(ProgrammingError("SELECT x", {}, psycopg.errors.UndefinedColumn("no column x")))
         assert caplog.records[-1].exc_info is not None
