@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psycopg
 from cryptography.fernet import Fernet
 from sqlalchemy.engine import make_url
 
@@ -23,6 +24,10 @@ from embedded import testing
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 PEER_PYTHON = ROOT / ".venv" / "peer" / "bin" / "python"
+
+
+def _libpq(url: str) -> str:
+    return make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
 
 
 def free_port() -> int:
@@ -76,15 +81,23 @@ class Stack:
         """Our web server, as script/server starts it, ready in all its processes."""
         return self._ready(self.running(sys.executable, "-m", "embedded.web", env={"PORT": str(self.port)}), self.url)
 
-    def workers(self) -> contextlib.AbstractContextManager[object]:
-        """Our workers and clock."""
-        stack = contextlib.ExitStack()
-        for name in ("runs", "deliveries", "imports", "fetches"):
-            stack.enter_context(
-                self.running(sys.executable, "-m", "jobs.worker", name, env={"WORKER_SLOT": f"{name}-1"})
-            )
-        stack.enter_context(self.running(sys.executable, "-m", "jobs.schedule"))
-        return stack
+    @contextlib.contextmanager
+    def workers(self) -> Iterator[None]:
+        """Our workers and clock, once they have started up: compiling the rules takes each of them seconds of a core."""
+        names = ("runs", "deliveries", "imports", "fetches")
+        with contextlib.ExitStack() as stack, psycopg.connect(_libpq(self.database_url), autocommit=True) as connection:
+            connection.execute("DELETE FROM worker_slots")
+            for name in names:
+                slot = {"WORKER_SLOT": f"{name}-1"}
+                stack.enter_context(self.running(sys.executable, "-m", "jobs.worker", name, env=slot))
+            stack.enter_context(self.running(sys.executable, "-m", "jobs.schedule"))
+            deadline = time.monotonic() + 60
+            while connection.execute("SELECT count(*) FROM worker_slots").fetchone() != (len(names),):
+                if time.monotonic() > deadline:
+                    raise RuntimeError("the workers do not start")
+                time.sleep(0.1)
+            time.sleep(1)
+            yield
 
     def peer_web(self) -> contextlib.AbstractContextManager[object]:
         """The peer's web server: uvicorn, two processes."""
