@@ -54,6 +54,7 @@ def live_server(app: Flask, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The app behind a threaded server on a free port, with CSRF protection on, as for people."""
     monkeypatch.setitem(app.config, "WTF_CSRF_ENABLED", True)
     server = make_server("127.0.0.1", 0, app, threaded=True)
+    server.daemon_threads = False  # closing waits for requests under way: the next test empties the tables
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}"
@@ -80,7 +81,8 @@ class Console:
 
 
 @pytest.fixture
-def contexts(browser: Browser) -> Iterator[Callable[..., BrowserContext]]:
+def contexts(browser: Browser, live_server: str) -> Iterator[Callable[..., BrowserContext]]:
+    """Windows, which are closed before the server is."""
     opened: list[BrowserContext] = []
 
     def new(**kwargs: Any) -> BrowserContext:
