@@ -3,9 +3,8 @@
 from datetime import UTC, datetime
 from typing import Any
 
-ATTRIBUTION = (
-    "utm_source", "utm_medium", "utm_campaign", "utm_term", "utm_content", "gclid", "fbclid", "landing_page", "referrer",
-)  # fmt: skip
+from webapp.leads.intake import ATTRIBUTION
+
 _LONGEST = 2_000
 
 

@@ -7,10 +7,11 @@ UPDATE matches no row, and it must drop what it did.
 All times are PostgreSQL's, so that hosts need not agree on a clock. Nothing here commits: claim, commit, work, save.
 """
 
+import random
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -177,3 +178,18 @@ def renew(
 def has_due(session: Session, backlog: Backlog) -> bool:
     """Is anything due now? The clock rings for it; a drain rings again when its bounds cut it short."""
     return bool(session.scalar(sa.select(sa.exists().where(_due(backlog)))))
+
+
+class Delays(Protocol):
+    """How long failed work is left alone, in seconds."""
+
+    @property
+    def retry_delay(self) -> float: ...
+    @property
+    def max_delay(self) -> float: ...
+
+
+def backoff(tries: int, policy: Delays) -> float:
+    """Seconds until the next try: exponential with full jitter."""
+    ceiling: float = min(policy.max_delay, policy.retry_delay * 2 ** min(max(tries - 1, 0), 30))
+    return random.uniform(0, ceiling)

@@ -20,10 +20,10 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
 from webapp.leads import audit, claims, crm_people
-from webapp.leads.claims import Claim, Holder
+from webapp.leads.claims import Claim, Holder, backoff
 from webapp.leads.crm_people import Someone
 from webapp.leads.crm_rounds import OVER, Intended, Progress, has_due
-from webapp.leads.deliver import DeliveryPolicy, SessionFactory, backoff
+from webapp.leads.deliver import DeliveryPolicy, SessionFactory
 from webapp.leads.errors import LeadError, Permanent, Transient
 from webapp.leads.outbox import TASK_TARGET
 from webapp.leads.ports import (

@@ -6,7 +6,6 @@ threads does nothing but network calls, so that no call ever happens inside a tr
 """
 
 import logging
-import random
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -16,7 +15,7 @@ from dataclasses import dataclass
 from sqlalchemy.orm import Session
 
 from webapp.leads import outcomes, sending
-from webapp.leads.claims import DELIVERIES, LEASE_SECONDS, Claim, Holder, SlotTaken, is_current, renew
+from webapp.leads.claims import DELIVERIES, LEASE_SECONDS, Claim, Holder, SlotTaken, backoff, is_current, renew
 from webapp.leads.errors import Ambiguous, LeadError, Permanent
 from webapp.leads.outbox import cancel, plan, plan_follow_up, plan_many, preview, replay
 from webapp.leads.outcomes import Saved
@@ -265,9 +264,3 @@ def _health(error: Exception) -> bool | None:
             return not error.destination_wide
         return None
     return False
-
-
-def backoff(tries: int, policy: DeliveryPolicy) -> float:
-    """Seconds until the next try: exponential with full jitter."""
-    ceiling: float = min(policy.max_delay, policy.retry_delay * 2 ** min(max(tries - 1, 0), 30))
-    return random.uniform(0, ceiling)

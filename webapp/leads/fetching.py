@@ -9,7 +9,6 @@ worker after another (a lock of microseconds), and a row whose host is busy is n
 """
 
 import logging
-import random
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +22,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session, aliased
 
 from webapp.leads import audit, dedupe, intake, leadgen
-from webapp.leads.claims import FETCHES, LEASE_SECONDS, Claim, Holder, SlotTaken, claim, is_current, renew
+from webapp.leads.claims import FETCHES, LEASE_SECONDS, Claim, Holder, SlotTaken, backoff, claim, is_current, renew
 from webapp.leads.errors import Invalid, LeadError, Permanent
 from webapp.leads.intake import LeadIn, Tenant
 from webapp.leads.ports import Drained, Fetched, Fetcher, FetchTask, Throttled
@@ -275,12 +274,6 @@ def _failed(job: _Job, error: Exception, policy: FetchPolicy) -> _Outcome:
         delay = policy.throttle_delay if pause is None else pause
         return _Outcome(job, FetchState.PENDING, tries, delay=delay, error=words)
     return _Outcome(job, FetchState.PENDING, tries, delay=max(pause or 0.0, backoff(tries, policy)), error=words)
-
-
-def backoff(tries: int, policy: FetchPolicy) -> float:
-    """Seconds until the next try: exponential with full jitter."""
-    ceiling: float = min(policy.max_delay, policy.retry_delay * 2 ** min(max(tries - 1, 0), 30))
-    return random.uniform(0, ceiling)
 
 
 def _settle(session: Session, outcome: _Outcome, policy: FetchPolicy) -> int:

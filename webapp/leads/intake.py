@@ -28,6 +28,10 @@ from webapp.models.base import new_id
 
 #: Longest message a door takes, in characters.
 MAX_MESSAGE = 20_000
+#: Fields of ``LeadIn.attribution`` (docs/api.md).
+ATTRIBUTION = (
+    "utm_source", "utm_medium", "utm_campaign", "utm_term", "utm_content", "gclid", "fbclid", "landing_page", "referrer",
+)  # fmt: skip
 #: How often an expired key or a lead past the duplicate window may stand in the way before the caller is asked to
 #: come again; each time another request must have been quicker.
 _ATTEMPTS = 4

@@ -18,15 +18,12 @@ from webapp.leads.states import Door
 Seal = Callable[[Any], Any]
 
 _ATTRIBUTES = ("first_name", "last_name", "job_title", "country", "city", "date_of_birth")
-_ATTRIBUTION = (
-    "utm_source", "utm_medium", "utm_campaign", "utm_term", "utm_content", "gclid", "fbclid", "landing_page", "referrer",
-)  # fmt: skip
 #: The sender's own id of the submission, and what marks one as a test; neither is a field of the lead.
 DEDUPE, TEST = "dedupe", "test"
 #: All that can be mapped, in the order in which a form shows it.
 FIELDS = (
     "message", "name", "email", "phone", "company", "budget", *_ATTRIBUTES, "consent", "consent_at", DEDUPE, TEST,
-    *_ATTRIBUTION,
+    *intake.ATTRIBUTION,
 )  # fmt: skip
 
 _LONGEST = 500
@@ -147,7 +144,7 @@ def _email_problem(email: str) -> str | None:
 def _lead(
     values: dict[str, str], notes: dict[str, str], entry: dict[str, Any], source: str, source_id: uuid.UUID, seal: Seal
 ) -> intake.LeadIn:
-    attribution = {name: values[name] for name in _ATTRIBUTION if name in values}
+    attribution = {name: values[name] for name in intake.ATTRIBUTION if name in values}
     for name in [name for name, value in attribution.items() if len(value) > _LONGEST_LINK]:
         notes[name] = f"is longer than {_LONGEST_LINK:,} characters and left in the raw request"
         del attribution[name]

@@ -19,6 +19,8 @@ from webapp.leads.states import Door
 from webapp.models.base import new_id
 from webapp.models.lead import Quarantined
 
+#: Entries of one statement: a provider's body may hold a hundred thousand, and parameters are limited.
+_AT_ONCE = 1_000
 #: Stands for an entry that cannot even be written down again.
 _TOO_DEEP = "an entry that was nested too deep to be kept"
 
@@ -56,7 +58,7 @@ def quarantine_all(
     entries: Sequence[Bad],
     source_id: uuid.UUID | None = None,
 ) -> list[Quarantined]:
-    """:func:`quarantine` of many in one statement; what is the same is one row."""
+    """:func:`quarantine` of many; what is the same is one row."""
     rows: dict[str, dict[str, Any]] = {}
     for bad in entries:
         raw = _written(bad.raw)
@@ -77,9 +79,16 @@ def quarantine_all(
             "times": 1,
             "request_id": bad.request_id,
         }
-    if not rows:
-        return []
-    statement = insert(Quarantined).values([rows[same] for same in sorted(rows)])  # sorted: no deadlocks
+    ordered = [rows[same] for same in sorted(rows)]  # no deadlocks
+    kept = [
+        row for start in range(0, len(ordered), _AT_ONCE) for row in _keep(session, ordered[start : start + _AT_ONCE])
+    ]
+    place = {same: n for n, same in enumerate(rows)}
+    return sorted(kept, key=lambda row: place[row.content_hash or ""])
+
+
+def _keep(session: Session, rows: list[dict[str, Any]]) -> Sequence[Quarantined]:
+    statement = insert(Quarantined).values(rows)
     new = statement.excluded
     statement = statement.on_conflict_do_update(
         index_elements=[Quarantined.content_hash],
@@ -90,9 +99,7 @@ def quarantine_all(
             "reason": sa.case((Quarantined.fixed.is_(None), new.reason), else_=Quarantined.reason),
         },
     )
-    kept = session.scalars(statement.returning(Quarantined), execution_options={"populate_existing": True}).all()
-    place = {same: n for n, same in enumerate(rows)}
-    return sorted(kept, key=lambda row: place[row.content_hash or ""])
+    return session.scalars(statement.returning(Quarantined), execution_options={"populate_existing": True}).all()
 
 
 def _written(raw: Any) -> str:

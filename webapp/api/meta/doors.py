@@ -53,8 +53,6 @@ WHATSAPP = Dialect("whatsapp", whatsapp.entries, whatsapp.pages_of, by_change=Tr
 #: give one for the other, and what is read wrongly would be lost.
 DIALECTS = {"page": FACEBOOK, "whatsapp_business_account": WHATSAPP}
 
-#: Entries that one statement puts into quarantine: a body may hold a hundred thousand that are none.
-_AT_ONCE = 1_000
 _TENANT = (Header("X-Tenant-ID", {"type": "string", "format": "uuid"}, text="Whose lead it is."),)
 
 
@@ -164,8 +162,7 @@ def _take_in(share: Share, dialect: Dialect, *, sound: bool) -> list[uuid.UUID]:
             bad.append(found)
     if not bad and not announced:  # the usual case: one statement, which is a transaction of its own
         return intake.accept_signals(current_app.extensions["autocommit"], share.tenant, good)
-    for start in range(0, len(bad), _AT_ONCE):
-        quarantine_all(db.session(), share.tenant.id, Door.SOCIAL, dialect.name, bad[start : start + _AT_ONCE])
+    quarantine_all(db.session(), share.tenant.id, Door.SOCIAL, dialect.name, bad)
     waiting = leadgen.announce(db.session(), share.tenant.id, announced)
     created = intake.accept_signals(db.session(), share.tenant, good)
     db.session.commit()
