@@ -13,6 +13,7 @@ import os
 import platform
 import shutil
 import tempfile
+import threading
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -57,9 +58,21 @@ class Figures:
         registry.register(self._degraded)
 
 
-@lru_cache(maxsize=1)
+_making = threading.Lock()
+
+
 def figures() -> Figures:
-    """Made at the first request, so that commands and workers leave no files."""
+    """Made at the first request, so that commands and workers leave no files.
+
+    Once: requests that come together at the start would otherwise open the shared file twice, and each would write
+    over what the other counted.
+    """
+    with _making:
+        return _figures()
+
+
+@lru_cache(maxsize=1)
+def _figures() -> Figures:
     if _DIR not in os.environ and (folder := _shared_folder()):
         os.environ[_DIR] = str(folder)
         # The library chose how to store figures when it was imported, by this variable.

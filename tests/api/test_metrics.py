@@ -184,6 +184,28 @@ def test_two_web_processes_are_told_together(
             process.wait(10)
 
 
+AT_ONCE = """
+import threading
+from webapp import metrics
+start = threading.Barrier(16)
+made = []
+def first():
+    start.wait()
+    found = metrics.figures()
+    made.append(found)
+    found.answered("GET", "/somewhere", 200)
+threads = [threading.Thread(target=first) for _ in range(16)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+print(len({id(one) for one in made}))
+"""
+
+
+def test_requests_that_come_together_at_the_start_count_in_one_place(tmp_path: Path) -> None:
+    """Each thread that opened the shared file for itself would write over the others' figures."""
+    assert run_in_a_process(AT_ONCE, tmp_path).strip() == "1"
+
+
 COUNTS = """
 import sys
 from webapp import metrics
@@ -195,9 +217,13 @@ print(generate_latest(metrics.registry()).decode())
 
 
 def count_in_a_process(times: int, tmp: Path) -> str:
+    return run_in_a_process(COUNTS, tmp, str(times))
+
+
+def run_in_a_process(code: str, tmp: Path, *arguments: str) -> str:
     environment = {name: value for name, value in os.environ.items() if name != "PROMETHEUS_MULTIPROC_DIR"}
     return subprocess.run(
-        [sys.executable, "-c", COUNTS, str(times)],
+        [sys.executable, "-c", code, *arguments],
         env=environment | {"TMPDIR": str(tmp)},
         cwd=ROOT,
         capture_output=True,

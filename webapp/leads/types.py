@@ -1,5 +1,6 @@
 """Frozen values that pass between the stages of a lead's way. No I/O, no ORM."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -81,6 +82,15 @@ class Fact:
     provider: str
     confidence: float
     note: str = ""
+
+
+def best(facts: Iterable[Fact]) -> dict[str, Fact]:
+    """By name, the fact that is to be trusted most; of equals the one that was learned first."""
+    found: dict[str, Fact] = {}
+    for fact in facts:
+        if fact.name not in found or fact.confidence > found[fact.name].confidence:
+            found[fact.name] = fact
+    return found
 
 
 @dataclass(frozen=True, slots=True)
