@@ -16,7 +16,7 @@ from webapp.clients.graph import GraphClient
 from webapp.clients.registry import Registry
 from webapp.config import ConfigError, Settings, load_settings
 from webapp.engine import make_engine
-from webapp.leads import judging
+from webapp.leads import flags, judging
 from webapp.leads.deliver import DeliveryPolicy
 from webapp.leads.fetching import FetchPolicy
 from webapp.leads.intake import Tenant
@@ -36,6 +36,7 @@ def settings() -> Settings:
     for name, url in (("DATABASE_URL", found.database_url), ("REDIS_URL", found.redis_url)):
         if not url.get_secret_value():
             raise ConfigError(f"{name} is not set")
+    flags.use_defaults(found)
     return found
 
 

@@ -31,6 +31,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     from webapp.config import load_settings
     from webapp.engine import engine_options, guard, make_autocommit_engine
     from webapp.extensions import csrf, db, limiter, login_manager, migrate
+    from webapp.leads import flags
     from webapp.leads.ruleset import default_ruleset
     from webapp.security import headers
     from webapp.security.fields import FieldCipher
@@ -39,6 +40,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     settings = settings or load_settings()
     settings.require_services()
     logs.configure(settings.log_level)
+    flags.use_defaults(settings)
 
     app = Flask(
         "leadops",

@@ -198,6 +198,22 @@ class Settings(BaseSettings):
         le=300,
     )
 
+    # Features; each workspace can choose otherwise
+    enable_enrichment: bool = setting(
+        True, "ENABLE_ENRICHMENT", "Runs look up what an address, a number and a company tell. `off`: stage skipped."
+    )
+    enable_ml_scoring: bool = setting(
+        True, "ENABLE_ML_SCORING", "Scores use what was learned from outcomes. `off`: the plain rule score."
+    )
+    enable_auto_routing: bool = setting(
+        True, "ENABLE_AUTO_ROUTING", "Runs give leads to members. `off`: they wait in manual review."
+    )
+    enable_webhooks: bool = setting(
+        True,
+        "ENABLE_WEBHOOKS",
+        "Outgoing webhooks and the n8n follow-up. `off`: none is planned, waiting ones are held.",
+    )
+
     # Review
     undo_window_seconds: int = setting(
         10, "UNDO_WINDOW_SECONDS", "How long a decision can be undone before its deliveries go out.", ge=0, le=3_600

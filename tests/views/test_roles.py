@@ -51,6 +51,8 @@ DOORS = [
     (Role.ADMIN, "GET", "/settings/keys"),
     (Role.ADMIN, "POST", "/settings/keys"),
     (Role.ADMIN, "POST", "/settings/keys/{key}/revoke"),
+    (Role.ADMIN, "GET", "/settings/features"),
+    (Role.ADMIN, "POST", "/settings/features/enableEnrichment"),
     (Role.ADMIN, "GET", "/settings/destinations"),
     (Role.ADMIN, "POST", "/settings/destinations"),
     (Role.ADMIN, "POST", "/settings/destinations/{destination}/off"),

@@ -62,6 +62,8 @@ Read it top-down::
              members       who belongs to a workspace, with which role; one admin always stays
              workspaces    one by each name
 
+    set      flags         features that a workspace can switch off, and what is held meanwhile
+
     all      states        closed vocabularies and legal transitions (docs/taxonomy.md)
              types         frozen values between the stages
              errors        Transient | Permanent | Conflict | NotFound | Invalid | Forbidden

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from webapp.leads import audit
+from webapp.leads import audit, flags
 from webapp.leads.errors import Conflict
 from webapp.leads.states import (
     PRIORITY_VIEW,
@@ -117,12 +117,14 @@ def plan_many(
     if not targets:
         return 0
     silent = _do_not_contact(session, candidates)
+    quiet = flags.without_webhooks(session, {lead.workspace_id for lead in candidates})
     rows = [
         _Row(lead.workspace_id, lead.id, target.id, *effect)
         for lead in candidates
         if lead.person_id not in silent
         for target in targets
         if target.workspace_id == lead.workspace_id
+        and not (target.kind in flags.WEBHOOK_KINDS and lead.workspace_id in quiet)
         for effect in effects(target.kind, target.config, lead)
     ]
     return _insert(session, rows, decision_id=decision_id, due_in_seconds=due_in_seconds)
@@ -140,6 +142,8 @@ def plan_follow_up(session: Session, lead: Lead) -> int:
     The operator's ``WEBHOOK_URL`` serves every workspace unless one has a follow-up destination of its own.
     """
     if lead.door is not Door.SOCIAL or PRIORITY_VIEW[lead.priority] != "high":
+        return 0
+    if flags.without_webhooks(session, {lead.workspace_id}):
         return 0
     destination_id = session.scalar(
         sa.select(Destination.id)
@@ -210,7 +214,13 @@ def preview(session: Session, lead: Lead) -> list[str]:
             )
         )
     }
-    return [_sentence(target, lead, sent) for target in targets]
+    quiet = bool(flags.without_webhooks(session, {lead.workspace_id}))
+    return [
+        f"{target.name}: nothing, {flags.OFF_BECAUSE[flags.Flag.WEBHOOKS]}."
+        if quiet and target.kind in flags.WEBHOOK_KINDS
+        else _sentence(target, lead, sent)
+        for target in targets
+    ]
 
 
 def _sentence(target: Any, lead: Lead, sent: set[tuple[uuid.UUID, str]]) -> str:

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from webapp.leads import judging
+from webapp.leads.flags import ALL_ON, OFF_BECAUSE, Flag, Flags
 from webapp.leads.judging import Heard
 from webapp.leads.stages import classify, enrich, route, score
 from webapp.leads.states import (
@@ -44,6 +45,7 @@ class Rules:
     qualified_from: int
     currency: str
     region: str  # ISO 3166 country of numbers written without a country code; empty: the deployment's default
+    flags: Flags = ALL_ON
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +147,10 @@ class _Recorder:
         if status is not None and self.records[-1]["error"] is None:
             self.records[-1]["status"] = status.value
 
+    def skips(self, flag: Flag, **output: Any) -> None:
+        """The stage recorded last was left out, or done plainly, because ``flag`` is off."""
+        self.shows(output | {"reason": OFF_BECAUSE[flag]}, self.records[-1]["evidence"], status=StageStatus.SKIPPED)
+
     def took(self, ms: int) -> None:
         """Time that passed for the stage before it was recorded."""
         self.records[-1]["ms"] = round(self.records[-1]["ms"] + ms, 3)
@@ -164,7 +170,7 @@ def go_through(
     counts as not classified."""
     recorder = _Recorder(item.run_id)
     facts, rules = item.facts, item.rules
-    learned = _enrich(recorder, facts, rules.region or default_region)
+    learned = _enrich(recorder, facts, rules.region or default_region, on=rules.flags.enrichment)
     if heard and heard.opinion and heard.opinion.industry:
         learned += (Fact("industry", heard.opinion.industry, heard.opinion.usage.model or "model", 0.5),)
     verdict, raised = _classify(recorder, item, judge, heard, model_required)
@@ -182,6 +188,8 @@ def go_through(
     )
     is_qualified = score.qualified(total.total, stands.intent, qualified_from=rules.qualified_from)
     recorder.shows({"total": total.total, "qualified": is_qualified}, parts_json(total))
+    if not rules.flags.ml_scoring:
+        recorder.skips(Flag.ML_SCORING, total=total.total, qualified=is_qualified)
     final = item.standing.status if item.standing.decided else status
     assignment = _route(recorder, item, final, stands.intent, board)
     stages = tuple(recorder.records)
@@ -206,7 +214,11 @@ def _standing_verdict(standing: Standing, machine: Verdict) -> Verdict:
     )
 
 
-def _enrich(recorder: _Recorder, facts: LeadFacts, default_region: str) -> tuple[Fact, ...]:
+def _enrich(recorder: _Recorder, facts: LeadFacts, default_region: str, *, on: bool) -> tuple[Fact, ...]:
+    if not on:
+        recorder.stage("enrich", {}, tuple, tuple)
+        recorder.skips(Flag.ENRICHMENT)
+        return ()
     learned = recorder.stage(
         "enrich",
         {"email": bool(facts.email), "phone": bool(facts.phone), "default_region": default_region},
@@ -269,6 +281,10 @@ def _usage(heard: Heard) -> dict[str, Any]:
 
 def _route(recorder: _Recorder, item: Item, status: LeadStatus, intent: Intent, board: route.Board) -> Assignment:
     has = item.standing.assignee_id
+    if has is None and not item.rules.flags.auto_routing:
+        assignment = recorder.stage("route", {"status": status.value, "intent": intent.value}, _by_hand, _by_hand)
+        recorder.skips(Flag.AUTO_ROUTING)
+        return assignment
     assignment = recorder.stage(
         "route",
         {"status": status.value, "intent": intent.value, "assignee": str(has) if has else None},
@@ -279,3 +295,7 @@ def _route(recorder: _Recorder, item: Item, status: LeadStatus, intent: Intent, 
     shown = {"user_id": assignment.user_id, "name": assignment.name, "reason": assignment.reason}
     recorder.shows(shown, status=StageStatus.SKIPPED if skipped else None)
     return assignment
+
+
+def _by_hand() -> Assignment:
+    return Assignment(None, "", f"{route.MANUAL_REVIEW}: {OFF_BECAUSE[Flag.AUTO_ROUTING]}")

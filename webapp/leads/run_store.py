@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
-from webapp.leads import outbox
+from webapp.leads import flags, outbox
 from webapp.leads.claims import Claim
 from webapp.leads.run_rows import Settled, write
 from webapp.leads.run_stages import Item, Outcome, Rules, Standing
@@ -68,6 +68,7 @@ _RULES = (
     Workspace.qualified_from,
     Workspace.currency,
     Workspace.settings["region"].astext.label("region"),
+    Workspace.settings["flags"].label("flags"),
 )
 # What came later in other words. Nearly every lead has one touch, which is itself: then nothing is looked up.
 _LATER = sa.case(
@@ -133,7 +134,9 @@ def item_from(row: sa.Row[Any], attempt: int) -> Item:
         attempt=attempt,
         lead_id=row.lead_id,
         workspace_id=row.workspace_id,
-        rules=Rules(row.auto_from, row.draft_from, row.qualified_from, row.currency, row.region or ""),
+        rules=Rules(
+            row.auto_from, row.draft_from, row.qualified_from, row.currency, row.region or "", flags.of(row.flags)
+        ),
         facts=LeadFacts(
             str(row.lead_id),
             str(row.workspace_id),

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session, aliased
 
 from webapp.leads import audit, cleansing
 from webapp.leads.claims import DELIVERIES, Claim, Holder, claim
+from webapp.leads.flags import released
 from webapp.leads.outbox import still_wanted
 from webapp.leads.ports import DeliveryRequest, LeadSnapshot, Target
 from webapp.leads.states import DeliveryState, DestinationKind, DestinationMode
@@ -77,21 +78,23 @@ def _half_open() -> sa.ColumnElement[bool]:
         Destination.mode == DestinationMode.LIVE,
         sa.or_(Destination.paused_until.is_(None), Destination.paused_until <= sa.func.now()),
         Destination.open_until <= sa.func.now(),
-        sa.exists().where(Delivery.destination_id == Destination.id, _due(), _after_its_predecessors()),
+        sa.exists().where(Delivery.destination_id == Destination.id, _due(), _after_its_predecessors(), released()),
     )
 
 
 def has_due(session: Session) -> bool:
     """Can anything be sent now? Unlike ``claims.has_due`` it leaves out what waits for a pause, an open breaker or an
     earlier step, so that the clock does not ring in vain."""
-    ready = sa.exists().where(_due(), _usable(), _after_its_predecessors())
+    ready = sa.exists().where(_due(), _usable(), _after_its_predecessors(), released())
     probe = sa.exists().where(_half_open())
     return bool(session.scalar(sa.select(sa.or_(ready, probe))))
 
 
 def claim_due(session: Session, holder: Holder, *, limit: int, lease: float) -> list[Claim]:
     """Up to ``limit`` sendable deliveries, oldest first."""
-    return claim(session, _ORDERED, holder, limit=limit, where=(_usable(), _after_its_predecessors()), seconds=lease)
+    return claim(
+        session, _ORDERED, holder, limit=limit, where=(_usable(), _after_its_predecessors(), released()), seconds=lease
+    )
 
 
 def claim_probes(session: Session, holder: Holder, *, limit: int, lease: float, hold: float) -> list[Claim]:
@@ -117,7 +120,7 @@ def claim_probes(session: Session, holder: Holder, *, limit: int, lease: float, 
     ).all()
     found: list[Claim] = []
     for destination_id in won:
-        where = (Delivery.destination_id == destination_id, _after_its_predecessors())
+        where = (Delivery.destination_id == destination_id, _after_its_predecessors(), released())
         found.extend(claim(session, _ORDERED, holder, limit=1, where=where, seconds=lease))
     return found
 

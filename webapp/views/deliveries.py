@@ -8,7 +8,7 @@ from flask_login import current_user
 
 from jobs.queue import ring
 from webapp.extensions import db
-from webapp.leads import deliver, history, listings
+from webapp.leads import deliver, flags, history, listings
 from webapp.leads.states import DeliveryState, Role
 from webapp.security.roles import requires
 from webapp.views import helpers
@@ -39,6 +39,7 @@ def index() -> Any:
         destination=str(destination or ""),
         states=list(DeliveryState),
         destinations=listings.destinations(db.session(), helpers.here()),
+        held=_held(),
     )
 
 
@@ -63,6 +64,13 @@ def replay(delivery_id: uuid.UUID) -> Any:
     ring("deliveries")
     helpers.toast("Queued again", "it goes out within seconds")
     return helpers.see("deliveries.show", delivery_id=delivery_id)
+
+
+def _held() -> int:
+    """How many webhooks are held because they are switched off."""
+    if flags.of_workspace(db.session(), helpers.here()).webhooks:
+        return 0
+    return flags.waiting_webhooks(db.session(), helpers.here())
 
 
 def _uuid(value: str) -> uuid.UUID | None:

@@ -69,7 +69,9 @@ def pane(session: Session, lead: Lead) -> dict[str, Any]:
         "differs": bool(verdict and decision and (verdict.intent, verdict.priority) != (lead.intent, lead.priority)),
         "deliveries": history.deliveries_of(session, lead),
         "preview": preview,
-        "sends": not all(line.startswith("Nothing") or line.endswith("already sent.") for line in preview),
+        "sends": not all(
+            line.startswith("Nothing") or ": nothing, " in line or line.endswith("already sent.") for line in preview
+        ),
         "events": history.events_of(session, lead),
         "touches": history.touches_of(session, lead),
         "duplicates": people.of(session, lead),

@@ -1,0 +1,101 @@
+"""Settings: features that can be switched off, with what each does and what switching costs."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from flask import Blueprint, abort, request
+from flask_login import current_user
+
+from jobs.queue import ring
+from webapp.extensions import db
+from webapp.leads import flags
+from webapp.leads.flags import Flag
+from webapp.leads.states import Role
+from webapp.security.roles import requires
+from webapp.views import helpers
+
+bp = Blueprint("features", __name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """A flag in words."""
+
+    name: str
+    does: str
+    without: str
+
+
+FEATURES = {
+    Flag.ENRICHMENT: Feature(
+        "Enrichment",
+        "Each run looks up what the address, the number and the company tell, and shows it beside the lead.",
+        "Runs leave that stage out. Leads are judged and scored by their own words.",
+    ),
+    Flag.ML_SCORING: Feature(
+        "Learned scoring",
+        "Scores use what was learned from the outcomes of earlier leads.",
+        "Scores come from the rules alone.",
+    ),
+    Flag.AUTO_ROUTING: Feature(
+        "Automatic routing",
+        "Each run gives the lead to a member who takes leads.",
+        "New leads belong to nobody and wait in manual review. Who has one already keeps it.",
+    ),
+    Flag.WEBHOOKS: Feature(
+        "Outgoing webhooks",
+        "Decisions are announced to your webhooks, and urgent social leads to the n8n follow-up.",
+        "None is planned. What waits already is held until you switch them on again; then you choose to send or "
+        "discard it.",
+    ),
+}
+
+
+@bp.get("/settings/features")
+@requires(Role.ADMIN)
+def index() -> Any:
+    return _page()
+
+
+def _page(problem: str = "", status: int = 200) -> Any:
+    session, stored = db.session(), current_user.workspace.settings.get("flags") or {}
+    rows = [
+        {
+            "flag": flag,
+            "feature": feature,
+            "on": flags.of(stored).on(flag),
+            "default": flags.defaults().on(flag),
+            "chosen": isinstance(stored.get(flag.value), bool),
+            "held": flags.waiting_webhooks(session, helpers.here()) if flag is Flag.WEBHOOKS else 0,
+        }
+        for flag, feature in FEATURES.items()
+    ]
+    return helpers.show("pages/features.html", rows=rows, problem=problem, status=status)
+
+
+@bp.post("/settings/features/<name>")
+@requires(Role.ADMIN)
+def save(name: str) -> Any:
+    """Switch a feature ``on`` or ``off``, or have it follow the ``default``. Webhooks that were held in the meantime
+    are to be sent or discarded (``waiting``)."""
+    if name not in list(Flag) or request.form.get("to") not in ("on", "off", "default"):
+        abort(404)
+    flag, session = Flag(name), db.session()
+    wanted = {"on": True, "off": False, "default": None}[request.form["to"]]
+    was = flags.of_workspace(session, helpers.here()).on(flag)
+    flags.choose(session, helpers.here(), flag, wanted, actor=current_user.user.name)
+    now_on = flags.of_workspace(session, helpers.here()).on(flag)
+    detail = ""
+    if flag is Flag.WEBHOOKS and now_on and not was:
+        held, waiting = flags.waiting_webhooks(session, helpers.here()), request.form.get("waiting")
+        if held and waiting not in ("send", "discard"):
+            session.rollback()
+            return _page(f"{held:,} webhooks wait. Choose whether they are sent or discarded.", 422)
+        if held and waiting == "discard":
+            flags.discard_webhooks(session, helpers.here(), actor=current_user.user.name)
+        detail = {"send": f"{held:,} go out now", "discard": f"{held:,} discarded"}[waiting] if held and waiting else ""
+    session.commit()
+    if flag is Flag.WEBHOOKS:
+        ring("deliveries")
+    helpers.toast(f"{FEATURES[flag].name}: {'on' if now_on else 'off'}", detail)
+    return helpers.see("features.index")
