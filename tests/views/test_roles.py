@@ -11,9 +11,21 @@ from flask.testing import FlaskClient
 from sqlalchemy.orm import Session
 
 from tests.factories import make_key, make_lead, make_user, make_workspace
+from webapp.leads.alerts import raise_alert
 from webapp.leads.quarantine import Bad, quarantine
 from webapp.leads.states import DestinationKind, Door, FetchKind, Role
-from webapp.models import ApiKey, Delivery, Destination, DuplicateSuggestion, Fetch, Import, PersonMerge, Run, Workspace
+from webapp.models import (
+    Alert,
+    ApiKey,
+    Delivery,
+    Destination,
+    DuplicateSuggestion,
+    Fetch,
+    Import,
+    PersonMerge,
+    Run,
+    Workspace,
+)
 from webapp.models.inbound import InboundSource
 
 #: (least role, method, path); {lead} and so on are ids of the workspace.
@@ -95,6 +107,9 @@ DOORS = [
     (Role.MANAGER, "POST", "/imports/{import}/cancel"),
     (Role.MANAGER, "GET", "/imports/{import}/undo"),
     (Role.MANAGER, "POST", "/imports/{import}/undo"),
+    (Role.ADMIN, "GET", "/alerts"),
+    (Role.ADMIN, "POST", "/alerts/{alert}/acknowledge"),
+    (Role.ADMIN, "POST", "/alerts/{alert}/resolve"),
     (Role.ADMIN, "GET", "/settings/web-pages"),
     (Role.ADMIN, "POST", "/settings/web-pages"),
     (Role.ADMIN, "POST", "/settings/web-pages/{page}/again"),
@@ -127,8 +142,10 @@ def ids_of(session: Session, workspace: Workspace) -> dict[str, uuid.UUID]:
     held = quarantine(session, workspace.id, Door.SOCIAL, "facebook", Bad("unreadable", {}))
     source = InboundSource(workspace_id=workspace.id, name="Form", token="enc:x", token_hash=workspace.id.bytes)
     session.add(source)
+    raise_alert(session, workspace.id, "routing_nobody", "", "Nobody fits.")
     session.commit()
     return {
+        "alert": session.scalars(sa.select(Alert.id).where(Alert.workspace_id == workspace.id)).one(),
         "page": page.id,
         "import": file.id,
         "held": held.id,
@@ -163,6 +180,7 @@ def test_every_page_stands_in_the_table(app: Flask) -> None:
         "social_pages.",
         "webpages.",
         "imports.",
+        "alerts.",
     )
     for rule in app.url_map.iter_rules():
         if rule.endpoint.startswith(pages) and rule.endpoint not in OPEN:

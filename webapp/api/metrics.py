@@ -16,6 +16,7 @@ from webapp.api import auth
 from webapp.api.openapi import Answer, documented
 from webapp.errors import is_json_path
 from webapp.extensions import db
+from webapp.leads import alerts
 from webapp.leads.states import DeliveryState, FetchState, ImportState, QuarantineState, RunStatus, Scope
 from webapp.models.inbound import Fetch, Import
 from webapp.models.lead import Quarantined
@@ -108,6 +109,12 @@ class _Queues:
             "leadops_quarantine", "Webhook entries kept in quarantine.",
             value=self._count(Quarantined, Quarantined.state, (QuarantineState.HELD,)),
         )  # fmt: skip
+        standing = GaugeMetricFamily(
+            "leadops_alerts", "Alerts that stand: open ones and acknowledged ones.", labels=("kind",)
+        )
+        for kind, count in alerts.standing(db.session(), self._workspace_id).items():
+            standing.add_metric((kind,), count)
+        yield standing
         built = GaugeMetricFamily("leadops_build_info", "What runs here.", labels=("version", "python"))
         built.add_metric((version(), metrics.python_version()), 1)
         yield built

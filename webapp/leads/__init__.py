@@ -63,6 +63,7 @@ Read it top-down::
              workspaces    one by each name
 
     set      flags         features that a workspace can switch off, and what is held meanwhile
+    around   alerts        what admins should see to: raised, counted, acknowledged, resolved
 
     all      states        closed vocabularies and legal transitions (docs/taxonomy.md)
              types         frozen values between the stages

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session, aliased
 from webapp.leads.filters import VIEWS, LeadFilter, all_conditions, conditions, inline, of_statuses
 from webapp.leads.states import WAITING_STATUSES, DeliveryState, LeadStatus, Priority, QuarantineState, RunStatus
 from webapp.models.lead import Lead, Quarantined
+from webapp.models.routing import Alert
 from webapp.models.work import Delivery, Run
 
 #: Counts are exact up to here, then said to be "10,000+".
@@ -104,6 +105,7 @@ class Glance:
     failed_runs: Count
     stuck_deliveries: Count
     held: Count = Count()
+    alerts: Count = Count()
 
 
 STUCK = (DeliveryState.DEAD, DeliveryState.UNCERTAIN)
@@ -127,8 +129,13 @@ def held(workspace_id: uuid.UUID) -> list[Any]:
     return [Quarantined.workspace_id == workspace_id, sa.text(f"quarantine.state = '{QuarantineState.HELD.value}'")]
 
 
+def unseen(workspace_id: uuid.UUID) -> list[Any]:
+    """Alerts that hold, and that nobody has acknowledged yet."""
+    return [Alert.workspace_id == workspace_id, sa.text("alerts.state = 'open'")]
+
+
 def glance(session: Session, workspace_id: uuid.UUID) -> Glance:
-    """One statement for all five figures. The oldest is looked up per priority, as the waiting index is sorted."""
+    """One statement for all six figures. The oldest is looked up per priority, as the waiting index is sorted."""
     waiting = [Lead.workspace_id == workspace_id, *of_statuses(WAITING_STATUSES)]
     oldest = [
         sa.select(Lead.created_at)
@@ -145,6 +152,7 @@ def glance(session: Session, workspace_id: uuid.UUID) -> Glance:
             _capped(Run, unrepaired(workspace_id)),
             _capped(Delivery, stuck(workspace_id)),
             _capped(Quarantined, held(workspace_id)),
+            _capped(Alert, unseen(workspace_id)),
         )
     ).one()
-    return Glance(Count(row[0]), row[1], Count(row[2]), Count(row[3]), Count(row[4]))
+    return Glance(Count(row[0]), row[1], *(Count(n) for n in row[2:]))

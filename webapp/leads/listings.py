@@ -20,14 +20,14 @@ PAGE = 50
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """One page of runs or deliveries; a cursor is None where there is nothing further that way."""
+    """One page of a list; a cursor is None where there is nothing further that way."""
 
     rows: list[Any]
     next_cursor: str | None
     prev_cursor: str | None
 
 
-def _listing(
+def listing(
     session: Session,
     model: Any,
     where: list[Any],
@@ -36,6 +36,7 @@ def _listing(
     cursor: str | None,
     limit: int = PAGE,
 ) -> Listing:
+    """The page of ``columns`` of ``model`` (among them its ``created_at`` and ``id``) that ``cursor`` names."""
     back, position = keyset.decode(cursor) if cursor else (False, None)
     key = (model.created_at, model.id)
     query = joins(sa.select(*columns)).where(*where)
@@ -69,7 +70,7 @@ def runs(
         Run.id, Run.created_at, Run.status, Run.trigger, Run.requested_by, Run.error, Run.started_at, Run.finished_at,
         Run.attempt, Run.lead_id, *_SENDER,
     ]  # fmt: skip
-    return _listing(session, Run, where, columns, lambda q: q.join(Lead, Lead.id == Run.lead_id), cursor)
+    return listing(session, Run, where, columns, lambda q: q.join(Lead, Lead.id == Run.lead_id), cursor)
 
 
 def deliveries(
@@ -87,7 +88,7 @@ def deliveries(
         Delivery.due_at, Delivery.delivered_at, Delivery.last_error, Delivery.remote_id, Delivery.lead_id,
         Destination.name.label("destination"), *_SENDER,
     ]  # fmt: skip
-    return _listing(
+    return listing(
         session, Delivery, where, columns,
         lambda q: q.join(Lead, Lead.id == Delivery.lead_id).join(Destination, Destination.id == Delivery.destination_id),
         cursor,
@@ -101,7 +102,7 @@ def web_pages(session: Session, workspace_id: uuid.UUID, *, cursor: str | None) 
         Fetch.id, Fetch.created_at, Fetch.target, Fetch.state, Fetch.tries, Fetch.due_at, Fetch.last_error,
         Fetch.result, Fetch.leads_made, Fetch.requested_by, Fetch.finished_at,
     ]  # fmt: skip
-    return _listing(session, Fetch, where, columns, lambda q: q, cursor)
+    return listing(session, Fetch, where, columns, lambda q: q, cursor)
 
 
 #: How much of a quarantined entry a list shows, in characters.
@@ -120,7 +121,7 @@ def quarantined(
         Quarantined.times, Quarantined.last_at,
         sa.func.left(Quarantined.raw, EXCERPT).label("excerpt"), InboundSource.name.label("source"),
     ]  # fmt: skip
-    return _listing(
+    return listing(
         session, Quarantined, where, columns,
         lambda q: q.outerjoin(InboundSource, InboundSource.id == Quarantined.source_id), cursor, limit,
     )  # fmt: skip

@@ -174,6 +174,29 @@ class ImportState(StrEnum):
     UNDONE = "undone"
 
 
+class AlertState(StrEnum):
+    """Where an alert stands. An acknowledged one still holds, and is somebody's; the next time makes no new one."""
+
+    OPEN = "open"
+    ACKNOWLEDGED = "acknowledged"
+    RESOLVED = "resolved"
+
+
+class TeamPolicy(StrEnum):
+    """Who of a team's members that are there gets the next lead."""
+
+    LEAST_LOADED = "least_loaded"  # fewest open leads, ties at random
+    ROUND_ROBIN = "round_robin"  # whoever has waited longest
+    WEIGHTED = "weighted"  # at random, by weight
+
+
+class RouteState(StrEnum):
+    """Why a lead that needs a person has none."""
+
+    BACKLOG = "backlog"  # waits for its team to begin work
+    MANUAL = "manual"  # nobody fits, or routing broke: a person assigns it
+
+
 class FetchKind(StrEnum):
     LEADGEN = "leadgen"  # the answers of a Meta Lead Ads form, by the Graph API
     PAGE = "page"  # a public web page

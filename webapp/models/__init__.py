@@ -14,9 +14,12 @@ from webapp.models.lead import (
     Touch,
 )
 from webapp.models.people import DuplicateSuggestion, PersonMerge
+from webapp.models.routing import Absence, Alert, RoutingRule, Team, TeamMember
 from webapp.models.work import Delivery, DeliveryAttempt, Destination, Run, SyncRequest, TaskRequest, WorkerSlot
 
 __all__ = [
+    "Absence",
+    "Alert",
     "ApiKey",
     "AuditEvent",
     "Decision",
@@ -35,10 +38,13 @@ __all__ = [
     "PersonMerge",
     "Presence",
     "Quarantined",
+    "RoutingRule",
     "Run",
     "SocialPage",
     "SyncRequest",
     "TaskRequest",
+    "Team",
+    "TeamMember",
     "Touch",
     "User",
     "WorkerSlot",

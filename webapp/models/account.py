@@ -4,7 +4,7 @@ import uuid
 from datetime import datetime
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from webapp.leads.states import Role
@@ -63,14 +63,19 @@ class User(Identified, Created, Base):
 
 
 class Membership(Created, Base):
-    """A user's role in a workspace. ``takes_leads``: routing may give them leads."""
+    """A user's role in a workspace. ``takes_leads``: routing may give them leads, up to ``capacity`` open ones (NULL:
+    any number), in their ``hours`` (a calendar as webapp.leads.hours.Calendar stores it; NULL: their team's)."""
 
     __tablename__ = "memberships"
+    __table_args__ = (sa.CheckConstraint("capacity >= 0", name="capacity"),)
 
     workspace_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("workspaces.id"), primary_key=True)
     user_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("users.id"), primary_key=True, index=True)
     role: Mapped[Role] = enum_column(Role, "role")
     takes_leads: Mapped[bool] = mapped_column(default=True, server_default=sa.true())
+    capacity: Mapped[int | None]
+    hours: Mapped[JSON | None] = mapped_column(JSONB(none_as_null=True))
+    last_given_at: Mapped[datetime | None]
 
     user: Mapped[User] = relationship(back_populates="memberships", lazy="raise_on_sql")
     workspace: Mapped[Workspace] = relationship(lazy="raise_on_sql")

@@ -19,6 +19,7 @@ from webapp.leads.states import (
     Priority,
     QuarantineState,
     RejectReason,
+    RouteState,
 )
 from webapp.models.account import User
 from webapp.models.base import JSON, Base, Created, Identified, InWorkspace, OfWorkspace, enum_column
@@ -110,6 +111,15 @@ class Lead(Identified, InWorkspace, Created, Base):
             postgresql_where=sa.text("attribution <> '{}'::jsonb"),
         ),
         sa.Index("ix_leads_import", "import_id", "id", postgresql_where=sa.text("import_id IS NOT NULL")),
+        sa.Index("ix_leads_sla", "workspace_id", "sla_due_at", "id", postgresql_where=sa.text(_WAITING)),
+        sa.Index(
+            "ix_leads_unrouted",
+            "workspace_id",
+            "route_state",
+            "created_at",
+            "id",
+            postgresql_where=sa.text("route_state IS NOT NULL"),
+        ),
         sa.Index("ix_leads_source_id", "source_id", "created_at", postgresql_where=sa.text("source_id IS NOT NULL")),
     )
 
@@ -163,6 +173,12 @@ class Lead(Identified, InWorkspace, Created, Base):
 
     # Work on it
     assignee_id: Mapped[uuid.UUID | None] = mapped_column(sa.ForeignKey("users.id"))
+    # The team that has it, and why nobody has it though somebody should (webapp.leads.backlog); no foreign key, since
+    # a team may go while its leads stay.
+    team_id: Mapped[uuid.UUID | None] = mapped_column(sa.Uuid)
+    route_state: Mapped[RouteState | None] = enum_column(RouteState, "route_state")
+    route_reason: Mapped[str | None]
+    sla_due_at: Mapped[datetime | None]  # when a person should have decided, in the workspace's business hours
     assignment_reason: Mapped[str | None]
     touches: Mapped[int] = mapped_column(server_default="1")
     last_contact_at: Mapped[datetime] = mapped_column(server_default=sa.func.now())

@@ -3,6 +3,7 @@
 from flask import Flask
 
 from webapp.views import (
+    alerts,
     auth,
     corrections,
     decisions,
@@ -51,5 +52,6 @@ def register(app: Flask) -> None:
         webpages,
         sources,
         quarantine,
+        alerts,
     ):
         app.register_blueprint(page.bp)

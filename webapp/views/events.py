@@ -174,6 +174,8 @@ EVENTS: dict[str, Teller] = {
     "SOCIAL_PAGE_TROUBLE": _about("Meta refuses the access token of a social page", "page"),
     "META_SECRET_SET": lambda _: "Secret of the Meta app set",
     "META_SECRET_REMOVED": lambda _: "Secret of the Meta app removed",
+    "ALERT_ACKNOWLEDGED": _about("Alert acknowledged", "alert"),
+    "ALERT_RESOLVED": _about("Alert resolved", "alert"),
     "SETTINGS_CHANGED": lambda _: "Thresholds changed",
 }
 

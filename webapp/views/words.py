@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from webapp.leads.states import (
+    AlertState,
     DecisionAction,
     DeliveryState,
     DestinationKind,
@@ -84,6 +85,17 @@ QUARANTINE_STATE: dict[QuarantineState, Status] = {
     QuarantineState.HELD: Status("◐", "held", "draft", "Could not be read; waits for a person"),
     QuarantineState.REPLAYED: Status("✓", "replayed", "auto", "Read again, and a lead now"),
     QuarantineState.DISCARDED: Status("✕", "discarded", "off", "A person said that nothing is lost by it"),
+}
+ALERT_STATE: dict[AlertState, Status] = {
+    AlertState.OPEN: Status("▲", "open", "esc", "Holds, and nobody has taken it on yet"),
+    AlertState.ACKNOWLEDGED: Status("◐", "acknowledged", "draft", "Holds; somebody sees to it"),
+    AlertState.RESOLVED: Status("✓", "resolved", "auto", "Has passed, or a person said so"),
+}
+#: Kinds of alerts; one without words here reads as its name.
+ALERT = {
+    "routing_nobody": "Leads that nobody gets",
+    "routing_failed": "Routing breaks",
+    "scoring_fallback": "Scores by fallback",
 }
 
 INTENT: dict[Intent, str] = {
@@ -241,10 +253,12 @@ _BY_TYPE: dict[type, Mapping[Any, str]] = {
     RunStatus: {status: said.word for status, said in RUN_STATUS.items()},
     DeliveryState: {status: said.word for status, said in DELIVERY_STATE.items()},
     QuarantineState: {status: said.word for status, said in QUARANTINE_STATE.items()},
+    AlertState: {status: said.word for status, said in ALERT_STATE.items()},
     Verification: VERIFICATION,
 }
 _STATUSES: tuple[Mapping[Any, Status], ...] = (
     STATUS, RUN_STATUS, DELIVERY_STATE, STAGE_STATUS, QUARANTINE_STATE, FETCH_STATE, IMPORT_STATE,
+    ALERT_STATE,
 )  # fmt: skip
 
 
