@@ -215,6 +215,24 @@ class LeadOut(Out):
     updated_at: AwareDatetime
 
 
+class FactOut(Out):
+    """One thing learned about the lead. Several providers may say different things under one name: the one of the
+    highest ``confidence`` is used, all are told. ``at``: when it was learned."""
+
+    name: str
+    value: Any
+    provider: str
+    confidence: Confidence
+    note: str
+    at: AwareDatetime
+
+
+class LeadDetail(LeadOut):
+    """``facts``: what the last run learned."""
+
+    facts: list[FactOut]
+
+
 class DecidedLead(LeadOut):
     """``undo_until``: the deliveries of the decision are held until then."""
 

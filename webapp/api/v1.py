@@ -13,7 +13,7 @@ from webapp.api.body import json_body, json_object
 from webapp.api.fields import attribution_of, consent_of, sane_moment
 from webapp.api.openapi import IDEMPOTENCY_KEY, REPLAYED, Answer, documented
 from webapp.api.problems import Email, validated
-from webapp.api.schemas import DecidedLead, LeadOut, LeadsPage, LeadsQuery, RunOut, RunsOut
+from webapp.api.schemas import DecidedLead, LeadDetail, LeadOut, LeadsPage, LeadsQuery, RunOut, RunsOut
 from webapp.api.triage import find, iso
 from webapp.extensions import db
 from webapp.leads import intake, queries, review
@@ -185,10 +185,11 @@ def listing(principal: Principal) -> Response:
 
 
 @blueprint.get("/leads/<lead_id>")
-@documented("One lead", tag="Leads", path=_BY_ID, answers={200: LeadOut}, errors=(404,))
+@documented("One lead", tag="Leads", path=_BY_ID, answers={200: LeadDetail}, errors=(404,))
 @auth.needs(Scope.READ)
 def show(principal: Principal, lead_id: str) -> Response:
-    return jsonify(lead_view(find(principal, lead_id)))
+    lead = find(principal, lead_id)
+    return jsonify(lead_view(lead) | {"facts": lead.facts})
 
 
 def _moment(value: datetime | None) -> str | None:

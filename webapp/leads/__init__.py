@@ -31,6 +31,7 @@ Read it top-down::
              ├ run_stages  one lead through the stages, and what a failing stage costs
              │ ├ stages    enrich → classify → score → route; pure
              │ └ judging   rules and model together: when one is asked, and what it changes
+             ├ knowledge   the facts of a lead as they are stored and read again
              ├ run_store   load, and settle under the lead's lock
              ├ run_rows    the statements that settle a batch
              └ qualify     the same while the sender waits (/enrich-lead)
@@ -67,6 +68,7 @@ Read it top-down::
 
     all      states        closed vocabularies and legal transitions (docs/taxonomy.md)
              types         frozen values between the stages
+             industries    the closed list of them
              errors        Transient | Permanent | Conflict | NotFound | Invalid | Forbidden
              audit         one event, in the transaction of what it tells of
 

@@ -11,9 +11,10 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from webapp.leads import audit
+from webapp.leads import audit, knowledge
 from webapp.leads.run_stages import Outcome, Standing, parts_json
 from webapp.leads.states import RunTrigger
+from webapp.leads.types import best
 from webapp.models.base import new_id
 
 
@@ -36,12 +37,13 @@ UPDATE leads AS l
 SET status = v.status, intent = v.intent, priority = v.priority, next_action = v.next_action,
     confidence = v.confidence, verdict = coalesce(v.verdict, l.verdict), score = v.score,
     score_parts = v.score_parts, qualified = v.qualified, version = v.version, assignee_id = v.assignee_id,
+    facts = coalesce(v.facts, l.facts),
     assignment_reason = coalesce(v.assignment_reason, l.assignment_reason),
     settled_at = coalesce(l.settled_at, now()), updated_at = now()
 FROM jsonb_to_recordset(%(rows)s::jsonb) AS v(
   id uuid, was int, status text, intent text, priority text, next_action text, confidence double precision,
   verdict jsonb, score int, score_parts jsonb, qualified boolean, version int, assignee_id uuid,
-  assignment_reason text)
+  assignment_reason text, facts jsonb)
 WHERE l.id = v.id AND l.version = v.was
   AND (l.status = v.status OR l.status IN ('new_auto', 'new_draft', 'new_escalate'))
 """
@@ -106,6 +108,7 @@ def _lead_row(one: Settled) -> dict[str, Any]:
         "qualified": outcome.qualified,
         "assignee_id": str(after.assignee_id) if after.assignee_id else None,
         "assignment_reason": one.assignment_reason,
+        "facts": knowledge.stored(outcome.learned),
     }
 
 
@@ -118,7 +121,7 @@ def _result(one: Settled) -> dict[str, Any]:
         "score": outcome.score.total,
         "qualified": outcome.qualified,
         "assignee_id": str(one.after.assignee_id) if one.after.assignee_id else None,
-        "facts": {fact.name: fact.value for fact in outcome.learned},
+        "facts": {name: fact.value for name, fact in best(outcome.learned).items()},
         "degraded": [stage["name"] for stage in outcome.degraded],
     }
     if one.before.decided:

@@ -228,6 +228,21 @@ class Verification(StrEnum):
     WEBFLOW = "webflow"  # x-webflow-signature over "timestamp:body"
 
 
+class LookupSubject(StrEnum):
+    """What an enrichment provider is asked about."""
+
+    DOMAIN = "domain"
+    EMAIL = "email"
+
+
+class AnswerState(StrEnum):
+    """What asking a provider came to."""
+
+    FOUND = "found"
+    NOTHING = "nothing"  # it knows nothing of the subject: kept as well, so that it is not asked again at once
+    FAILED = "failed"  # no answer for now
+
+
 DECIDED_STATUSES = frozenset({LeadStatus.APPROVED, LeadStatus.OVERRIDDEN, LeadStatus.REJECTED})
 #: What waits for a person. ``new_auto`` is its own view.
 WAITING_STATUSES = frozenset({LeadStatus.NEW_DRAFT, LeadStatus.NEW_ESCALATE})

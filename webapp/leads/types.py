@@ -75,13 +75,15 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """One thing learned about a lead. ``provider`` says who said so; ``confidence`` 0..1."""
+    """One thing learned about a lead. ``provider`` says who said so; ``confidence`` 0..1; ``at`` when it was learned
+    (ISO 8601), empty: just now."""
 
     name: str
     value: Any
     provider: str
     confidence: float
     note: str = ""
+    at: str = ""
 
 
 def best(facts: Iterable[Fact]) -> dict[str, Fact]:

@@ -2,6 +2,7 @@
 
 from webapp.models.account import ApiKey, Membership, SocialPage, User, Workspace
 from webapp.models.base import db, new_id, scoped
+from webapp.models.enrichment import EnrichmentAnswer, EnrichmentHealth, EnrichmentProvider
 from webapp.models.inbound import Fetch, Import, ImportProblem, InboundSource
 from webapp.models.lead import (
     AuditEvent,
@@ -27,6 +28,9 @@ __all__ = [
     "DeliveryAttempt",
     "Destination",
     "DuplicateSuggestion",
+    "EnrichmentAnswer",
+    "EnrichmentHealth",
+    "EnrichmentProvider",
     "Fetch",
     "IdempotencyKey",
     "Import",

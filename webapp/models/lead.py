@@ -170,6 +170,8 @@ class Lead(Identified, InWorkspace, Created, Base):
     score_parts: Mapped[list[JSON] | None] = mapped_column(JSONB)
     qualified: Mapped[bool | None]
     version: Mapped[int] = mapped_column(server_default="1")
+    # What the last run learned (webapp.leads.knowledge): name, value, provider, confidence, note, at
+    facts: Mapped[list[Any]] = mapped_column(default=list, server_default="[]")
 
     # Work on it
     assignee_id: Mapped[uuid.UUID | None] = mapped_column(sa.ForeignKey("users.id"))

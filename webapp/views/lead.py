@@ -14,7 +14,7 @@ from webapp.leads.states import DECIDED_STATUSES, DecisionAction, Role, RunStatu
 from webapp.leads.types import Verdict
 from webapp.models.lead import Lead
 from webapp.security.roles import requires
-from webapp.views import corrections, evidence, facts, helpers, people, queue
+from webapp.views import corrections, evidence, facts, helpers, knowledge, people, queue
 
 bp = Blueprint("lead", __name__)
 
@@ -54,12 +54,15 @@ def pane(session: Session, lead: Lead) -> dict[str, Any]:
     decision = history.last_decision(session, lead) if lead.status in DECIDED_STATUSES else None
     window = helpers.settings().undo_window_seconds
     preview = deliver.preview(session, lead)
+    known = knowledge.of(lead)
     return {
         "lead": lead,
         "verdict": verdict,
         "pieces": evidence.pieces(lead.message, verdict),
         "why": evidence.why(lead.message, verdict) if verdict else None,
         "facts": facts.of(lead, runs),
+        "known": known,
+        "conflicts": knowledge.conflicts(known),
         "corrections": corrections.of(lead),
         "sent": facts.sent(lead),
         "runs": runs,

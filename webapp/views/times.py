@@ -34,3 +34,12 @@ def duration(ms: float | None) -> str:
     if ms < 1_000:
         return f"{ms:.0f} ms"
     return f"{ms / 1_000:.1f} s" if ms < 60_000 else f"{ms / 60_000:.0f} min"
+
+
+def parsed(text: str) -> datetime | None:
+    """A stored moment (ISO 8601 with its zone); None when it is none."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return found if found.tzinfo else None

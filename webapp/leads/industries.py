@@ -1,0 +1,30 @@
+"""The closed list of industries. What a company is in is one of these, or nobody knows."""
+
+#: Slug → how people read it.
+NAMES: dict[str, str] = {
+    "software": "Software and IT",
+    "finance": "Banking and finance",
+    "insurance": "Insurance",
+    "healthcare": "Health care",
+    "education": "Education",
+    "manufacturing": "Manufacturing",
+    "construction": "Construction",
+    "real_estate": "Real estate",
+    "retail": "Retail",
+    "ecommerce": "Online retail",
+    "logistics": "Transport and logistics",
+    "automotive": "Automotive",
+    "hospitality": "Hotels and hospitality",
+    "food": "Food and restaurants",
+    "travel": "Travel",
+    "media": "Media and entertainment",
+    "marketing": "Marketing and advertising",
+    "professional_services": "Professional services",
+    "legal": "Legal",
+    "energy": "Energy and utilities",
+    "agriculture": "Agriculture",
+    "telecom": "Telecommunications",
+    "government": "Government",
+    "nonprofit": "Non-profit",
+    "other": "Other",
+}
