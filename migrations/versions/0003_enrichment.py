@@ -1,7 +1,7 @@
 """facts of a lead; enrichment: providers, their answers, their breakers
 
 Revision ID: 0003
-Revises: 0002
+Revises: 0006
 """
 
 import sqlalchemy as sa
@@ -9,7 +9,7 @@ from alembic import op
 from sqlalchemy.dialects import postgresql
 
 revision = "0003"
-down_revision = "0002"
+down_revision = "0006"
 branch_labels = None
 depends_on = None
 
