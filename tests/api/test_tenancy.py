@@ -338,6 +338,10 @@ DOORS: dict[tuple[str, str], Door] = {
     ("GET", "/api/v1/stats"): Door(Scope.READ, lambda _: [Call("/api/v1/stats", 200, shows=True)]),
     ("GET", "/api/v1/leads/<lead_id>/runs"): Door(Scope.READ, _of_lead("/api/v1/leads/{id}/runs")),
     ("POST", "/api/v1/leads/<lead_id>/rerun"): Door(Scope.REVIEW, _of_lead("/api/v1/leads/{id}/rerun")),
+    ("POST", "/api/v1/leads/<lead_id>/outcome"): Door(
+        Scope.REVIEW, _of_lead("/api/v1/leads/{id}/outcome", lambda _: [{"outcome": "won", "external_id": "deal-1"}])
+    ),
+    ("GET", "/api/v1/leads/<lead_id>/outcomes"): Door(Scope.READ, _of_lead("/api/v1/leads/{id}/outcomes")),
     ("POST", "/api/v1/leads/<lead_id>/decision"): Door(
         Scope.REVIEW, _of_lead("/api/v1/leads/{id}/decision", _decisions)
     ),
@@ -495,7 +499,8 @@ def test_anothers_lead_looks_like_one_that_does_not_exist(
     client: FlaskClient, headers: dict[str, str], theirs: Theirs, method: str, rule: str
 ) -> None:
     asked = headers | {"X-Request-ID": "same"}
-    body = _decisions(theirs)[0] if rule.endswith("/decision") else None
+    bodies = {"decision": _decisions(theirs)[0], "outcome": {"outcome": "won"}}
+    body = bodies.get(rule.rpartition("/")[2])
     answers = [
         client.open(rule.replace("<lead_id>", str(one)), method=method, json=body, headers=asked)
         for one in (theirs.lead_id, uuid.uuid4())

@@ -20,6 +20,7 @@ from webapp.api import (
     signals,
     triage,
     v1,
+    v1_outcomes,
     v1_reads,
     v1_stats,
 )
@@ -36,6 +37,6 @@ def register(app: Flask) -> None:
     app.after_request(body.finish)
     metrics.install(app)
     first = (health, metrics, docs, enrich, triage, crm, crm_calls, signals, meta, hooks)
-    for module in (*first, v1, batch, imports, v1_reads, v1_stats, quarantine, audit, onboarding):
+    for module in (*first, v1, v1_outcomes, batch, imports, v1_reads, v1_stats, quarantine, audit, onboarding):
         csrf.exempt(module.blueprint)
         app.register_blueprint(module.blueprint)

@@ -12,9 +12,11 @@ from webapp.leads.states import (
     COARSE_VIEW,
     LABEL_VIEW,
     PRIORITY_VIEW,
+    DealState,
     Intent,
     LeadStatus,
     NextAction,
+    OutcomeSource,
     Priority,
     RunStatus,
     RunTrigger,
@@ -206,6 +208,7 @@ class LeadOut(Out):
     consent: str | None
     consent_at: AwareDatetime | None
     touches: Annotated[int, Field(ge=1)]
+    suppressed: Annotated[bool, Field(description="The suppression list holds it back: it is never delivered.")]
     person_id: uuid.UUID | None
     assignee_id: uuid.UUID | None
     decided_by: str | None
@@ -231,6 +234,27 @@ class LeadDetail(LeadOut):
     """``facts``: what the last run learned."""
 
     facts: list[FactOut]
+
+
+class OutcomeOut(Out):
+    """A report of what became of a lead. ``source``: who reported it."""
+
+    id: uuid.UUID
+    lead_id: uuid.UUID
+    outcome: DealState
+    stage: str | None
+    value: float | None
+    currency: str | None
+    source: OutcomeSource
+    external_id: str | None
+    occurred_at: AwareDatetime
+    created_at: AwareDatetime
+
+
+class OutcomesOut(Out):
+    """The one that stands first."""
+
+    outcomes: list[OutcomeOut]
 
 
 class DecidedLead(LeadOut):
@@ -316,9 +340,9 @@ class HubQuery(BaseModel):
 class LeadsQuery(BaseModel):
     """Filters of a list of leads (webapp.leads.filters reads them). Several values by repeating or with commas."""
 
-    view: Literal["waiting", "escalate", "draft", "auto", "decided", "approved", "overridden", "rejected", "all"] = (
-        "all"
-    )
+    view: Literal[
+        "waiting", "escalate", "draft", "auto", "decided", "approved", "overridden", "rejected", "suppressed", "all"
+    ] = "all"
     status: list[LeadStatus] | None = None
     intent: list[Intent] | None = None
     priority: list[Priority] | None = None
@@ -341,5 +365,8 @@ class LeadsQuery(BaseModel):
     consent: Annotated[str | None, Field(description="`yes`, `no`, `none` (nothing said), or the words given.")] = None
     consent_from: Annotated[str | None, Field(description="Consent given at or after: a day (UTC) or a moment.")] = None
     consent_to: Annotated[str | None, Field(description="Consent given before: a day (UTC) or a moment.")] = None
+    suppressed: Annotated[
+        Literal["yes", "no"] | None, Field(description="Held back by the suppression list, or not.")
+    ] = None
     limit: Annotated[int, Field(ge=1, le=200)] = 50
     cursor: Annotated[str | None, Field(description="`next_cursor` of the page before.")] = None

@@ -221,6 +221,7 @@ def lead_view(lead: Lead) -> dict[str, Any]:
         "consent": lead.consent,
         "consent_at": _moment(lead.consent_at),
         "touches": lead.touches,
+        "suppressed": lead.suppression_id is not None,
         "person_id": str(lead.person_id) if lead.person_id else None,
         "assignee_id": str(lead.assignee_id) if lead.assignee_id else None,
         "decided_by": lead.decided_by,

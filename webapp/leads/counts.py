@@ -8,7 +8,17 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, aliased
 
-from webapp.leads.filters import VIEWS, LeadFilter, all_conditions, conditions, inline, of_statuses
+from webapp.leads.filters import (
+    UNSUPPRESSED_VIEWS,
+    VIEWS,
+    LeadFilter,
+    all_conditions,
+    conditions,
+    inline,
+    is_suppressed,
+    of_statuses,
+    waiting,
+)
 from webapp.leads.states import WAITING_STATUSES, DeliveryState, LeadStatus, Priority, QuarantineState, RunStatus
 from webapp.models.lead import Lead, Quarantined
 from webapp.models.routing import Alert
@@ -41,17 +51,21 @@ class Count:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Per status under a filter, and how many waiting ones are assigned to whoever asks."""
+    """Per status under a filter, those that the suppression list holds back apart (``suppressed``); and how many waiting
+    ones are assigned to whoever asks."""
 
     by_status: dict[LeadStatus, Count] = field(default_factory=dict)
     mine: Count = Count()
+    suppressed: dict[LeadStatus, Count] = field(default_factory=dict)
 
     def of(self, view: str) -> Count:
         """How many rows the list of ``view`` has under the same filter."""
         if view == "mine":
             return self.mine
         statuses = VIEWS[view] or frozenset(LeadStatus)
-        return sum((self.by_status.get(status, Count()) for status in statuses), Count())
+        parts = [] if view == "suppressed" else [self.by_status]
+        parts += [] if view in UNSUPPRESSED_VIEWS else [self.suppressed]
+        return sum((part.get(status, Count()) for part in parts for status in statuses), Count())
 
 
 def counts(session: Session, workspace_id: uuid.UUID, wanted: LeadFilter, *, me: uuid.UUID | None = None) -> Counts:
@@ -62,26 +76,40 @@ def counts(session: Session, workspace_id: uuid.UUID, wanted: LeadFilter, *, me:
     """
     base = conditions(workspace_id, wanted)
     if wanted.text:
-        return _counts_of_text(session, base, me)
-    parts = {status.value: [*base, *of_statuses(frozenset({status}))] for status in LeadStatus}
-    if me:
-        parts["mine"] = [*base, *of_statuses(WAITING_STATUSES), Lead.assignee_id == me]
+        return _counts_of_text(session, base, wanted.suppressed, me)
+    parts = {
+        f"{status.value} {held}": [*base, *of_statuses(frozenset({status})), *is_suppressed(held)]
+        for status in LeadStatus
+        for held in _held(wanted.suppressed)
+    }
+    if me and wanted.suppressed is not True:
+        parts["mine"] = [*base, *waiting(), Lead.assignee_id == me]
     found = session.execute(sa.select(*(_capped(Lead, where).label(name) for name, where in parts.items()))).one()
     numbers = {name: Count(n) for name, n in found._mapping.items()}
-    mine = numbers.pop("mine", Count())
-    return Counts({LeadStatus(name): count for name, count in numbers.items()}, mine)
-
-
-def _counts_of_text(session: Session, base: list[Any], me: uuid.UUID | None) -> Counts:
-    some = sa.select(Lead.status, Lead.assignee_id).where(*base).limit(COUNT_CAP + 1).subquery()
-    theirs = sa.func.count().filter(some.c.assignee_id == me)
-    rows = session.execute(sa.select(some.c.status, sa.func.count(), theirs).group_by(some.c.status)).all()
-    found = {status: n for status, n, _ in rows}
-    more = sum(found.values()) > COUNT_CAP
-    return Counts(
-        {status: Count(found.get(status, 0), more) for status in LeadStatus},
-        Count(sum(n for status, _, n in rows if status in WAITING_STATUSES), more),
+    open_, held_ = (
+        {status: numbers.get(f"{status.value} {held}", Count()) for status in LeadStatus} for held in (False, True)
     )
+    return Counts(open_, numbers.get("mine", Count()), held_)
+
+
+def _held(asked: bool | None) -> tuple[bool, ...]:
+    return (False, True) if asked is None else (asked,)
+
+
+def _counts_of_text(session: Session, base: list[Any], suppressed: bool | None, me: uuid.UUID | None) -> Counts:
+    held = Lead.suppression_id.is_not(None).label("held")
+    where = [*base, *is_suppressed(suppressed)]
+    some = sa.select(Lead.status, Lead.assignee_id, held).where(*where).limit(COUNT_CAP + 1).subquery()
+    theirs = sa.func.count().filter(some.c.assignee_id == me)
+    columns = (some.c.held, some.c.status)
+    rows = session.execute(sa.select(*columns, sa.func.count(), theirs).group_by(*columns)).all()
+    found = {(held, status): n for held, status, n, _ in rows}
+    more = sum(found.values()) > COUNT_CAP
+    open_, held_ = (
+        {status: Count(found.get((held, status), 0), more) for status in LeadStatus} for held in (False, True)
+    )
+    mine = sum(n for held, status, _, n in rows if status in WAITING_STATUSES and not held)
+    return Counts(open_, Count(mine, more), held_)
 
 
 def _capped(model: Any, where: list[Any]) -> Any:
@@ -136,10 +164,10 @@ def unseen(workspace_id: uuid.UUID) -> list[Any]:
 
 def glance(session: Session, workspace_id: uuid.UUID) -> Glance:
     """One statement for all six figures. The oldest is looked up per priority, as the waiting index is sorted."""
-    waiting = [Lead.workspace_id == workspace_id, *of_statuses(WAITING_STATUSES)]
+    waits = [Lead.workspace_id == workspace_id, *waiting()]
     oldest = [
         sa.select(Lead.created_at)
-        .where(*waiting, inline(Lead.priority, frozenset({priority})))
+        .where(*waits, inline(Lead.priority, frozenset({priority})))
         .order_by(Lead.created_at)
         .limit(1)
         .scalar_subquery()
@@ -147,7 +175,7 @@ def glance(session: Session, workspace_id: uuid.UUID) -> Glance:
     ]
     row = session.execute(
         sa.select(
-            _capped(Lead, waiting),
+            _capped(Lead, waits),
             sa.func.least(*oldest),
             _capped(Run, unrepaired(workspace_id)),
             _capped(Delivery, stuck(workspace_id)),

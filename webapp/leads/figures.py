@@ -9,8 +9,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from webapp.leads.filters import of_statuses
-from webapp.leads.states import WAITING_STATUSES, DeliveryState, Intent, LeadStatus, Priority
+from webapp.leads.filters import waiting
+from webapp.leads.states import DeliveryState, Intent, LeadStatus, Priority
 from webapp.models.lead import Lead
 from webapp.models.work import Delivery
 
@@ -75,7 +75,7 @@ def _days(session: Session, workspace_id: uuid.UUID, *, start: datetime, end: da
 
 
 def _waiting(session: Session, workspace_id: uuid.UUID) -> int:
-    where = [Lead.workspace_id == workspace_id, *of_statuses(WAITING_STATUSES)]
+    where = [Lead.workspace_id == workspace_id, *waiting()]
     return session.scalar(sa.select(sa.func.count()).select_from(Lead).where(*where)) or 0
 
 

@@ -26,8 +26,11 @@ VIEWS: dict[str, frozenset[LeadStatus]] = {
     "approved": frozenset({LeadStatus.APPROVED}),
     "overridden": frozenset({LeadStatus.OVERRIDDEN}),
     "rejected": frozenset({LeadStatus.REJECTED}),
+    "suppressed": WAITING_STATUSES,
     "all": frozenset(),
 }
+#: What waits for a person leaves out what the suppression list holds back, which has a view of its own.
+UNSUPPRESSED_VIEWS = frozenset({"waiting", "escalate", "draft", "mine"})
 UNASSIGNED = "none"
 #: What of the attribution can be asked for: by value; and by whether it is there, or by value.
 CAMPAIGN = ("utm_source", "utm_medium", "utm_campaign", "utm_term", "utm_content", "landing_page", "referrer")
@@ -40,7 +43,8 @@ class LeadFilter:
     """Which leads. An empty set or None narrows nothing. ``assignee``: a user, or ``"none"`` for nobody's. ``gclid``,
     ``fbclid``: ``"yes"`` came with one, ``"no"`` without, else the very one. ``consent``: ``"yes"``, ``"no"``, the words
     that were given, or ``"none"`` when nothing was said; ``consent_from`` (at or after) and ``consent_to`` (before) bound
-    when."""
+    when. ``suppressed``: only what the suppression list holds back, or only what it does not; None leaves it to the
+    view."""
 
     view: str = "all"
     statuses: frozenset[LeadStatus] = frozenset()
@@ -63,6 +67,7 @@ class LeadFilter:
     consent: str | None = None
     consent_from: datetime | None = None
     consent_to: datetime | None = None
+    suppressed: bool | None = None
     mine: uuid.UUID | None = None
 
     @classmethod
@@ -90,13 +95,24 @@ class LeadFilter:
             **{name: _one(given, name) or None for name in (*CAMPAIGN, *CLICK_IDS, "consent")},
             consent_from=_moment(given, "consent_from", problems),
             consent_to=_moment(given, "consent_to", problems),
+            suppressed=_yes_or_no(given, "suppressed", problems),
             mine=me if view == "mine" else None,
         )
 
     @property
     def narrowed(self) -> bool:
         """Something other than the view narrows the list."""
-        return any(getattr(self, f.name) for f in fields(self) if f.name not in ("view", "statuses", "mine"))
+        of_view = ("view", "statuses", "mine")
+        return any(getattr(self, f.name) not in (None, "", frozenset()) for f in fields(self) if f.name not in of_view)
+
+    @property
+    def held_back(self) -> bool | None:
+        """What is asked for of the suppression list, by name or by the view; None: no matter."""
+        if self.suppressed is not None:
+            return self.suppressed
+        if self.view == "suppressed":
+            return True
+        return False if self.view in UNSUPPRESSED_VIEWS and self.statuses == VIEWS[self.view] else None
 
     @property
     def attributed(self) -> bool:
@@ -106,7 +122,8 @@ class LeadFilter:
     @property
     def order(self) -> str:
         """The order that suits the view: what waits goes by urgency, the rest by time."""
-        return "urgent" if self.statuses and self.statuses <= WAITING_STATUSES else "newest"
+        waits = self.statuses and self.statuses <= WAITING_STATUSES
+        return "urgent" if waits and not self.held_back else "newest"
 
 
 def _checked(problems: list[Problem], **values: Any) -> LeadFilter:
@@ -153,6 +170,13 @@ def _moment(given: Mapping[str, Any], name: str, problems: list[Problem]) -> dat
         return None
 
 
+def _yes_or_no(given: Mapping[str, Any], name: str, problems: list[Problem]) -> bool | None:
+    value = _one(given, name)
+    if value not in ("", "yes", "no"):
+        problems.append(Problem(name, "must be yes or no"))
+    return {"yes": True, "no": False}.get(value)
+
+
 def _assignee(value: str, me: uuid.UUID | None, problems: list[Problem]) -> uuid.UUID | str | None:
     if value == UNASSIGNED:
         return UNASSIGNED
@@ -167,7 +191,7 @@ def inline(column: Any, values: frozenset[Any]) -> Any:
 
 
 def conditions(workspace_id: uuid.UUID, wanted: LeadFilter) -> list[Any]:
-    """What ``wanted`` asks for besides its statuses and ``mine``."""
+    """What ``wanted`` asks for besides what its view says: statuses, ``mine``, whether the suppression list holds it."""
     found: list[Any] = [Lead.workspace_id == workspace_id]
     if wanted.intents:
         found.append(inline(Lead.intent, wanted.intents))
@@ -220,14 +244,26 @@ def of_statuses(statuses: frozenset[LeadStatus]) -> list[Any]:
     if not statuses:
         return []
     if statuses == WAITING_STATUSES:
-        # Spelt as the index ix_leads_waiting spells it.
+        # Spelt as the indexes of what waits spell it.
         listed = ", ".join(f"'{status.value}'" for status in sorted(statuses))
         return [sa.text(f"leads.status IN ({listed})")]
     return [inline(Lead.status, statuses)]
 
 
+def is_suppressed(held_back: bool | None) -> list[Any]:
+    """Held back by the suppression list, or not; no matter. Spelt as the indexes spell it."""
+    if held_back is None:
+        return []
+    return [sa.text(f"leads.suppression_id IS {'NOT ' if held_back else ''}NULL")]
+
+
+def waiting() -> list[Any]:
+    """What waits for a person, spelt as the index ix_leads_waiting spells it."""
+    return [*of_statuses(WAITING_STATUSES), *is_suppressed(False)]
+
+
 def all_conditions(workspace_id: uuid.UUID, wanted: LeadFilter) -> list[Any]:
-    found = conditions(workspace_id, wanted) + of_statuses(wanted.statuses)
+    found = conditions(workspace_id, wanted) + of_statuses(wanted.statuses) + is_suppressed(wanted.held_back)
     if wanted.mine:
         found.append(Lead.assignee_id == wanted.mine)
     return found

@@ -45,7 +45,7 @@ class Rules:
     qualified_from: int
     currency: str
     region: str  # ISO 3166 country of numbers written without a country code; empty: the deployment's default
-    flags: Flags = ALL_ON
+    scoring: score.Model = score.SHIPPED
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,10 +142,10 @@ class _Recorder:
         )
         return value
 
-    def shows(self, output: Any, evidence: Any = None, *, status: StageStatus | None = None) -> None:
+    def shows(self, output: Any, evidence: Any = None, *, status: StageStatus | None = None, error: str = "") -> None:
         self.records[-1].update(output=output, evidence=evidence)
         if status is not None and self.records[-1]["error"] is None:
-            self.records[-1]["status"] = status.value
+            self.records[-1].update(status=status.value, error=error or None)
 
     def skips(self, flag: Flag, **output: Any) -> None:
         """The stage recorded last was left out, or done plainly, because ``flag`` is off."""
@@ -180,16 +180,7 @@ def go_through(
     if status is LeadStatus.NEW_AUTO and item.door is Door.WEB:
         status = LeadStatus.NEW_DRAFT  # nobody asked for anything on a public page
     stands = _standing_verdict(item.standing, verdict)
-    total = recorder.stage(
-        "score",
-        {"intent": stands.intent.value, "priority": stands.priority.value, "currency": rules.currency},
-        lambda: score.score(facts, stands, learned, currency=rules.currency),
-        lambda: score.fallback(stands),
-    )
-    is_qualified = score.qualified(total.total, stands.intent, qualified_from=rules.qualified_from)
-    recorder.shows({"total": total.total, "qualified": is_qualified}, parts_json(total))
-    if not rules.flags.ml_scoring:
-        recorder.skips(Flag.ML_SCORING, total=total.total, qualified=is_qualified)
+    total, is_qualified = _score(recorder, facts, stands, learned, rules)
     final = item.standing.status if item.standing.decided else status
     assignment = _route(recorder, item, final, stands.intent, board)
     stages = tuple(recorder.records)
@@ -198,7 +189,29 @@ def go_through(
 
 def parts_json(total: Score) -> list[dict[str, Any]]:
     """``leads.score_parts``, and the evidence of the score stage."""
-    return [{"name": part.name, "points": part.points, "reason": part.reason} for part in total.parts]
+    return [part.as_json() for part in total.parts]
+
+
+def _score(
+    recorder: _Recorder, facts: LeadFacts, stands: Verdict, learned: tuple[Fact, ...], rules: Rules
+) -> tuple[Score, bool]:
+    """The score, and whether the lead is qualified by it. A component that fails costs only itself."""
+    about = {"intent": stands.intent.value, "priority": stands.priority.value, "currency": rules.currency}
+    model = rules.scoring if rules.flags.ml_scoring else score.unlearned(rules.scoring)
+    total = recorder.stage(
+        "score",
+        about | {"version": model.version},
+        lambda: score.score(facts, stands, learned, currency=rules.currency, model=model),
+        lambda: score.fallback(stands, model),
+    )
+    is_qualified = score.qualified(total.total, stands.intent, qualified_from=rules.qualified_from)
+    failed = [f"{part.name}: {part.failed}" for part in total.parts if part.failed]
+    status = StageStatus.DEGRADED if failed else None
+    shown = {"total": total.total, "qualified": is_qualified}
+    recorder.shows(shown, parts_json(total), status=status, error="; ".join(failed)[:500])
+    if not rules.flags.ml_scoring and not failed:
+        recorder.skips(Flag.ML_SCORING, **shown)
+    return total, is_qualified
 
 
 def _standing_verdict(standing: Standing, machine: Verdict) -> Verdict:

@@ -209,6 +209,39 @@ class FetchState(StrEnum):
     DEAD = "dead"  # given up, with the reason; a person can ask again
 
 
+class DealState(StrEnum):
+    """What became of a lead where deals are made."""
+
+    OPEN = "open"
+    WON = "won"
+    LOST = "lost"
+
+
+class OutcomeSource(StrEnum):
+    """Who reported it."""
+
+    API = "api"  # POST /api/v1/leads/{id}/outcome
+    CRM = "crm"  # read from a CRM
+
+
+class SuppressionKind(StrEnum):
+    """Why somebody is on the suppression list."""
+
+    OWN_STAFF = "own_staff"
+    COMPETITOR = "competitor"
+    TEST = "test"  # what somebody sends to see whether it works
+    OTHER = "other"
+
+
+class SuppressionMatch(StrEnum):
+    """What of a lead an entry of the suppression list is compared with."""
+
+    EMAIL = "email"
+    DOMAIN = "domain"  # of the e-mail address, and what lies under it
+    PHONE = "phone"
+    PATTERN = "pattern"  # words with *, of the name, company, e-mail or message
+
+
 class SuggestionState(StrEnum):
     """Of two people who may be one."""
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from webapp.leads.states import Intent, NextAction, Priority
@@ -96,12 +97,50 @@ def best(facts: Iterable[Fact]) -> dict[str, Fact]:
 
 
 @dataclass(frozen=True, slots=True)
+class SourceRecord:
+    """How leads of one source ended, beside all leads of the workspace (``all_``); ``closed``: won and lost ones."""
+
+    won: int = 0
+    closed: int = 0
+    all_won: int = 0
+    all_closed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Decay:
+    """How a part of the score fades: ``share`` (0..1) of its points when the person has just written, half of that after
+    ``half_life`` days."""
+
+    share: float
+    half_life: float
+
+
+@dataclass(frozen=True, slots=True)
 class ScorePart:
-    """One named component of the score; the total is always the sum of the parts."""
+    """One named component of the score; the total is always the sum of the parts.
+
+    ``of``: the most that it can give. ``failed``: why it could not be worked out, in one line.
+    """
 
     name: str
     points: int
     reason: str
+    of: int = 0
+    decay: Decay | None = None
+    failed: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """The stored form, one of ``leads.score_parts``; ``from_json`` reads it back."""
+        said: dict[str, Any] = {"name": self.name, "points": self.points, "of": self.of, "reason": self.reason}
+        if self.decay:
+            said |= {"share": self.decay.share, "half_life": self.decay.half_life}
+        return said | ({"failed": self.failed} if self.failed else {})
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "ScorePart":
+        decay = Decay(float(data["share"]), float(data["half_life"])) if data.get("half_life") else None
+        points, of = int(data["points"]), int(data.get("of") or 0)  # scored before a part knew its most
+        return cls(str(data["name"]), points, str(data["reason"]), of, decay, data.get("failed"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,3 +188,7 @@ class LeadFacts:
     budget: float | None = None
     touches: int = 1
     attributes: dict[str, Any] = field(default_factory=dict)
+    #: When the person last wrote (None: just now), other leads of theirs, and how leads of this source have ended.
+    wrote_at: datetime | None = None
+    other_leads: int = 0
+    record: SourceRecord = SourceRecord()

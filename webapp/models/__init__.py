@@ -16,6 +16,8 @@ from webapp.models.lead import (
 )
 from webapp.models.people import DuplicateSuggestion, PersonMerge
 from webapp.models.routing import Absence, Alert, RoutingRule, Team, TeamMember
+from webapp.models.scoring import LeadOutcome, ScoreFallback, ScoreVersion
+from webapp.models.suppression import Suppression, SuppressionList
 from webapp.models.work import Delivery, DeliveryAttempt, Destination, Run, SyncRequest, TaskRequest, WorkerSlot
 
 __all__ = [
@@ -37,6 +39,7 @@ __all__ = [
     "ImportProblem",
     "InboundSource",
     "Lead",
+    "LeadOutcome",
     "Membership",
     "Person",
     "PersonMerge",
@@ -44,7 +47,11 @@ __all__ = [
     "Quarantined",
     "RoutingRule",
     "Run",
+    "ScoreFallback",
+    "ScoreVersion",
     "SocialPage",
+    "Suppression",
+    "SuppressionList",
     "SyncRequest",
     "TaskRequest",
     "Team",

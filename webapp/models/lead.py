@@ -97,10 +97,29 @@ class Lead(Identified, InWorkspace, Created, Base):
         sa.Index("ix_leads_newest", "workspace_id", sa.text("created_at DESC"), sa.text("id DESC")),
         sa.Index("ix_leads_status", "workspace_id", "status", sa.text("created_at DESC"), sa.text("id DESC")),
         sa.Index(
-            "ix_leads_waiting", "workspace_id", "priority", "created_at", "id", postgresql_where=sa.text(_WAITING)
+            "ix_leads_waiting",
+            "workspace_id",
+            "priority",
+            "created_at",
+            "id",
+            postgresql_where=sa.text(f"{_WAITING} AND suppression_id IS NULL"),
         ),
         # Counts per tab and rare filters are answered from this index alone; deduplication keeps it small.
-        sa.Index("ix_leads_facets", "workspace_id", "status", "priority", "intent", "source", "assignee_id"),
+        sa.Index(
+            "ix_leads_facets", "workspace_id", "status", "priority", "intent", "source", "assignee_id", "suppression_id"
+        ),
+        sa.Index(
+            "ix_leads_suppressed",
+            "workspace_id",
+            "suppression_id",
+            "status",
+            sa.text("created_at DESC"),
+            sa.text("id DESC"),
+            postgresql_where=sa.text("suppression_id IS NOT NULL"),
+        ),
+        sa.Index(
+            "ix_leads_rescore_at", "rescore_at", postgresql_where=sa.text(f"{_WAITING} AND rescore_at IS NOT NULL")
+        ),
         sa.Index("ix_leads_person_id", "person_id"),
         sa.Index("ix_leads_assignee", "assignee_id", "status", postgresql_where=sa.text("assignee_id IS NOT NULL")),
         sa.Index("ix_leads_search", "search", postgresql_using="gin"),
@@ -169,6 +188,9 @@ class Lead(Identified, InWorkspace, Created, Base):
     score: Mapped[int | None]
     score_parts: Mapped[list[JSON] | None] = mapped_column(JSONB)
     qualified: Mapped[bool | None]
+    rescore_at: Mapped[datetime | None]  # when age takes the next point off the score (webapp.leads.rescoring)
+    # The entry of the suppression list that holds it back. No foreign key: intake would wait for who changes the entry.
+    suppression_id: Mapped[uuid.UUID | None] = mapped_column(sa.Uuid)
     version: Mapped[int] = mapped_column(server_default="1")
     # What the last run learned (webapp.leads.knowledge): name, value, provider, confidence, note, at
     facts: Mapped[list[Any]] = mapped_column(default=list, server_default="[]")

@@ -46,7 +46,7 @@ HTMX_INTEGRITY = "sha384-Qp9rdC8H7EqOoX+nR0P3RPG2Noji+qdwJlGpfzwQJsfOpp3sGwIdSP9
 FILTERS = (
     "view", "status", "intent", "priority", "source", "assignee", "q", "person_id", "import_id",
     "utm_source", "utm_medium", "utm_campaign", "utm_term", "utm_content", "landing_page", "referrer", "gclid",
-    "fbclid", "consent", "consent_from", "consent_to",
+    "fbclid", "consent", "consent_from", "consent_to", "suppressed",
 )  # fmt: skip
 YEAR = 365 * 24 * 3600
 

@@ -24,6 +24,7 @@ MORE_TABS = (
     ("approved", "Approved"),
     ("overridden", "Overridden"),
     ("rejected", "Rejected"),
+    ("suppressed", "Suppressed"),
     ("all", "Everything"),
 )
 

@@ -1,7 +1,7 @@
 """Take an import back, batch by batch: the leads that it brought in, and what it counted on leads that were here.
 
 What somebody has built upon stays and is counted as kept: leads that a person decided, that a delivery may have left
-for, or that were written again from elsewhere. Audit events stay in any case.
+for, that were written again from elsewhere, or whose outcome was reported. Audit events stay in any case.
 """
 
 import logging
@@ -20,6 +20,7 @@ from webapp.leads.states import DECIDED_STATUSES, DeliveryState, ImportState, Ru
 from webapp.models.inbound import Import
 from webapp.models.lead import Decision, Lead, Person, Presence, Touch
 from webapp.models.people import DuplicateSuggestion, PersonMerge
+from webapp.models.scoring import LeadOutcome
 from webapp.models.work import Delivery, DeliveryAttempt, Run
 
 BATCH = 500
@@ -205,7 +206,8 @@ def _of(found: Import) -> list[sa.ColumnElement[bool]]:
 
 
 def _untouched(found: Import) -> list[sa.ColumnElement[bool]]:
-    """Leads on which nobody has built: not decided, nothing sent or being sent, not written again from elsewhere."""
+    """Leads on which nobody has built: not decided, nothing sent or being sent, not written again from elsewhere, no
+    outcome reported."""
     tried = sa.exists().where(DeliveryAttempt.delivery_id == Delivery.id).correlate(Delivery)
     sent = (
         sa.exists()
@@ -222,6 +224,7 @@ def _untouched(found: Import) -> list[sa.ColumnElement[bool]]:
         ~sa.exists().where(Decision.lead_id == Lead.id).correlate(Lead),
         ~sent,
         ~again,
+        ~sa.exists().where(LeadOutcome.lead_id == Lead.id).correlate(Lead),
     ]
 
 
