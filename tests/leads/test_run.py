@@ -21,7 +21,7 @@ from webapp.leads.states import (
     RunTrigger,
 )
 from webapp.leads.types import Verdict
-from webapp.models import AuditEvent, Delivery, Destination, Lead, Run
+from webapp.models import AuditEvent, Delivery, Destination, Lead, Run, ScoreFallback
 
 
 def says(confidence=0.95, intent=Intent.INQUIRY_PRICE, priority=Priority.P1):
@@ -286,14 +286,27 @@ class TestDegradation:
         assert self.stage(session, lead, "enrich")["error"] == "MemoryError: carrier data"
         assert fresh(session, lead).score > 0
 
-    def test_scoring_fails_the_fallback_counts(self, session, session_factory, workspace, monkeypatch):
+    def test_a_component_of_the_score_fails_the_others_count(self, session, session_factory, workspace, monkeypatch):
         monkeypatch.setattr(score, "LARGE_BUDGET", {"USD": None})
-        lead = make_lead(session, workspace, budget=100.0)
+        leads = [make_lead(session, workspace, budget=100.0), make_lead(session, workspace, budget=200.0)]
+        drain(session_factory)
+        assert self.stage(session, leads[0], "score")["status"] == "degraded"
+        assert self.stage(session, leads[0], "score")["error"].startswith("budget: TypeError")
+        lead = fresh(session, leads[0])
+        parts = {part["name"]: part for part in lead.score_parts}
+        assert parts["budget"]["reason"] == "could not be worked out and counts as nothing"
+        assert parts["intent"]["points"] > 0
+        assert lead.score == sum(part["points"] for part in lead.score_parts)
+        assert events(session, lead, "STAGE_DEGRADED")[0]["stage"] == "score"
+        (counted,) = session.scalars(sa.select(ScoreFallback))
+        assert (counted.workspace_id, counted.component, counted.times) == (workspace.id, "budget", 2)
+
+    def test_scoring_fails_as_a_whole_the_fallback_counts(self, session, session_factory, workspace, monkeypatch):
+        monkeypatch.setattr(score, "score", lambda *_, **__: 1 / 0)
+        lead = make_lead(session, workspace)
         drain(session_factory)
         assert self.stage(session, lead, "score")["status"] == "degraded"
-        lead = fresh(session, lead)
-        assert [part["name"] for part in lead.score_parts] == ["intent", "urgency"]
-        assert events(session, lead, "STAGE_DEGRADED")[0]["stage"] == "score"
+        assert [part["name"] for part in fresh(session, lead).score_parts] == ["intent", "urgency"]
 
     def test_routing_fails_manual_review(self, session, session_factory, workspace, monkeypatch):
         make_user(session, workspace, takes_leads=True)

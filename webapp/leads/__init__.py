@@ -32,6 +32,7 @@ Read it top-down::
              │ ├ stages    enrich → classify → score → route; pure
              │ └ judging   rules and model together: when one is asked, and what it changes
              ├ knowledge   the facts of a lead as they are stored and read again
+             ├ scoring     a workspace's weights and ideal company, in versions
              ├ run_store   load, and settle under the lead's lock
              ├ run_rows    the statements that settle a batch
              └ qualify     the same while the sender waits (/enrich-lead)
@@ -57,6 +58,8 @@ Read it top-down::
              ├ crm_rounds  how such a round is asked for and told
              └ crm_people  whom a task may be made for
              ports         what outside services must offer (webapp.clients does)
+
+    became   lead_outcomes  won or lost: a history of reports, and what sources are worth by them
 
     people   lookalikes    who may be the same person: in a whole set (pairs), or in the background (search)
              merging       two people become one, and two again

@@ -7,6 +7,7 @@ report, and of a lead's reports the one that happened last stands.
 Nothing here commits.
 """
 
+import time
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from typing import Any
 
 import pycountry
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import distinct_on, insert
 from sqlalchemy.orm import Session
 
 from webapp.leads import audit
@@ -34,6 +35,7 @@ MAX_VALUE = Decimal("1e13")
 AHEAD = timedelta(minutes=5)
 #: Sources are judged by what was reported in this time.
 LEARN_DAYS = 365
+CACHE_SECONDS = 60.0
 #: Reports of one lead that are shown.
 MAX_HISTORY = 200
 
@@ -204,7 +206,7 @@ def source_records(session: Session, workspace_ids: Iterable[uuid.UUID]) -> dict
     wanted = list(workspace_ids)
     standing = (
         sa.select(LeadOutcome.workspace_id, LeadOutcome.lead_id, LeadOutcome.outcome)
-        .distinct(LeadOutcome.lead_id)
+        .ext(distinct_on(LeadOutcome.lead_id))
         .where(
             LeadOutcome.workspace_id.in_(wanted),
             LeadOutcome.occurred_at > sa.func.now() - sa.func.make_interval(0, 0, 0, LEARN_DAYS),
@@ -228,3 +230,24 @@ def source_records(session: Session, workspace_ids: Iterable[uuid.UUID]) -> dict
         )
         for workspace_id, sources in found.items()
     }
+
+
+class RecordCache:
+    """:func:`source_records`, read again only after :data:`CACHE_SECONDS`: they move slowly, and runs ask all the time."""
+
+    def __init__(self) -> None:
+        self._known: dict[uuid.UUID, tuple[float, Records]] = {}
+
+    def refresh(self, session: Session, workspace_ids: Iterable[uuid.UUID]) -> None:
+        now = time.monotonic()
+        stale = {key for key in workspace_ids if key not in self._known or now - self._known[key][0] > CACHE_SECONDS}
+        if stale:
+            self._known |= {key: (now, records) for key, records in source_records(session, stale).items()}
+
+    def of(self, workspace_id: uuid.UUID, source: str) -> SourceRecord:
+        """As last refreshed."""
+        known = self._known.get(workspace_id)
+        return known[1].of(source) if known else SourceRecord()
+
+    def clear(self) -> None:
+        self._known.clear()

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from webapp.leads import audit, knowledge
 from webapp.leads.run_stages import Outcome, Standing, parts_json
+from webapp.leads.stages.score import loses_a_point_after
 from webapp.leads.states import RunTrigger
 from webapp.leads.types import best
 from webapp.models.base import new_id
@@ -36,14 +37,15 @@ _LEADS = """
 UPDATE leads AS l
 SET status = v.status, intent = v.intent, priority = v.priority, next_action = v.next_action,
     confidence = v.confidence, verdict = coalesce(v.verdict, l.verdict), score = v.score,
-    score_parts = v.score_parts, qualified = v.qualified, version = v.version, assignee_id = v.assignee_id,
-    facts = coalesce(v.facts, l.facts),
+    score_parts = v.score_parts, qualified = v.qualified,
+    rescore_at = l.last_contact_at + make_interval(secs => v.rescore_after), version = v.version,
+    assignee_id = v.assignee_id, facts = coalesce(v.facts, l.facts),
     assignment_reason = coalesce(v.assignment_reason, l.assignment_reason),
     settled_at = coalesce(l.settled_at, now()), updated_at = now()
 FROM jsonb_to_recordset(%(rows)s::jsonb) AS v(
   id uuid, was int, status text, intent text, priority text, next_action text, confidence double precision,
-  verdict jsonb, score int, score_parts jsonb, qualified boolean, version int, assignee_id uuid,
-  assignment_reason text, facts jsonb)
+  verdict jsonb, score int, score_parts jsonb, qualified boolean, rescore_after double precision, version int,
+  assignee_id uuid, assignment_reason text, facts jsonb)
 WHERE l.id = v.id AND l.version = v.was
   AND (l.status = v.status OR l.status IN ('new_auto', 'new_draft', 'new_escalate'))
 """
@@ -106,6 +108,7 @@ def _lead_row(one: Settled) -> dict[str, Any]:
         "score": outcome.score.total,
         "score_parts": parts_json(outcome.score),
         "qualified": outcome.qualified,
+        "rescore_after": days * 86_400 if (days := loses_a_point_after(outcome.score.parts)) is not None else None,
         "assignee_id": str(after.assignee_id) if after.assignee_id else None,
         "assignment_reason": one.assignment_reason,
         "facts": knowledge.stored(outcome.learned),

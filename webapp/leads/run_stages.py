@@ -45,6 +45,7 @@ class Rules:
     qualified_from: int
     currency: str
     region: str  # ISO 3166 country of numbers written without a country code; empty: the deployment's default
+    flags: Flags = ALL_ON
     scoring: score.Model = score.SHIPPED
 
 

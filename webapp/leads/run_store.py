@@ -15,8 +15,9 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
-from webapp.leads import flags, outbox
+from webapp.leads import flags, outbox, scoring
 from webapp.leads.claims import Claim
+from webapp.leads.lead_outcomes import RecordCache
 from webapp.leads.run_rows import Settled, write
 from webapp.leads.run_stages import Item, Outcome, Rules, Standing
 from webapp.leads.states import (
@@ -69,6 +70,24 @@ _RULES = (
     Workspace.currency,
     Workspace.settings["region"].astext.label("region"),
     Workspace.settings["flags"].label("flags"),
+    Workspace.settings["score"].label("scoring"),
+)
+#: How leads of each source have ended.
+_RECORDS = RecordCache()
+_MAX_OTHERS = 10
+_others = sa.orm.aliased(Lead)
+# Other leads of the same person, as far as the score counts them.
+_OTHER_LEADS = (
+    sa.select(sa.func.count())
+    .select_from(
+        sa.select(sa.literal(1))
+        .where(_others.person_id == Lead.person_id, _others.id != Lead.id)
+        .limit(_MAX_OTHERS)
+        .correlate(Lead)
+        .subquery()
+    )
+    .scalar_subquery()
+    .label("other_leads")
 )
 # What came later in other words. Nearly every lead has one touch, which is itself: then nothing is looked up.
 _LATER = sa.case(
@@ -95,7 +114,7 @@ _LOAD = (
         Lead.workspace_id,
         Lead.verdict,
     )
-    .add_columns(Lead.door, _LATER)
+    .add_columns(Lead.door, _LATER, Lead.last_contact_at, _OTHER_LEADS)
     .add_columns(*_STANDING, *_FACTS, *_RULES)
     .join(Lead, Lead.id == Run.lead_id)
     .join(Workspace, Workspace.id == Lead.workspace_id)
@@ -104,7 +123,9 @@ _LOAD = (
 
 def load(session: Session, claims: Sequence[Claim]) -> list[sa.Row[Any]]:
     """One row per claimed run, with its lead and its workspace's rules; ``item_from`` reads it."""
-    return list(session.execute(_LOAD.where(Run.id.in_([claim.id for claim in claims]))))
+    rows = list(session.execute(_LOAD.where(Run.id.in_([claim.id for claim in claims]))))
+    _RECORDS.refresh(session, {row.workspace_id for row in rows})
+    return rows
 
 
 def needs_no_model(*, required: bool) -> sa.ColumnElement[bool]:
@@ -135,12 +156,21 @@ def item_from(row: sa.Row[Any], attempt: int) -> Item:
         lead_id=row.lead_id,
         workspace_id=row.workspace_id,
         rules=Rules(
-            row.auto_from, row.draft_from, row.qualified_from, row.currency, row.region or "", flags.of(row.flags)
+            row.auto_from,
+            row.draft_from,
+            row.qualified_from,
+            row.currency,
+            row.region or "",
+            flags.of(row.flags),
+            scoring.model_from(row.scoring),
         ),
         facts=LeadFacts(
             str(row.lead_id),
             str(row.workspace_id),
             **{column.key: getattr(row, column.key) for column in _FACTS},
+            wrote_at=row.last_contact_at,
+            other_leads=row.other_leads,
+            record=_RECORDS.of(row.workspace_id, row.source),
         ),
         standing=_standing(row),
         machine=Verdict.from_json(row.verdict),
@@ -215,6 +245,8 @@ def settle(session: Session, outcomes: Sequence[Outcome], *, hold_seconds: float
         settled.append(Settled(outcome, before, after, reason))
     if settled:
         write(session, settled)
+        scored = [(outcome.item.workspace_id, outcome.score.parts) for outcome in (one.outcome for one in settled)]
+        scoring.note_failures(session, [one for key, parts in scored for one in scoring.failures(key, parts)])
         _deliveries(session, settled, hold_seconds)
     return len(settled)
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from webapp.leads.states import Intent, LeadStatus, RejectReason
+from webapp.leads.states import DealState, Intent, LeadStatus, RejectReason
 from webapp.views import words
 
 Teller = Callable[[Mapping[str, Any]], str]
@@ -107,6 +107,13 @@ def _follow_up(details: Mapping[str, Any]) -> str:
     return f"Follow-up task made{where}{whose}"
 
 
+def _outcome(details: Mapping[str, Any]) -> str:
+    said = words.member(DealState, details.get("outcome", ""))
+    value = f", {float(details['value']):,.0f} {details.get('currency')}" if details.get("value") else ""
+    stage = f" ({details['stage']})" if details.get("stage") else ""
+    return f"Outcome reported: {said}{stage}{value}"
+
+
 def _merged(details: Mapping[str, Any]) -> str:
     who, into = details.get("person"), details.get("into")
     return f"{who} and {into} were merged as one person" if who and into else "Merged with another person"
@@ -176,6 +183,8 @@ EVENTS: dict[str, Teller] = {
     "META_SECRET_REMOVED": lambda _: "Secret of the Meta app removed",
     "ALERT_ACKNOWLEDGED": _about("Alert acknowledged", "alert"),
     "ALERT_RESOLVED": _about("Alert resolved", "alert"),
+    "OUTCOME_RECORDED": _outcome,
+    "SCORING_CHANGED": lambda _: "Scoring changed",
     "SETTINGS_CHANGED": lambda _: "Thresholds changed",
 }
 

@@ -202,6 +202,9 @@ SCORE_PART = {
     "budget": "Budget",
     "completeness": "Completeness",
     "engagement": "Engagement",
+    "company_fit": "Company fit",
+    "source": "Source",
+    "freshness": "Freshness",
 }
 SOURCE = {
     "form": "form",

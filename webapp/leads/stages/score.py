@@ -71,7 +71,7 @@ class Profile:
     industries: frozenset[str] = frozenset()  # webapp.leads.industries
     sizes: frozenset[str] = frozenset()  # SIZES
     countries: frozenset[str] = frozenset()  # ISO 3166-1 alpha-2
-    weights: Mapping[str, int] = SHIPPED_FIT
+    weights: Mapping[str, int] = field(default_factory=lambda: SHIPPED_FIT)
 
     def wanted(self) -> dict[str, frozenset[str]]:
         """The criteria that are set and count."""
@@ -84,7 +84,7 @@ class Model:
     """How a workspace scores. ``large_budget``: in its currency; None: :data:`LARGE_BUDGET`'s. ``half_life``: days after
     which freshness is worth half. ``version`` 0: as shipped."""
 
-    weights: Mapping[str, int] = SHIPPED_WEIGHTS
+    weights: Mapping[str, int] = field(default_factory=lambda: SHIPPED_WEIGHTS)
     profile: Profile = field(default_factory=Profile)
     half_life: float = SHIPPED_HALF_LIFE
     large_budget: float | None = None
