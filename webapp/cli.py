@@ -14,6 +14,7 @@ import click
 import sqlalchemy as sa
 from flask import Flask, current_app
 
+from webapp.cli_classify import classify
 from webapp.cli_dedupe import dedupe
 from webapp.config import Settings, config_table
 from webapp.extensions import db
@@ -84,6 +85,7 @@ def register(app: Flask) -> None:
     """Add the commands."""
     from webapp.cli_social import group as social_pages  # which is made of what stands above
 
+    app.cli.add_command(classify)
     app.cli.add_command(dedupe)
     app.cli.add_command(social_pages)
 

@@ -9,29 +9,35 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmark import imports, intake, openloop, pages, waiting, webhooks, worker
+from benchmark import imports, intake, judging, openloop, pages, waiting, webhooks, worker
 from benchmark.stack import Stack, stack
 
 
 def main() -> None:
+    known = ["judge", *PARTS]
     parser = argparse.ArgumentParser(prog="script/bench", description="Measure this build against the peer.")
-    parser.add_argument("parts", nargs="*", metavar="part", help=f"{', '.join(PARTS)} (default: all)")
+    parser.add_argument("parts", nargs="*", metavar="part", help=f"{', '.join(known)} (default: all)")
     parser.add_argument("--seconds", type=int, default=8, help="length of each load (default 8)")
     parser.add_argument(
         "--json", type=Path, default=Path("bench-results/latest.json"), help="where to write the figures"
     )
     chosen = parser.parse_args()
-    if unknown := set(chosen.parts) - set(PARTS):
+    if unknown := set(chosen.parts) - set(known):
         parser.error(f"there is no part {', '.join(sorted(unknown))}")
     if not 1 <= chosen.seconds <= 120:
         parser.error("--seconds takes 1 to 120")
     figures: dict[str, Any] = {
         "at": datetime.now(UTC).isoformat(timespec="seconds"), "cores": os.cpu_count(), "python": platform.python_version(),
     }  # fmt: skip
-    with stack() as made:
-        made.peer_init()
-        for part in chosen.parts or PARTS:
-            figures[part] = PARTS[part](made, chosen.seconds)
+    parts = list(chosen.parts or known)
+    if "judge" in parts:  # before there are servers that take its core
+        parts.remove("judge")
+        figures["judge"] = show_judge()
+    if parts:
+        with stack() as made:
+            made.peer_init()
+            for part in parts:
+                figures[part] = PARTS[part](made, chosen.seconds)
     chosen.json.parent.mkdir(parents=True, exist_ok=True)
     chosen.json.write_text(json.dumps(figures, indent=2) + "\n")
     print(f"\nWritten to {chosen.json}")
@@ -92,6 +98,15 @@ def show_waiting(made: Stack, seconds: int) -> dict[str, Any]:
     row(
         f"queue beside {found['callers']} callers who wait for a model", f"p95 {found['p95_ms']} ms",
         f"p50 {found['p50_ms']} ms, alone p95 {found['alone_p95_ms']} ms, answers {found['answers']}",
+    )  # fmt: skip
+    return found
+
+
+def show_judge() -> dict[str, Any]:
+    found = judging.measure()
+    row(
+        "messages judged on one core", f"{found['per_second']:,}/s",
+        f"{found['us_each']} µs each; start {found['start_cpu_s']} s of CPU, {found['start_mib']} MiB",
     )  # fmt: skip
     return found
 

@@ -19,11 +19,15 @@ from embedded.instance import ensure, environment
 from embedded.paths import PROJECT, data_folder
 from embedded.process import die_with_parent
 
+#: Commands that need no server, and read files from where the caller stands.
+ALONE = {"dedupe": "webapp.cli_dedupe", "classify": "webapp.cli_classify"}
+
 
 def main(arguments: Sequence[str]) -> int:
-    if arguments[:1] == ["dedupe"]:  # needs no server, and reads files from where the caller stands
+    if arguments and arguments[0] in ALONE:
         env = {**os.environ, "PYTHONPATH": str(PROJECT)}
-        return subprocess.run([sys.executable, "-m", "webapp.cli_dedupe", *arguments[1:]], env=env).returncode
+        command = [sys.executable, "-m", ALONE[arguments[0]], *arguments[1:]]
+        return subprocess.run(command, env=env, cwd=os.environ.get("LEADOPS_CALLED_FROM")).returncode
     folder = data_folder()
     try:
         signal.signal(signal.SIGTERM, _stop)

@@ -7,6 +7,7 @@ Read it top-down::
              ├ crm         leads of CRM clients: is it here already; search by parts of words
              ├ verdict     intent, priority, confidence and evidence, by rules
              │ ├ ruleset   the rules as data (rulesets/default.json), compiled into a token trie
+             │ ├ reliability  how right verdicts are on labelled messages (`flask classify --evaluate`)
              │ └ textnorm  folding, tokens, language; offsets of the text as sent
              ├ search      the tokens under which a lead is found
              └ intake_sql  the one statement: key → person → lead → run → audit event

@@ -363,6 +363,10 @@ PRIORITY_VIEW: dict[Priority, str] = {
 }
 
 
+#: A workspace's thresholds until it sets its own.
+AUTO_FROM, DRAFT_FROM = 0.85, 0.70
+
+
 def status_for(confidence: float, *, auto_from: float, draft_from: float) -> LeadStatus:
     """The status that a machine's confidence (a probability, 0..1) gives under the workspace's thresholds."""
     if confidence >= auto_from:

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from webapp.leads.states import Role
+from webapp.leads.states import AUTO_FROM, DRAFT_FROM, Role
 from webapp.models.base import JSON, Base, Created, Identified, enum_column
 
 
@@ -22,8 +22,8 @@ class Workspace(Identified, Created, Base):
 
     name: Mapped[str] = mapped_column(unique=True)
     industry: Mapped[str | None]
-    auto_from: Mapped[float] = mapped_column(default=0.85, server_default="0.85")
-    draft_from: Mapped[float] = mapped_column(default=0.70, server_default="0.70")
+    auto_from: Mapped[float] = mapped_column(default=AUTO_FROM, server_default="0.85")
+    draft_from: Mapped[float] = mapped_column(default=DRAFT_FROM, server_default="0.70")
     qualified_from: Mapped[int] = mapped_column(default=60, server_default="60")
     currency: Mapped[str] = mapped_column(default="USD", server_default="USD")
     meta_app_secret: Mapped[str | None]  # encrypted
