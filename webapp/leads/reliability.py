@@ -122,8 +122,8 @@ def report(done: Sequence[Judged]) -> str:
     ]
     for name, members in apart.items():
         f = figures(members)
-        shares = (f.accuracy, f.sure_share, f.sure_accuracy, f.priority, f.next_action)
-        lines.append(f"| {name} | {f.messages} | " + " | ".join(map(_percent, shares)) + " |")
+        counted = (f.accuracy, f.sure_share, f.sure_accuracy, f.priority, f.next_action)
+        lines.append(f"| {name} | {f.messages} | " + " | ".join(map(_percent, counted)) + " |")
     for name, members in apart.items():
         lines += ["", f"| confidence ({name}) | n | promised | right |", "| --- | ---: | ---: | ---: |"]
         lines += [
