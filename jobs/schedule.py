@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from jobs import queue, wiring
 from webapp import logs
 from webapp.config import ConfigError
-from webapp.leads import claims, crm_rounds, deliver, fetching, imports
+from webapp.leads import backlog, claims, crm_rounds, deliver, fetching, imports, sla
 from webapp.leads.lookalikes import search
 
 log = logging.getLogger(__name__)
@@ -145,11 +145,36 @@ class Periodic:
     run: Callable[[Session], object]
 
 
+def give_out_backlog(session: Session) -> int:
+    """Leads that wait for their team go to whoever has begun to work. Returns how many."""
+    return backlog.drain(session)
+
+
+def settle_alerts(session: Session) -> int:
+    """Resolve alerts whose trouble has passed. Returns how many."""
+    done = backlog.settle_alerts(session)
+    session.commit()
+    return done
+
+
+def refresh_sla(session: Session) -> int:
+    """Tell what waits when it is due, after hours or targets have changed. Returns how many leads were looked at."""
+    total = 0
+    while done := sla.refresh(session):
+        session.commit()
+        total += done
+    session.commit()
+    return total
+
+
 JOBS = (
     Periodic("ring runs", 1, ring_runs),
     Periodic("ring deliveries", 1, ring_deliveries),
     Periodic("ring imports", 1, ring_imports),
     Periodic("ring fetches", 1, ring_fetches),
+    Periodic("give out backlog", 5, give_out_backlog),
+    Periodic("refresh SLA", 5, refresh_sla),
+    Periodic("settle alerts", 30, settle_alerts),
     Periodic("purge idempotency keys", 3600, purge_idempotency_keys),
     Periodic("clear dedupe keys", 3600, clear_dedupe_keys),
     Periodic("drop stale presence", 3600, drop_stale_presence),

@@ -13,6 +13,8 @@ down_revision = "0002"
 branch_labels = None
 depends_on = None
 
+_OPEN = "status IN ('new_auto', 'new_draft', 'new_escalate')"
+
 
 def upgrade() -> None:
     op.create_table(
@@ -150,36 +152,62 @@ def upgrade() -> None:
     op.add_column("leads", sa.Column("route_reason", sa.Text(), nullable=True))
     op.add_column("leads", sa.Column("sla_due_at", sa.DateTime(timezone=True), nullable=True))
     op.create_check_constraint(op.f("ck_leads_route_state"), "leads", "route_state IN ('backlog', 'manual')")
+    op.add_column("leads", sa.Column("sla_since", sa.DateTime(timezone=True), nullable=True))
     op.create_index(
         "ix_leads_sla",
         "leads",
-        ["workspace_id", "sla_due_at", "id"],
+        ["workspace_id", sa.literal_column("coalesce(sla_due_at, '9999-12-31 00:00:00+00'::timestamptz)"), "id"],
         unique=False,
         postgresql_where=sa.text("status IN ('new_draft', 'new_escalate')"),
     )
     op.create_index(
         "ix_leads_unrouted",
         "leads",
-        ["workspace_id", "route_state", "created_at", "id"],
+        ["workspace_id", "route_state", "priority", "created_at", "id"],
         unique=False,
-        postgresql_where=sa.text("route_state IS NOT NULL"),
+        postgresql_where=sa.text(f"route_state IS NOT NULL AND {_OPEN}"),
+    )
+    op.create_index(
+        "ix_leads_backlog",
+        "leads",
+        ["workspace_id", "team_id", "created_at", "id"],
+        unique=False,
+        postgresql_where=sa.text(f"route_state = 'backlog' AND {_OPEN}"),
+    )
+    op.create_index(
+        "ix_leads_owned",
+        "leads",
+        ["person_id", sa.literal_column("created_at DESC")],
+        unique=False,
+        postgresql_where=sa.text("assignee_id IS NOT NULL"),
+    )
+    # Leads that wait already are told when they are due by the clock, which knows the working hours.
+    op.execute(
+        "UPDATE workspaces SET settings = settings || "
+        '\'{"sla_refresh": "00000000-0000-0000-0000-000000000000"}\'::jsonb'
     )
     op.add_column("memberships", sa.Column("capacity", sa.Integer(), nullable=True))
     op.create_check_constraint(op.f("ck_memberships_capacity"), "memberships", "capacity >= 0")
     op.add_column(
         "memberships", sa.Column("hours", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=True)
     )
-    op.add_column("memberships", sa.Column("last_given_at", sa.DateTime(timezone=True), nullable=True))
 
 
 def downgrade() -> None:
-    op.drop_column("memberships", "last_given_at")
+    op.execute("UPDATE workspaces SET settings = settings - 'sla_refresh'")
     op.drop_column("memberships", "hours")
     op.drop_column("memberships", "capacity")
-    op.drop_index("ix_leads_unrouted", table_name="leads", postgresql_where=sa.text("route_state IS NOT NULL"))
+    op.drop_index(
+        "ix_leads_unrouted", table_name="leads", postgresql_where=sa.text(f"route_state IS NOT NULL AND {_OPEN}")
+    )
     op.drop_index(
         "ix_leads_sla", table_name="leads", postgresql_where=sa.text("status IN ('new_draft', 'new_escalate')")
     )
+    op.drop_index("ix_leads_owned", table_name="leads", postgresql_where=sa.text("assignee_id IS NOT NULL"))
+    op.drop_index(
+        "ix_leads_backlog", table_name="leads", postgresql_where=sa.text(f"route_state = 'backlog' AND {_OPEN}")
+    )
+    op.drop_column("leads", "sla_since")
     op.drop_column("leads", "sla_due_at")
     op.drop_column("leads", "route_reason")
     op.drop_column("leads", "route_state")

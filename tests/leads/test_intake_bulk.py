@@ -44,7 +44,18 @@ leads = st.builds(
     payload=st.sampled_from([{}, {"a": [1, {"b": "c\n\t"}], "d": None}]),
 )
 #: Columns that differ by their nature: ids, and the order of time.
-_APART = {"id", "workspace_id", "person_id", "lead_id", "created_at", "updated_at", "last_contact_at", "due_at", "xid"}
+_APART = {
+    "id",
+    "workspace_id",
+    "person_id",
+    "lead_id",
+    "created_at",
+    "updated_at",
+    "last_contact_at",
+    "due_at",
+    "xid",
+    "sla_due_at",
+}
 
 
 def held(session: Session, workspace: Workspace) -> dict[str, list[Any]]:

@@ -311,10 +311,10 @@ class TestDegradation:
     def test_routing_fails_manual_review(self, session, session_factory, workspace, monkeypatch):
         make_user(session, workspace, takes_leads=True)
 
-        def broken(self):
+        def broken(self, team):
             raise ZeroDivisionError
 
-        monkeypatch.setattr(route.Board, "least_loaded", broken)
+        monkeypatch.setattr(route.Board, "pick", broken)
         lead = make_lead(session, workspace)
         drain(session_factory, judge=says(0.75))
         lead = fresh(session, lead)

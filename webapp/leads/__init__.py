@@ -36,6 +36,8 @@ Read it top-down::
              ├ scoring     a workspace's weights and ideal company, in versions
              ├ run_store   load, and settle under the lead's lock
              ├ run_rows    the statements that settle a batch
+             ├ boards      who may get leads now: members, teams, rules, hours
+             ├ assigning   turns and capacities, exact among any number of workers
              └ qualify     the same while the sender waits (/enrich-lead)
                └ qualify_keys  who answers which key: leases, stored answers
 
@@ -66,6 +68,10 @@ Read it top-down::
              merging       two people become one, and two again
              members       who belongs to a workspace, with which role; one admin always stays
              workspaces    one by each name
+
+    due      hours         working hours, holidays, changes of the clocks; pure
+             sla           by when a person should have decided
+             backlog       leads that wait for their team, given out when it works
 
     set      flags         features that a workspace can switch off, and what is held meanwhile
     around   alerts        what admins should see to: raised, counted, acknowledged, resolved

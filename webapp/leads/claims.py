@@ -24,9 +24,19 @@ from webapp.models.work import Delivery, Run, TaskRequest, WorkerSlot
 LEASE_SECONDS = 30
 
 
+#: Of a claim, one row in so many is kept for each rank below the first: a quarter of it for the four of them.
+SHARE = 16
+#: The rank of runs whose leads came in by file, behind every live lead.
+FROM_FILES = 9
+
+
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """A table of claimable rows: which column says where a row stands, and in which order rows are taken."""
+    """A table of claimable rows: which column says where a row stands, and in which order rows are taken.
+
+    ``ranks``: those below the first that a share of each claim is kept for, so that none of them starves while more
+    urgent work keeps coming.
+    """
 
     name: str
     model: Any
@@ -34,9 +44,12 @@ class Backlog:
     waiting: str
     working: str
     order: tuple[Any, ...]
+    ranks: tuple[int, ...] = ()
 
 
-RUNS = Backlog("runs", Run, Run.status, RunStatus.QUEUED, RunStatus.RUNNING, (Run.rank, Run.due_at))
+RUNS = Backlog(
+    "runs", Run, Run.status, RunStatus.QUEUED, RunStatus.RUNNING, (Run.rank, Run.due_at), ranks=(1, 2, 3, FROM_FILES)
+)
 DELIVERIES = Backlog(
     "deliveries", Delivery, Delivery.state, DeliveryState.PENDING, DeliveryState.SENDING, (Delivery.due_at,)
 )
@@ -124,24 +137,28 @@ def claim(
     also_set: dict[str, Any] | None = None,
     seconds: float = LEASE_SECONDS,
 ) -> list[Claim]:
-    """Claim up to ``limit`` due rows (and rows whose lease ran out) in the backlog's order.
+    """Claim up to ``limit`` due rows (and rows whose lease ran out) in the backlog's order, with a share of them for each
+    of its lower ranks.
 
     SKIP LOCKED lets any number of workers claim side by side without waiting for one another.
     """
     model = backlog.model
-    # Materialised, since a plan that ran the sub-select more than once would lock and claim beyond the limit.
-    due = (
-        sa.select(model.id)
-        .where(_due(backlog), *where)
-        .order_by(*backlog.order)
-        .limit(limit)
-        .with_for_update(skip_locked=True, of=model)
-        .cte("due")
-        .prefix_with("MATERIALIZED")
-    )
+    kept = [
+        _some(model.id, [_due(backlog), *where, model.rank == rank], (model.due_at,), count, f"rank_{rank}")
+        for rank, count in shares(backlog, limit).items()
+    ]
+    condition = [_due(backlog), *where]
+    rest: Any = sa.literal(limit)
+    if kept:
+        reserved = sa.union_all(*(sa.select(one.c.id) for one in kept)).cte("reserved")
+        condition.append(model.id.not_in(sa.select(reserved.c.id)))
+        rest = rest - sa.select(sa.func.count()).select_from(reserved).scalar_subquery()
+    due = _some(model.id, condition, backlog.order, rest, "due")
+    chosen = sa.select(due.c.id)
+    ids = chosen.union_all(sa.select(reserved.c.id)) if kept else chosen
     rows = session.execute(
         sa.update(model)
-        .where(model.id == due.c.id)
+        .where(model.id.in_(ids))
         .values(
             {
                 backlog.state.key: backlog.working,
@@ -157,6 +174,24 @@ def claim(
         .execution_options(synchronize_session=False)
     )
     return [Claim(row.id, row.attempt) for row in rows]
+
+
+def _some(column: Any, where: Sequence[Any], order: Sequence[Any], limit: Any, name: str) -> Any:
+    # Materialised, since a plan that ran the sub-select more than once would lock and claim beyond the limit.
+    chosen = sa.select(column).where(*where).order_by(*order).limit(limit)
+    return chosen.with_for_update(skip_locked=True, of=column.class_).cte(name).prefix_with("MATERIALIZED")
+
+
+def shares(backlog: Backlog, limit: int) -> dict[int, int]:
+    """rank → rows kept for it in a claim of ``limit``. One too small to be shared keeps a row for a rank that chance
+    names, once in a while if it is for one row only."""
+    if not backlog.ranks:
+        return {}
+    if limit >= SHARE:
+        return dict.fromkeys(backlog.ranks, limit // SHARE)
+    if random.random() < limit * len(backlog.ranks) / SHARE:
+        return {random.choice(backlog.ranks): 1}
+    return {}
 
 
 def renew(

@@ -21,7 +21,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, aliased
 
-from webapp.leads import audit, dedupe, intake, leadgen
+from webapp.leads import audit, dedupe, intake, leadgen, sla
 from webapp.leads.claims import FETCHES, LEASE_SECONDS, Claim, Holder, SlotTaken, backoff, claim, is_current, renew
 from webapp.leads.errors import Invalid, LeadError, Permanent
 from webapp.leads.intake import LeadIn, Tenant
@@ -344,6 +344,7 @@ def _tenant(session: Session, workspace_id: uuid.UUID, policy: FetchPolicy) -> T
         default_region=str(workspace.settings.get("region") or policy.default_region),
         duplicate_days=policy.duplicate_days,
         idempotency_days=policy.idempotency_days,
+        sla=sla.of_settings(workspace.settings),
     )
 
 

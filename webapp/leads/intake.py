@@ -13,15 +13,16 @@ import math
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy.orm import Session
 
-from webapp.leads import cleansing, dedupe, intake_sql, verdict
+from webapp.leads import cleansing, dedupe, intake_sql, sla, verdict
 from webapp.leads.errors import Conflict, Invalid, Problem, Transient
 from webapp.leads.intake_sql import Database
 from webapp.leads.search import search_tokens
+from webapp.leads.sla import Sla
 from webapp.leads.states import Door, Priority, status_for
 from webapp.leads.types import Verdict
 from webapp.models.base import new_id
@@ -50,6 +51,7 @@ class Tenant:
     default_region: str
     duplicate_days: int = 30
     idempotency_days: int = 30
+    sla: Sla = sla.DEFAULT
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,6 +298,7 @@ def row_for(tenant: Tenant, lead: LeadIn) -> dict[str, Any]:
         "next_action": said.next_action.value,
         "confidence": said.confidence,
         "verdict": json.dumps(said.as_json()),
+        "sla_due_at": tenant.sla.due(said.priority, datetime.now(UTC)),
         "search": " ".join(
             search_tokens(
                 lead.name, lead.author_name, lead.email, lead.company, lead.message, phone=person.phone or lead.phone

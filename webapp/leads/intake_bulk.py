@@ -22,6 +22,7 @@ import psycopg
 from sqlalchemy.orm import Session
 
 from webapp.leads import intake, intake_sql
+from webapp.leads.claims import FROM_FILES
 from webapp.leads.errors import LeadError, Transient
 from webapp.leads.intake import LeadIn, Tenant
 from webapp.models.faults import is_contention, is_database_away
@@ -29,7 +30,7 @@ from webapp.models.faults import is_contention, is_database_away
 log = logging.getLogger(__name__)
 
 #: Backlog order of what came in by file: behind every live lead.
-RANK = 9
+RANK = FROM_FILES
 #: Looks at a chunk before its caller is asked to come again; each time somebody else has taken one of it in since.
 _ATTEMPTS = 10
 

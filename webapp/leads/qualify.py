@@ -19,12 +19,11 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from webapp.leads import audit, claims, intake, qualify_keys, run, run_stages, run_store, verdict
+from webapp.leads import audit, boards, claims, intake, qualify_keys, run, run_stages, run_store, verdict
 from webapp.leads.errors import Permanent, Transient
 from webapp.leads.intake import LeadIn, Tenant
 from webapp.leads.judging import WITH_MODEL, Heard, Policy
 from webapp.leads.qualify_keys import InProgress, KeyOf
-from webapp.leads.stages import route
 from webapp.leads.states import DECIDED_STATUSES, PRIORITY_VIEW, Door, RunStatus, RunTrigger
 from webapp.leads.textnorm import normalize_message
 from webapp.models.faults import is_contention, is_database_away
@@ -184,7 +183,7 @@ def settle_by_rules(session: Session, conditions: Conditions, run_id: uuid.UUID,
                 return False
             (row,) = run_store.load(session, [claim])
             item = run_store.item_from(row, claim.attempt)
-            board = route.Board(run_store.members(session, [item.workspace_id])[item.workspace_id])
+            board = boards.load(session, [item.workspace_id])[item.workspace_id]
             outcome = run_stages.go_through(
                 item, board, judge=verdict.judge, default_region=conditions.region, heard=heard
             )

@@ -214,6 +214,7 @@ def assign(
         return lead
     lead.assignee_id = user_id
     lead.assignment_reason = f"{actor.name} assigned it"
+    lead.route_state = lead.route_reason = None  # a person has seen to it
     lead.updated_at = datetime.now(UTC)
     audit.record(session, workspace_id, "LEAD_ASSIGNED", actor=actor.name, lead_id=lead.id, assignee=name)
     session.flush()

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, sessionmaker
 
-from webapp.leads import audit, claims, run_stages, run_store, verdict
+from webapp.leads import audit, boards, claims, run_stages, run_store, verdict
 from webapp.leads.claims import RUNS, Claim, Holder, SlotTaken
 from webapp.leads.judging import RULES_ALONE, Heard, Judging
 from webapp.leads.ports import Drained
@@ -182,8 +182,8 @@ class _Drain:
         now = time.monotonic()
         stale = {key for key in workspace_ids if key not in self.boards or now - self.boards[key][0] > LOADS_SECONDS}
         if stale:
-            for key, members in run_store.members(session, stale).items():
-                self.boards[key] = (now, route.Board(members))
+            for key, board in boards.load(session, stale).items():
+                self.boards[key] = (now, board)
 
     def _work(self, held: Sequence[Claim], rows: Sequence[sa.Row[tuple[object, ...]]]) -> None:
         attempts = {claim.id: claim.attempt for claim in held}

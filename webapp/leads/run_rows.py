@@ -7,6 +7,7 @@ import json
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -14,7 +15,7 @@ from sqlalchemy.orm import Session
 from webapp.leads import audit, knowledge
 from webapp.leads.run_stages import Outcome, Standing, parts_json
 from webapp.leads.stages.score import loses_a_point_after
-from webapp.leads.states import RunTrigger
+from webapp.leads.states import LeadStatus, RunTrigger
 from webapp.leads.types import best
 from webapp.models.base import new_id
 
@@ -32,6 +33,32 @@ class Settled:
     def first(self) -> bool:
         return not self.before.settled
 
+    @property
+    def routed(self) -> bool:
+        """Nobody had it before the run."""
+        return self.before.assignee_id is None
+
+    @property
+    def turn(self) -> tuple[uuid.UUID, uuid.UUID] | None:
+        """(team, member) when a team gave the lead to a member."""
+        assignment = self.outcome.assignment
+        if not self.routed or not assignment.team_id or not assignment.user_id:
+            return None
+        return uuid.UUID(assignment.team_id), uuid.UUID(assignment.user_id)
+
+    @property
+    def due(self) -> tuple[bool, datetime | None, datetime | None]:
+        """(whether the first decision is due anew, when, since when if not since its arrival). It is with the first run
+        and with another priority; the time then runs from the lead's arrival, unless it begins to matter only now: the
+        author has written again, or the machine is no longer sure of it."""
+        before, after, item = self.before, self.after, self.outcome.item
+        unsure = before.settled and before.status is LeadStatus.NEW_AUTO and after.status is not LeadStatus.NEW_AUTO
+        if before.decided or not (self.first or unsure or before.priority is not after.priority):
+            return False, None, None
+        again = self.outcome.raised and item.trigger is RunTrigger.TOUCH
+        since = datetime.now(UTC) if unsure or again or item.created_at is None else item.created_at
+        return True, item.rules.sla.due(after.priority, since), since if unsure or again else None
+
 
 _LEADS = """
 UPDATE leads AS l
@@ -41,11 +68,17 @@ SET status = v.status, intent = v.intent, priority = v.priority, next_action = v
     rescore_at = l.last_contact_at + make_interval(secs => v.rescore_after), version = v.version,
     assignee_id = v.assignee_id, facts = coalesce(v.facts, l.facts),
     assignment_reason = coalesce(v.assignment_reason, l.assignment_reason),
+    team_id = CASE WHEN v.routed THEN v.team_id ELSE l.team_id END,
+    route_state = CASE WHEN v.routed THEN v.route_state ELSE l.route_state END,
+    route_reason = CASE WHEN v.routed THEN v.route_reason ELSE l.route_reason END,
+    sla_due_at = CASE WHEN v.due_anew THEN v.sla_due_at ELSE l.sla_due_at END,
+    sla_since = CASE WHEN v.due_anew THEN v.sla_since ELSE l.sla_since END,
     settled_at = coalesce(l.settled_at, now()), updated_at = now()
 FROM jsonb_to_recordset(%(rows)s::jsonb) AS v(
   id uuid, was int, status text, intent text, priority text, next_action text, confidence double precision,
   verdict jsonb, score int, score_parts jsonb, qualified boolean, rescore_after double precision, version int,
-  assignee_id uuid, assignment_reason text, facts jsonb)
+  assignee_id uuid, assignment_reason text, facts jsonb, routed boolean, team_id uuid, route_state text,
+  route_reason text, due_anew boolean, sla_due_at timestamptz, sla_since timestamptz)
 WHERE l.id = v.id AND l.version = v.was
   AND (l.status = v.status OR l.status IN ('new_auto', 'new_draft', 'new_escalate'))
 """
@@ -99,7 +132,8 @@ def _verdict_columns(standing: Standing) -> dict[str, Any]:
 
 
 def _lead_row(one: Settled) -> dict[str, Any]:
-    outcome, after = one.outcome, one.after
+    outcome, after, assignment = one.outcome, one.after, one.outcome.assignment
+    anew, due, since = one.due
     return _verdict_columns(after) | {
         "id": str(outcome.item.lead_id),
         "was": one.before.version,
@@ -111,6 +145,13 @@ def _lead_row(one: Settled) -> dict[str, Any]:
         "rescore_after": days * 86_400 if (days := loses_a_point_after(outcome.score.parts)) is not None else None,
         "assignee_id": str(after.assignee_id) if after.assignee_id else None,
         "assignment_reason": one.assignment_reason,
+        "routed": one.routed,
+        "team_id": assignment.team_id,
+        "route_state": assignment.state.value if assignment.state else None,
+        "route_reason": assignment.reason if assignment.state else None,
+        "due_anew": anew,
+        "sla_due_at": due.isoformat() if due else None,
+        "sla_since": since.isoformat() if since else None,
         "facts": knowledge.stored(outcome.learned),
     }
 

@@ -16,6 +16,8 @@ from typing import Any, TypeVar
 from webapp.leads import judging
 from webapp.leads.flags import ALL_ON, OFF_BECAUSE, Flag, Flags
 from webapp.leads.judging import Heard
+from webapp.leads.sla import DEFAULT as DEFAULT_SLA
+from webapp.leads.sla import Sla
 from webapp.leads.stages import classify, enrich, route, score
 from webapp.leads.states import (
     DECIDED_STATUSES,
@@ -24,6 +26,7 @@ from webapp.leads.states import (
     LeadStatus,
     NextAction,
     Priority,
+    RouteState,
     RunTrigger,
     StageStatus,
     status_for,
@@ -34,6 +37,9 @@ from webapp.leads.verdict import BY_CONTACT
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+#: Why nobody has a lead whose routing broke.
+ROUTING_FAILED = f"{route.MANUAL_REVIEW}: routing failed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +53,7 @@ class Rules:
     region: str  # ISO 3166 country of numbers written without a country code; empty: the deployment's default
     flags: Flags = ALL_ON
     scoring: score.Model = score.SHIPPED
+    sla: Sla = DEFAULT_SLA
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +91,8 @@ class Item:
     trigger: RunTrigger = RunTrigger.INTAKE
     later: tuple[str, ...] = ()
     model_required: bool = False
+    created_at: datetime | None = None
+    last_owner: uuid.UUID | None = None  # who had the person's last lead
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,10 +191,17 @@ def go_through(
         status = LeadStatus.NEW_DRAFT  # nobody asked for anything on a public page
     stands = _standing_verdict(item.standing, verdict)
     total, is_qualified = _score(recorder, facts, stands, learned, rules)
-    final = item.standing.status if item.standing.decided else status
-    assignment = _route(recorder, item, final, stands.intent, board)
+    assignment = _route(recorder, item, status, stands, learned, board)
     stages = tuple(recorder.records)
     return Outcome(item, verdict, status, total, is_qualified, assignment, learned, stages, raised)
+
+
+def routed_anew(outcome: Outcome, board: route.Board) -> Outcome:
+    """The outcome with its last stage gone through once more, on ``board``."""
+    recorder = _Recorder(outcome.item.run_id)
+    stands = _standing_verdict(outcome.item.standing, outcome.verdict)
+    assignment = _route(recorder, outcome.item, outcome.status, stands, outcome.learned, board)
+    return replace(outcome, assignment=assignment, stages=(*outcome.stages[:-1], *recorder.records))
 
 
 def parts_json(total: Score) -> list[dict[str, Any]]:
@@ -293,23 +309,46 @@ def _usage(heard: Heard) -> dict[str, Any]:
     return said | (asdict(usage) if usage else {})
 
 
-def _route(recorder: _Recorder, item: Item, status: LeadStatus, intent: Intent, board: route.Board) -> Assignment:
+def _route(
+    recorder: _Recorder, item: Item, status: LeadStatus, stands: Verdict, learned: tuple[Fact, ...], board: route.Board
+) -> Assignment:
     has = item.standing.assignee_id
+    status, intent = item.standing.status if item.standing.decided else status, stands.intent
     if has is None and not item.rules.flags.auto_routing:
-        assignment = recorder.stage("route", {"status": status.value, "intent": intent.value}, _by_hand, _by_hand)
+        by_hand = _by_hand if route.needs_routing(status, intent) else _nobody
+        assignment = recorder.stage("route", {"status": status.value, "intent": intent.value}, by_hand, by_hand)
         recorder.skips(Flag.AUTO_ROUTING)
         return assignment
     assignment = recorder.stage(
         "route",
         {"status": status.value, "intent": intent.value, "assignee": str(has) if has else None},
-        lambda: route.route(item.facts, status, intent, board, assignee=str(has) if has else None),
-        lambda: Assignment(str(has) if has else None, "", f"{route.MANUAL_REVIEW}: routing failed"),
+        lambda: route.route(
+            item.facts,
+            status,
+            intent,
+            board,
+            assignee=str(has) if has else None,
+            priority=stands.priority,
+            language=stands.lang,
+            learned=learned,
+            last_owner=str(item.last_owner) if item.last_owner else None,
+        ),
+        lambda: Assignment(
+            str(has) if has else None,
+            "",
+            ROUTING_FAILED,
+            state=None if has else RouteState.MANUAL,
+        ),
     )
     skipped = has is not None or assignment.reason == route.NOBODY_NEEDED
     shown = {"user_id": assignment.user_id, "name": assignment.name, "reason": assignment.reason}
-    recorder.shows(shown, status=StageStatus.SKIPPED if skipped else None)
+    recorder.shows(shown, dict(assignment.evidence) or None, status=StageStatus.SKIPPED if skipped else None)
     return assignment
 
 
 def _by_hand() -> Assignment:
-    return Assignment(None, "", f"{route.MANUAL_REVIEW}: {OFF_BECAUSE[Flag.AUTO_ROUTING]}")
+    return Assignment(None, "", f"{route.MANUAL_REVIEW}: {OFF_BECAUSE[Flag.AUTO_ROUTING]}", state=RouteState.MANUAL)
+
+
+def _nobody() -> Assignment:
+    return Assignment(None, "", route.NOBODY_NEEDED)

@@ -7,34 +7,34 @@ deliveries. Nothing here commits.
 """
 
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
-from webapp.leads import flags, outbox, scoring
+from webapp.leads import alerts, assigning, flags, outbox, scoring, sla
 from webapp.leads.claims import Claim
 from webapp.leads.lead_outcomes import RecordCache
 from webapp.leads.run_rows import Settled, write
-from webapp.leads.run_stages import Item, Outcome, Rules, Standing
+from webapp.leads.run_stages import ROUTING_FAILED, Item, Outcome, Rules, Standing
+from webapp.leads.stages.route import MANUAL_REVIEW
 from webapp.leads.states import (
     DECIDED_STATUSES,
     PRIORITY_VIEW,
     UNDELIVERABLE_INTENTS,
-    WAITING_STATUSES,
     DestinationKind,
     DestinationMode,
     Door,
     LeadStatus,
-    Role,
+    RouteState,
     RunStatus,
     RunTrigger,
 )
-from webapp.leads.types import LeadFacts, Member, Verdict
-from webapp.models.account import Membership, User, Workspace
+from webapp.leads.types import LeadFacts, Verdict
+from webapp.models.account import Workspace
 from webapp.models.lead import Lead, Touch
 from webapp.models.work import Destination, Run
 
@@ -70,12 +70,14 @@ _RULES = (
     Workspace.currency,
     Workspace.settings["region"].astext.label("region"),
     Workspace.settings["flags"].label("flags"),
+    sa.cast(Workspace.settings["hours"], sa.Text).label("hours"),
+    sa.cast(Workspace.settings["sla"], sa.Text).label("targets"),
     Workspace.settings["score"].label("scoring"),
 )
 #: How leads of each source have ended.
 _RECORDS = RecordCache()
 _MAX_OTHERS = 10
-_others = sa.orm.aliased(Lead)
+_others = aliased(Lead)
 # Other leads of the same person, as far as the score counts them.
 _OTHER_LEADS = (
     sa.select(sa.func.count())
@@ -105,6 +107,16 @@ _LATER = sa.case(
     ),
     else_=None,
 ).label("later")
+_earlier = aliased(Lead)
+_LAST_OWNER = (
+    sa.select(_earlier.assignee_id)
+    .where(_earlier.person_id == Lead.person_id, _earlier.id != Lead.id, _earlier.assignee_id.is_not(None))
+    .order_by(_earlier.created_at.desc())
+    .limit(1)
+    .correlate(Lead)
+    .scalar_subquery()
+    .label("last_owner")
+)
 _LOAD = (
     sa.select(
         Run.id.label("run_id"),
@@ -114,11 +126,27 @@ _LOAD = (
         Lead.workspace_id,
         Lead.verdict,
     )
-    .add_columns(Lead.door, _LATER, Lead.last_contact_at, _OTHER_LEADS)
+    .add_columns(Lead.door, Lead.created_at, _LATER, Lead.last_contact_at, _OTHER_LEADS, _LAST_OWNER)
     .add_columns(*_STANDING, *_FACTS, *_RULES)
     .join(Lead, Lead.id == Run.lead_id)
     .join(Workspace, Workspace.id == Lead.workspace_id)
 )
+
+
+_ALERTS = {
+    alerts.ROUTING_NOBODY: (
+        "Leads find nobody: {reason}. They are kept under Manual review, where they can be assigned by hand.",
+        "/queue?view=manual",
+    ),
+    alerts.ROUTING_FAILED: (
+        "Routing breaks with an error. The leads are kept under Manual review; a re-run tries again.",
+        "/queue?view=manual",
+    ),
+    alerts.SCORING_FALLBACK: (
+        "Scoring breaks with an error. Leads get a plain score by intent and urgency; a re-run tries again.",
+        "/runs",
+    ),
+}
 
 
 def load(session: Session, claims: Sequence[Claim]) -> list[sa.Row[Any]]:
@@ -163,6 +191,7 @@ def item_from(row: sa.Row[Any], attempt: int) -> Item:
             row.region or "",
             flags.of(row.flags),
             scoring.model_from(row.scoring),
+            sla.read_text(row.hours, row.targets),
         ),
         facts=LeadFacts(
             str(row.lead_id),
@@ -178,6 +207,8 @@ def item_from(row: sa.Row[Any], attempt: int) -> Item:
         trigger=row.trigger,
         later=tuple(row.later or ()),
         model_required=row.model_required,
+        created_at=row.created_at,
+        last_owner=row.last_owner,
     )
 
 
@@ -194,35 +225,6 @@ def _standing(row: Any) -> Standing:
     )
 
 
-def members(session: Session, workspace_ids: Iterable[uuid.UUID]) -> dict[uuid.UUID, list[Member]]:
-    """Who takes leads in each workspace, and how many waiting ones each has. A viewer cannot decide, so gets
-    none."""
-    waiting = (
-        sa.select(sa.func.count())
-        .where(
-            Lead.assignee_id == Membership.user_id,
-            Lead.workspace_id == Membership.workspace_id,
-            Lead.status.in_(WAITING_STATUSES),
-        )
-        .correlate(Membership)
-        .scalar_subquery()
-    )
-    found: dict[uuid.UUID, list[Member]] = {workspace_id: [] for workspace_id in workspace_ids}
-    rows = session.execute(
-        sa.select(Membership.workspace_id, Membership.user_id, User.name, waiting)
-        .join(User, User.id == Membership.user_id)
-        .where(
-            Membership.workspace_id.in_(list(found)),
-            Membership.takes_leads,
-            Membership.role != Role.VIEWER,
-            User.active,
-        )
-    )
-    for workspace_id, user_id, name, count in rows:
-        found[workspace_id].append(Member(str(user_id), name, count))
-    return found
-
-
 def settle(session: Session, outcomes: Sequence[Outcome], *, hold_seconds: float = 0.0) -> int:
     """Write what the runs found. Returns how many were still held; the others' work is dropped. Deliveries that
     follow are held for ``hold_seconds``, so that a person can still step in."""
@@ -237,7 +239,7 @@ def settle(session: Session, outcomes: Sequence[Outcome], *, hold_seconds: float
     }
     held = _held(session, outcomes)
     settled: list[Settled] = []
-    for outcome in (outcome for outcome in outcomes if outcome.item.run_id in held):
+    for outcome in assigning.confirm(session, [outcome for outcome in outcomes if outcome.item.run_id in held]):
         before = leads[outcome.item.lead_id]
         after, reason = _after(before, outcome)
         # For another run of the same lead in this batch.
@@ -245,10 +247,30 @@ def settle(session: Session, outcomes: Sequence[Outcome], *, hold_seconds: float
         settled.append(Settled(outcome, before, after, reason))
     if settled:
         write(session, settled)
+        assigning.took_turns(session, [turn for one in settled if (turn := one.turn)])
+        _alert(session, settled)
         scored = [(outcome.item.workspace_id, outcome.score.parts) for outcome in (one.outcome for one in settled)]
         scoring.note_failures(session, [one for key, parts in scored for one in scoring.failures(key, parts)])
         _deliveries(session, settled, hold_seconds)
     return len(settled)
+
+
+def _alert(session: Session, settled: Sequence[Settled]) -> None:
+    """Tell admins of leads that nobody gets, and of scores by fallback; what a workspace has switched off is no
+    trouble."""
+    found: dict[tuple[str, uuid.UUID], list[str]] = {}
+    for one in settled:
+        item, assignment = one.outcome.item, one.outcome.assignment
+        if one.routed and assignment.state is RouteState.MANUAL and item.rules.flags.auto_routing:
+            broke = assignment.reason == ROUTING_FAILED
+            kind = alerts.ROUTING_FAILED if broke else alerts.ROUTING_NOBODY
+            found.setdefault((kind, item.workspace_id), []).append(assignment.reason)
+        if any(stage["name"] == "score" for stage in one.outcome.degraded):
+            found.setdefault((alerts.SCORING_FALLBACK, item.workspace_id), []).append("")
+    for (kind, workspace_id), reasons in sorted(found.items()):
+        message, link = _ALERTS[kind]
+        said = message.format(reason=reasons[-1].removeprefix(f"{MANUAL_REVIEW}: "))
+        alerts.raise_alert(session, workspace_id, kind, "", said, link, times=len(reasons))
 
 
 def _held(session: Session, outcomes: Sequence[Outcome]) -> set[uuid.UUID]:

@@ -1,11 +1,11 @@
 """Frozen values that pass between the stages of a lead's way. No I/O, no ORM."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from webapp.leads.states import Intent, NextAction, Priority
+from webapp.leads.states import Intent, NextAction, Priority, RouteState, TeamPolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,20 +155,61 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """Someone whom a lead can be given to. ``open_leads``: waiting leads assigned to them now."""
+    """A member of the workspace as routing sees them. ``open_leads``: waiting leads assigned to them now, of at most
+    ``capacity`` (None: any number). ``absent`` and ``away`` say in words why they get nothing today (``absent until
+    3 Dec``) or nothing at this hour (``works again Mon 09:00``); empty when they are there."""
 
     user_id: str
     name: str
     open_leads: int
+    capacity: int | None = None
+    email: str = ""
+    takes_leads: bool = True
+    absent: str = ""
+    away: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """A member's place in a team. ``given_at``: when the team last gave them a lead, as seconds of one clock for all
+    seats; ``away`` as :class:`Member` has it, by the hours that hold in this team."""
+
+    user_id: str
+    weight: int = 1
+    given_at: float = 0.0
+    away: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Team:
+    id: str
+    name: str
+    policy: TeamPolicy
+    seats: tuple[Seat, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingRule:
+    """Leads of which all conditions hold go to the team; of a condition's values any will do."""
+
+    name: str
+    conditions: Mapping[str, tuple[str, ...]]
+    team_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """Who gets the lead and why; ``user_id`` None means the manual-review queue."""
+    """Who gets the lead and why. ``user_id`` None: nobody does, and if somebody should, ``state`` says what it waits
+    for. ``exact``: whose turn it is or who is full decided, which must be seen to under a lock before it is stored.
+    ``evidence``: ``{notes: [text], rules: [{name, matched, why}], candidates: [{user_id, name, chosen, why}]}``."""
 
     user_id: str | None
     name: str
     reason: str
+    team_id: str | None = None
+    state: RouteState | None = None
+    exact: bool = False
+    evidence: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,7 +75,6 @@ class Membership(Created, Base):
     takes_leads: Mapped[bool] = mapped_column(default=True, server_default=sa.true())
     capacity: Mapped[int | None]
     hours: Mapped[JSON | None] = mapped_column(JSONB(none_as_null=True))
-    last_given_at: Mapped[datetime | None]
 
     user: Mapped[User] = relationship(back_populates="memberships", lazy="raise_on_sql")
     workspace: Mapped[Workspace] = relationship(lazy="raise_on_sql")

@@ -25,6 +25,9 @@ from webapp.models.account import User
 from webapp.models.base import JSON, Base, Created, Identified, InWorkspace, OfWorkspace, enum_column
 
 _WAITING = f"status IN ({', '.join(repr(status.value) for status in sorted(WAITING_STATUSES))})"
+_OPEN = "status IN ('new_auto', 'new_draft', 'new_escalate')"
+#: ``sla_due_at`` for sorting: what has none comes last.
+DUE = "coalesce(sla_due_at, '9999-12-31 00:00:00+00'::timestamptz)"
 
 
 class Person(Identified, OfWorkspace, Created, Base):
@@ -130,14 +133,31 @@ class Lead(Identified, InWorkspace, Created, Base):
             postgresql_where=sa.text("attribution <> '{}'::jsonb"),
         ),
         sa.Index("ix_leads_import", "import_id", "id", postgresql_where=sa.text("import_id IS NOT NULL")),
-        sa.Index("ix_leads_sla", "workspace_id", "sla_due_at", "id", postgresql_where=sa.text(_WAITING)),
+        # What has no due time comes last; as an expression, since keysets cannot compare NULL.
+        sa.Index("ix_leads_sla", "workspace_id", sa.text(DUE), "id", postgresql_where=sa.text(_WAITING)),
         sa.Index(
             "ix_leads_unrouted",
             "workspace_id",
             "route_state",
+            "priority",
             "created_at",
             "id",
-            postgresql_where=sa.text("route_state IS NOT NULL"),
+            postgresql_where=sa.text(f"route_state IS NOT NULL AND {_OPEN}"),
+        ),
+        sa.Index(
+            "ix_leads_backlog",
+            "workspace_id",
+            "team_id",
+            "created_at",
+            "id",
+            postgresql_where=sa.text(f"route_state = 'backlog' AND {_OPEN}"),
+        ),
+        # Who had a person's last lead.
+        sa.Index(
+            "ix_leads_owned",
+            "person_id",
+            sa.text("created_at DESC"),
+            postgresql_where=sa.text("assignee_id IS NOT NULL"),
         ),
         sa.Index("ix_leads_source_id", "source_id", "created_at", postgresql_where=sa.text("source_id IS NOT NULL")),
     )
@@ -202,7 +222,8 @@ class Lead(Identified, InWorkspace, Created, Base):
     team_id: Mapped[uuid.UUID | None] = mapped_column(sa.Uuid)
     route_state: Mapped[RouteState | None] = enum_column(RouteState, "route_state")
     route_reason: Mapped[str | None]
-    sla_due_at: Mapped[datetime | None]  # when a person should have decided, in the workspace's business hours
+    sla_due_at: Mapped[datetime | None]  # when a person should have decided (webapp.leads.sla)
+    sla_since: Mapped[datetime | None]  # from when that was counted; NULL: from its arrival
     assignment_reason: Mapped[str | None]
     touches: Mapped[int] = mapped_column(server_default="1")
     last_contact_at: Mapped[datetime] = mapped_column(server_default=sa.func.now())

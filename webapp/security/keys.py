@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from webapp.leads import sla
 from webapp.leads.errors import Forbidden, Invalid, LeadError
 from webapp.leads.intake import Tenant
 from webapp.leads.states import Scope
@@ -172,4 +173,5 @@ def tenant_of(workspace: Workspace, *, default_region: str, duplicate_days: int,
         default_region=str(workspace.settings.get("region") or default_region),
         duplicate_days=duplicate_days,
         idempotency_days=idempotency_days,
+        sla=sla.of_settings(workspace.settings),
     )
