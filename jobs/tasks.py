@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 #: The bounds of one drain: then a new ring, so that RQ's own time limit never cuts work short.
 MAX_ROWS = 5_000
 MAX_SECONDS = 5.0
+#: How long an import goes on when nothing else waits for its worker.
+ALONE_SECONDS = 30.0
 
 #: Set by ``jobs.worker``; a stock worker is never asked to stop in the middle of a drain.
 should_stop: Callable[[], bool] = lambda: False  # noqa: E731
@@ -156,6 +158,7 @@ def drain_imports() -> int:
             seal=wiring.seal(),
             tenant_of=wiring.tenant_of,
             max_seconds=MAX_SECONDS,
+            alone_seconds=ALONE_SECONDS,
             stop=lambda: should_stop(),
         ),
     )

@@ -312,6 +312,33 @@ def test_an_import_that_gets_no_further_is_given_up(
     assert imports.undo_problem(fresh(session, found)) is None
 
 
+def test_behind_a_chunk_that_is_not_written_nothing_is(
+    session: Session, session_factory: Factory, workspace: Workspace, tmp_path: Path, refuses: Callable[[str], None]
+) -> None:
+    found = queued(session, workspace, tmp_path, rows(3) + "Eve,not an address,Hi\n" + rows(8, first=3))
+    refuses("INSERT ON import_problems")
+    with pytest.raises(psycopg.errors.RaiseException):  # by the second chunk, with the third one waiting
+        work(session_factory, tmp_path, chunk_rows=3)
+    assert counts(session, found) == (3, 3, 0, 0) and count(session, Lead) == 3
+    session.execute(sa.text("DROP TRIGGER test_refuse ON import_problems"))
+    lease_over(session)
+    work(session_factory, tmp_path, chunk_rows=3)
+    assert counts(session, found) == (12, 11, 0, 1) and found.state is ImportState.DONE
+
+
+def test_a_turn_goes_on_while_nobody_else_waits(
+    session: Session, session_factory: Factory, workspace: Workspace, tmp_path: Path
+) -> None:
+    found = queued(session, workspace, tmp_path, rows(9))
+    assert work(session_factory, tmp_path, chunk_rows=3, max_seconds=0.0, alone_seconds=60.0).done == 9
+    assert counts(session, found) == (9, 9, 0, 0) and found.attempt == 1
+    first = queued(session, workspace, tmp_path, rows(9, first=9))
+    imports.undo(session, fresh(session, found), by="Tess")
+    session.commit()
+    assert work(session_factory, tmp_path, chunk_rows=3, max_seconds=0.0, alone_seconds=60.0).more
+    assert counts(session, first)[0] < 9, "an undo waits"
+
+
 def test_an_undo_that_gets_no_further_is_given_up_and_can_be_asked_for_again(
     session: Session, session_factory: Factory, workspace: Workspace, tmp_path: Path, refuses: Callable[[str], None]
 ) -> None:

@@ -16,6 +16,8 @@ import pycountry
 from nameparser import HumanName
 from rapidfuzz.distance import OSA
 
+from webapp.leads.dedupe import parsed_phone
+
 #: Names longer than this are no person's; they are left alone.
 _LONGEST_NAME = 120
 _SPACES = re.compile(r"\s+")
@@ -137,7 +139,5 @@ def _region_of_email(email: str | None) -> str | None:
 
 
 def _is_valid(phone: str, region: str) -> bool:
-    try:
-        return phonenumbers.is_valid_number(phonenumbers.parse(phone, region))
-    except phonenumbers.NumberParseException:
-        return False
+    number = parsed_phone(phone, region)
+    return number is not None and phonenumbers.is_valid_number(number)

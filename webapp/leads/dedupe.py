@@ -57,8 +57,19 @@ def checked_email(email: str) -> str:
 _PLAIN_EMAIL = re.compile(r"([A-Za-z0-9]+(?:[._+-][A-Za-z0-9]+)*)@([A-Za-z0-9.-]+)")
 
 
+#: Domains in which nothing but their length or a special use can be wrong; those of companies differ lead by lead.
+_PLAIN_DOMAIN = re.compile(r"(?:[A-Za-z0-9]+(?:-[A-Za-z0-9]+)*\.)+[A-Za-z]{2,}")
+_SPECIAL_USE = tuple(f".{name}" for name in email_validator.SPECIAL_USE_DOMAIN_NAMES)
+
+
 @lru_cache(maxsize=4096)
 def _is_domain(domain: str) -> bool:
+    if (
+        _PLAIN_DOMAIN.fullmatch(domain)
+        and max(map(len, domain.split("."))) <= 63
+        and not f".{domain.lower()}".endswith(_SPECIAL_USE)
+    ):
+        return True
     try:
         parsed = email_validator.validate_email(f"a@{domain}", check_deliverability=False)
     except email_validator.EmailNotValidError:
@@ -72,12 +83,18 @@ def normalize_phone(phone: str | None, *, region: str) -> str | None:
 
 
 @lru_cache(maxsize=4096)  # imports and retries bring the same numbers again
-def _e164(phone: str, region: str) -> str | None:
+def parsed_phone(phone: str, region: str) -> phonenumbers.PhoneNumber | None:
+    """What the digits say; None when they cannot be a number. Shared by its callers, who must not change it."""
     try:
-        number = phonenumbers.parse(phone, region)
+        return phonenumbers.parse(phone, region)
     except phonenumbers.NumberParseException:
         return None
-    if not phonenumbers.is_possible_number(number):
+
+
+@lru_cache(maxsize=4096)
+def _e164(phone: str, region: str) -> str | None:
+    number = parsed_phone(phone, region)
+    if number is None or not phonenumbers.is_possible_number(number):
         return None
     return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
 

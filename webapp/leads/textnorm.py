@@ -219,6 +219,8 @@ def _pieces(text: str) -> list[tuple[str, str]]:
 
 def _key(word: str) -> str:
     key = word_key(word)
+    if key == "#":
+        return key  # not remembered: numbers have no end, and would push the words out
     if not word[0].isalnum() and ord(word[0]) > 0x2000 and word not in "€₫…":
         key = "<emoji>"
     elif len(word) > 3:
@@ -248,8 +250,8 @@ def language(words: list[str]) -> tuple[str, bool]:
 def _kind(word: str) -> str:
     """What a word says about the language of its text."""
     if not word.isalpha():
-        kind = "-"
-    elif not word.isascii():
+        return "-"
+    if not word.isascii():
         kind = "marked"
     elif word in _EN_COMMON:
         kind = "both" if word in _VI_BARE else "english"

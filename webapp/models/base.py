@@ -1,5 +1,7 @@
 """``db``, naming conventions and the mixins that every table uses."""
 
+import os
+import time
 import uuid
 from datetime import datetime
 from enum import StrEnum
@@ -9,7 +11,6 @@ import sqlalchemy as sa
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
-from uuid6 import uuid7
 
 #: A constraint without a name cannot be dropped by a migration; these make every name predictable.
 NAMING = {
@@ -38,9 +39,19 @@ class Base(DeclarativeBase):
 db = SQLAlchemy(metadata=Base.metadata, disable_autonaming=True)
 
 
+_last_tick = 0
+
+
 def new_id() -> uuid.UUID:
-    """UUIDv7: unique everywhere, and in order of time, which keeps indexes dense."""
-    return uuid.UUID(int=uuid7().int)
+    """UUIDv7 (RFC 9562, section 6.2, method 3): unique everywhere, in order of time, which keeps indexes dense, and
+    growing within a thread. Of the time come 48 bits of milliseconds and 12 of their fractions; 62 bits are random."""
+    global _last_tick
+    tick = (time.time_ns() << 12) // 1_000_000
+    if tick <= _last_tick:  # a race of two threads leaves the order open; that they differ is the random bits' doing
+        tick = _last_tick + 1
+    _last_tick = tick
+    drawn = int.from_bytes(os.urandom(8), "big") >> 2
+    return uuid.UUID(int=(tick >> 12) << 80 | 7 << 76 | (tick & 0xFFF) << 64 | 2 << 62 | drawn)
 
 
 def enum_column(enum: type[StrEnum], name: str, **kwargs: Any) -> Any:

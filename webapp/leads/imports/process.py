@@ -3,7 +3,7 @@
 A chunk is one transaction: its leads, the problems of its rows, and how far the file has been read, under the import's
 row lock and with the fencing token. A worker killed at any moment has therefore taken in whole chunks only, and its
 successor goes on behind the last one. While PostgreSQL writes a chunk (in a thread, which waits for the socket), the
-next one is read and judged.
+next ones are read and judged, :data:`AHEAD` at most; behind one that could not be written nothing more is.
 
 What goes wrong, and what then: a row → a problem of that row, also where PostgreSQL refuses it; broken JSON, or a file that is gone → the import
 fails with what came before kept; PostgreSQL away → the drain breaks off, and a later one goes on; anything else → the
@@ -14,6 +14,7 @@ import json
 import logging
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session, sessionmaker
 
 from webapp.leads import audit, claims, intake_bulk, intake_sql
-from webapp.leads.claims import IMPORTS, LEASE_SECONDS, Claim, Holder, SlotTaken
+from webapp.leads.claims import IMPORTS, LEASE_SECONDS, UNDOS, Claim, Holder, SlotTaken
 from webapp.leads.errors import Invalid, NotFound, Problem, Transient
 from webapp.leads.imports.columns import Mapper, Seal
 from webapp.leads.imports.files import path_of
@@ -44,6 +45,8 @@ log = logging.getLogger(__name__)
 #: Rows of one transaction, and the bytes of the file after which a chunk is full as well.
 CHUNK_ROWS = 1_000
 CHUNK_BYTES = 4 << 20
+#: Chunks that may wait to be written, so that a slow commit does not stop the reading.
+AHEAD = 2
 
 #: Claims without a chunk written after which an import, or its undo, is given up.
 MAX_TRIES = 5
@@ -87,15 +90,22 @@ def process(
     seal: Seal,
     tenant_of: TenantOf,
     max_seconds: float = 5.0,
+    alone_seconds: float = 0.0,
     chunk_rows: int = CHUNK_ROWS,
     stop: Callable[[], bool] = lambda: False,
 ) -> Drained:
     """Work due imports until none is left, ``max_seconds`` have passed or ``stop()`` says so; a chunk is never cut
-    short. Imports take turns. ``done`` counts rows. ``seal`` encrypts sensitive values; ``tenant_of`` tells what
+    short. Imports take turns; as long as no other one nor an undo waits, a turn lasts up to ``alone_seconds``, since
+    each end of one costs as much as a chunk. ``done`` counts rows. ``seal`` encrypts sensitive values; ``tenant_of`` tells what
     intake has to know of a workspace. Raises SlotTaken, and SQLAlchemy's and psycopg's errors when the database is
     away."""
-    until = time.monotonic() + max_seconds
+    began = time.monotonic()
     done = 0
+
+    def over() -> bool:
+        took = time.monotonic() - began
+        return stop() or (took >= max_seconds and (took >= alone_seconds or _somebody_waits(session_factory)))
+
     with ThreadPoolExecutor(1, thread_name_prefix="import") as writer:
         while True:  # once at least, so that any bound gets on
             job = _claim(session_factory, holder, tenant_of)
@@ -106,11 +116,16 @@ def process(
                 log.error("import %s is given up: %d claims got no further", job.claim.id, MAX_TRIES)
                 run.give_up()
             else:
-                done += run.work(lambda: stop() or time.monotonic() >= until)
-            if stop() or time.monotonic() >= until:
+                done += run.work(over)
+            if over():
                 break
     with session_factory() as session:
         return Drained(done, claims.has_due(session, IMPORTS))
+
+
+def _somebody_waits(session_factory: SessionFactory) -> bool:
+    with session_factory() as session:
+        return claims.has_due(session, IMPORTS) or claims.has_due(session, UNDOS)
 
 
 def _claim(session_factory: SessionFactory, holder: Holder, tenant_of: TenantOf) -> _Job | None:
@@ -140,7 +155,8 @@ class _Run:
     ) -> None:
         self._session_factory, self._job, self._folder = session_factory, job, folder
         self._chunk_rows, self._writer = chunk_rows, writer
-        self._pending: Future[int] | None = None
+        self._pending: deque[Future[int]] = deque()
+        self._broken = False  # a chunk could not be written; the writer's alone
         self._done = 0
         found = job.found
         self._mapper = Mapper(
@@ -185,17 +201,16 @@ class _Run:
         with path.open("rb") as file:
             start = found.position or layout.begins_at
             for chunk in self._chunks(rows(file, layout, start), start):
-                self._settle()
-                self._pending = self._writer.submit(self._write, chunk)
+                self._settle(AHEAD - 1)
+                self._pending.append(self._writer.submit(self._write, chunk))
                 if over():
                     return False
         return True
 
-    def _settle(self) -> None:
-        """Wait for the chunk that is being written."""
-        pending, self._pending = self._pending, None
-        if pending is not None:
-            self._done += pending.result()
+    def _settle(self, left: int = 0) -> None:
+        """Wait until at most ``left`` chunks are still to be written."""
+        while len(self._pending) > left:
+            self._done += self._pending.popleft().result()
 
     # Reading
 
@@ -240,7 +255,11 @@ class _Run:
     # Writing
 
     def _write(self, chunk: Chunk) -> int:
-        """One transaction; runs in the writer's thread. Lost when the import is not ours any more."""
+        """One transaction; runs in the writer's thread. Lost when the import is not ours any more, and behind a chunk
+        that could not be written."""
+        if self._broken:
+            raise Lost
+        self._broken = True
         for attempt in range(3):
             try:
                 with self._session_factory.begin() as session:
@@ -248,6 +267,7 @@ class _Run:
                     problems = list(chunk.problems)
                     taken = self._accept(session, chunk.good, problems)
                     self._save(session, chunk, taken, problems)
+                self._broken = False
                 return chunk.size
             except Exception as error:
                 if is_database_away(error) or not is_contention(error) or attempt == 2:
