@@ -321,6 +321,7 @@ def test_behind_a_chunk_that_is_not_written_nothing_is(
         work(session_factory, tmp_path, chunk_rows=3)
     assert counts(session, found) == (3, 3, 0, 0) and count(session, Lead) == 3
     session.execute(sa.text("DROP TRIGGER test_refuse ON import_problems"))
+    session.commit()
     lease_over(session)
     work(session_factory, tmp_path, chunk_rows=3)
     assert counts(session, found) == (12, 11, 0, 1) and found.state is ImportState.DONE
