@@ -16,12 +16,12 @@ from webapp.clients.graph import GraphClient
 from webapp.clients.registry import Registry
 from webapp.config import ConfigError, Settings, load_settings
 from webapp.engine import make_engine
-from webapp.leads import flags, judging
+from webapp.leads import flags, judging, llm_usage
 from webapp.leads.deliver import DeliveryPolicy
 from webapp.leads.fetching import FetchPolicy
 from webapp.leads.intake import Tenant
 from webapp.leads.judging import Judging
-from webapp.leads.ports import Clients, Fetcher
+from webapp.leads.ports import Clients, Fetcher, Model
 from webapp.leads.social_pages import StoredTokens
 from webapp.leads.states import FetchKind
 from webapp.models.account import Workspace
@@ -63,19 +63,25 @@ def judges() -> Judging:
     """The model besides the rules, as the settings have it; its client is loaded only where one is configured."""
     found = settings()
     policy = judging.policy(found.classify_mode, use_model=found.lead_classify_use_llm, available=found.has_model)
-    if not (policy.asks and found.has_model):
+    if policy.locked or not found.has_model:
         return Judging(policy)
+    seconds = found.lead_classify_llm_timeout_seconds
+    record = llm_usage.recorder(lambda: session_factory()())
+    return Judging(policy, chat_model(found), patience=seconds + 5, record=record)
+
+
+def chat_model(found: Settings) -> Model:
+    """The client of the language model that the settings name."""
     from webapp.clients.llm import ChatModel  # openai takes most of a second to load
 
     key = found.openai_api_key
-    seconds = found.lead_classify_llm_timeout_seconds
-    model = ChatModel(
+    return ChatModel(
         model=found.openai_model,
         api_key=key.get_secret_value() if key else "none",  # servers without keys want some word all the same
         base_url=found.openai_base_url,
-        timeout=seconds,
+        timeout=found.lead_classify_llm_timeout_seconds,
+        prices=found.llm_prices,
     )
-    return Judging(policy, model, patience=seconds + 5)
 
 
 @lru_cache(maxsize=1)

@@ -190,6 +190,12 @@ class Settings(BaseSettings):
         None, "OPENAI_BASE_URL", "Its address up to `/v1`, such as Ollama's `http://localhost:11434/v1`. Unset: OpenAI."
     )
     openai_model: str = setting("gpt-4o-mini", "OPENAI_MODEL", "The model's name there.")
+    llm_prices: Annotated[Mapping[str, tuple[float, float]], NoDecode] = setting(
+        {"gpt-4o-mini": (0.15, 0.60), "gpt-4o": (2.50, 10.00), "gpt-4.1-mini": (0.40, 1.60), "gpt-4.1": (2.00, 8.00)},
+        "LLM_PRICES",
+        "Prices of models in US dollars per million tokens, in and out, such as `gpt-4o-mini=0.15/0.60,my-model=0/0`; "
+        "added to the ones known. Without a price a day's budget in dollars cannot be kept.",
+    )
     processing_timeout: float = setting(
         25.0,
         "PROCESSING_TIMEOUT",
@@ -290,6 +296,19 @@ class Settings(BaseSettings):
     @classmethod
     def _split_cidrs(cls, value: Any) -> Any:
         return tuple(str(ipaddress.ip_network(part)) for part in _split(value))
+
+    @field_validator("llm_prices", mode="before")
+    @classmethod
+    def _read_prices(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        found = dict(cls.model_fields["llm_prices"].default)
+        for part in _split(value):
+            match = re.fullmatch(r"(\S+?)\s*=\s*(\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)", part)
+            if match is None:
+                raise ValueError("must look like gpt-4o-mini=0.15/0.60,other-model=1/2 (US dollars per million tokens)")
+            found[match[1]] = (float(match[2]), float(match[3]))
+        return found
 
     @field_validator("lead_classify_llm_timeout_seconds")
     @classmethod
@@ -399,6 +418,11 @@ class Settings(BaseSettings):
         return self.openai_api_key is not None or self.openai_base_url is not None
 
     @property
+    def has_price(self) -> bool:
+        """Is it known what the language model costs?"""
+        return self.openai_model in self.llm_prices
+
+    @property
     def pool_size(self) -> int:
         return self.db_pool_size or self.web_threads + 2
 
@@ -474,6 +498,8 @@ def config_table() -> str:
     for field in Settings.model_fields.values():
         (name,) = _names(field.validation_alias)
         default = field.default.get_secret_value() if isinstance(field.default, SecretStr) else field.default
+        if isinstance(default, Mapping):
+            default = ",".join(f"{name}={into:g}/{out:g}" for name, (into, out) in default.items())
         shown = "" if default in (None, "", ()) else f"`{'on' if default is True else default}`"
         rows.append(f"| `{name}` | {shown} | {field.description} |")
     return "\n".join(rows)

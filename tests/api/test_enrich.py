@@ -443,7 +443,7 @@ class TestModel:
         classify = all_of(session, Run)[-1].stages[1]
         assert classify["output"]["model"] == {
             "intent": "demo_request", "confidence": 0.9, "model": "stub", "ms": 5, "calls": 1, "tokens_in": None,
-            "tokens_out": None, "cost": None,
+            "tokens_out": None, "cost": None, "estimated": False,
         }  # fmt: skip
         assert post(email="u@example.com", message=UNSURE).headers["Idempotent-Replayed"] == "true"
         assert len(stub.asked) == 1

@@ -208,7 +208,7 @@ class TestSettings:
             ({}, Mode.RULES_THEN_LLM, False, False),
             ({"OPENAI_API_KEY": "k"}, Mode.RULES_THEN_LLM, True, True),
             ({"OPENAI_BASE_URL": "http://127.0.0.1:1/v1"}, Mode.RULES_THEN_LLM, True, True),
-            ({"OPENAI_API_KEY": "k", "CLASSIFY_MODE": "rules"}, Mode.RULES, False, False),
+            ({"OPENAI_API_KEY": "k", "CLASSIFY_MODE": "rules"}, Mode.RULES, False, True),  # a workspace may want it
             ({"OPENAI_API_KEY": "k", "LEAD_CLASSIFY_USE_LLM": "off", "CLASSIFY_MODE": "llm"}, Mode.RULES, False, False),
             ({"CLASSIFY_MODE": "llm"}, Mode.LLM, True, False),
         ],

@@ -8,9 +8,10 @@ import sqlalchemy as sa
 
 from tests.factories import make_lead
 from tests.waiting import until
-from webapp.leads import judging, run, verdict
+from webapp.leads import judging, run, suspicion, verdict
 from webapp.leads.claims import RUNS, Holder, has_due
 from webapp.leads.judging import Judging, Mode, Policy
+from webapp.leads.judging_policy import Preferences
 from webapp.leads.ports import ModelFailed, Opinion, Usage
 from webapp.leads.states import Door, Intent, LeadStatus, NextAction, Priority, RunStatus
 from webapp.leads.types import LeadFacts, Verdict
@@ -64,7 +65,9 @@ class TestPolicy:
         assert not Policy(Mode.LLM, True).needs_model(said(), message, auto_from=0.85)
 
     def test_switched_off_it_is_not_required_either(self):
-        assert judging.policy("llm", use_model=False, available=True) == Policy(Mode.RULES, True)
+        off = judging.policy("llm", use_model=False, available=True)
+        assert not off.asks and not off.required
+        assert off.of(Preferences(mode=Mode.LLM)) == off  # nor where a workspace wants it
         assert judging.policy("llm", use_model=True, available=False).required
 
 
@@ -89,7 +92,7 @@ class TestMasking:
         began = time.process_time()
         for text in ("a" * 6_000, "1 " * 3_000, "a@" * 3_000, "ignore " * 3_000):
             judging.masked(text, ("aa aa",))
-            judging.gives_orders(text)
+            suspicion.gives_orders(text)
         assert time.process_time() - began < 2
 
     def test_asking_masks_and_cuts(self):
@@ -177,7 +180,7 @@ class TestOrders:
         ],
     )
     def test_a_message_that_talks_to_a_machine_is_suspected(self, text):
-        assert judging.gives_orders(text)
+        assert suspicion.gives_orders(text)
 
     @pytest.mark.parametrize(
         "text",
@@ -187,7 +190,7 @@ class TestOrders:
         ],
     )  # fmt: skip
     def test_one_that_talks_to_people_is_not(self, text):
-        assert not judging.gives_orders(text)
+        assert not suspicion.gives_orders(text)
 
 
 class TestLaterMessages:

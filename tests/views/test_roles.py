@@ -27,6 +27,7 @@ from webapp.models import (
     Workspace,
 )
 from webapp.models.inbound import InboundSource
+from webapp.models.judging import RulesetVersion
 
 #: (least role, method, path); {lead} and so on are ids of the workspace.
 DOORS = [
@@ -55,6 +56,19 @@ DOORS = [
     (Role.REVIEWER, "POST", "/queue/{lead}/leave"),
     (Role.REVIEWER, "POST", "/queue/bulk"),
     (Role.MANAGER, "POST", "/settings"),
+    (Role.VIEWER, "GET", "/settings/rules"),
+    (Role.VIEWER, "GET", "/settings/rules/bench"),
+    (Role.VIEWER, "GET", "/settings/rules/bench?lead={lead}"),
+    (Role.VIEWER, "POST", "/settings/rules/bench"),
+    (Role.MANAGER, "GET", "/settings/rules/effect"),
+    (Role.MANAGER, "POST", "/settings/rules/phrases"),
+    (Role.MANAGER, "POST", "/settings/rules/phrase"),
+    (Role.MANAGER, "POST", "/settings/rules/versions/{ruleset}/activate"),
+    (Role.MANAGER, "POST", "/settings/rules/shipped"),
+    (Role.MANAGER, "POST", "/settings/rules/activate"),
+    (Role.MANAGER, "POST", "/settings/rules/discard"),
+    (Role.MANAGER, "GET", "/settings/judging"),
+    (Role.MANAGER, "POST", "/settings/judging"),
     (Role.MANAGER, "POST", "/deliveries/{delivery}/replay"),
     (Role.ADMIN, "GET", "/settings/members"),
     (Role.ADMIN, "POST", "/settings/members"),
@@ -143,8 +157,14 @@ def ids_of(session: Session, workspace: Workspace) -> dict[str, uuid.UUID]:
     source = InboundSource(workspace_id=workspace.id, name="Form", token="enc:x", token_hash=workspace.id.bytes)
     session.add(source)
     raise_alert(session, workspace.id, "routing_nobody", "", "Nobody fits.")
+    ruleset = RulesetVersion(
+        workspace_id=workspace.id, number=1, base="1", created_by="Ana", updated_by="Ana", activated_by="Ana",
+        activated_at=sa.func.now(),
+    )  # fmt: skip
+    session.add(ruleset)
     session.commit()
     return {
+        "ruleset": ruleset.id,
         "alert": session.scalars(sa.select(Alert.id).where(Alert.workspace_id == workspace.id)).one(),
         "page": page.id,
         "import": file.id,
@@ -172,6 +192,8 @@ def test_every_page_stands_in_the_table(app: Flask) -> None:
         "runs.",
         "deliveries.",
         "settings.",
+        "rules.",
+        "judging.",
         "members.",
         "keys.",
         "destinations.",

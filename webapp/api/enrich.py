@@ -105,9 +105,10 @@ def enrich(principal: Principal) -> Response:
         raise
     if begun.waits:
         with turns.place():  # none: what has begun is undone
-            begun = _wait(turns, conditions, begun, key)
+            begun = _wait(turns, conditions, principal.workspace, begun, key)
     elif begun.run_id:
-        qualify.settle_by_rules(db.session(), conditions, begun.run_id)
+        heard = Heard(error=begun.unheard) if begun.unheard else None
+        qualify.settle_by_rules(db.session(), conditions, begun.run_id, heard)
     return _answer(principal.workspace, begun, key, lead)
 
 
@@ -128,7 +129,7 @@ def _replay(key: KeyOf, lead: LeadIn) -> Response | None:
     return response
 
 
-def _wait(turns: Turns, conditions: Conditions, begun: Begun, key: KeyOf | None) -> Begun:
+def _wait(turns: Turns, conditions: Conditions, tenant: Tenant, begun: Begun, key: KeyOf | None) -> Begun:
     """Leave the run to a worker and wait for it. Afterwards it is settled, if need be by the rules; where the model is
     required and was not heard, Permanent (502), and the key is free again."""
     assert begun.run_id is not None
@@ -138,7 +139,7 @@ def _wait(turns: Turns, conditions: Conditions, begun: Begun, key: KeyOf | None)
         status, begun = qualify.wait(current_app.extensions["autocommit"], begun, key, seconds=conditions.patience)
     session, run_id = db.session(), begun.run_id
     assert run_id is not None
-    required = conditions.policy.required
+    required = qualify.is_required(conditions, tenant)
     if status is RunStatus.SUCCESS and not required:
         return begun
     late = f"no answer within {conditions.patience:g} s"

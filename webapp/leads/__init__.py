@@ -6,8 +6,11 @@ Read it top-down::
              ├ dedupe      who wrote, and did they say it before
              ├ crm         leads of CRM clients: is it here already; search by parts of words
              ├ verdict     intent, priority, confidence and evidence, by rules
+             │ ├ rulebook  a workspace's own rules: versions of its changes, the active one compiled
+             │ │ └ ruleset_changes  the changes, compiled on top of the shipped rules
              │ ├ ruleset   the rules as data (rulesets/default.json), compiled into a token trie
              │ ├ reliability  how right verdicts are on labelled messages (`flask classify --evaluate`)
+             │ ├ suspicion does the message talk to a machine? then never out by itself
              │ └ textnorm  folding, tokens, language; offsets of the text as sent
              ├ search      the tokens under which a lead is found
              └ intake_sql  the one statement: key → person → lead → run → audit event
@@ -31,7 +34,9 @@ Read it top-down::
              ├ run_asking  a model is asked about some runs while the others go on
              ├ run_stages  one lead through the stages, and what a failing stage costs
              │ ├ stages    enrich → classify → score → route; pure
-             │ └ judging   rules and model together: when one is asked, and what it changes
+             │ └ judging   rules and model together: what a model may see, and what its opinion changes
+             │   ├ judging_policy  when one is asked: deployment, workspace
+             │   └ llm_usage  what asking takes: each question, the day's budget
              ├ knowledge   the facts of a lead as they are stored and read again
              ├ scoring     a workspace's weights and ideal company, in versions
              ├ run_store   load, and settle under the lead's lock

@@ -18,12 +18,14 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from webapp.leads import cleansing, dedupe, intake_sql, sla, verdict
+from webapp.leads import cleansing, dedupe, intake_sql, sla, suspicion, verdict
 from webapp.leads.errors import Conflict, Invalid, Problem, Transient
 from webapp.leads.intake_sql import Database
+from webapp.leads.judging_policy import NO_PREFERENCES, Preferences
+from webapp.leads.ruleset import Ruleset
 from webapp.leads.search import search_tokens
 from webapp.leads.sla import Sla
-from webapp.leads.states import Door, Priority, status_for
+from webapp.leads.states import Door, Priority
 from webapp.leads.types import Verdict
 from webapp.models.base import new_id
 
@@ -42,7 +44,8 @@ RANK = {Priority.P0: 0, Priority.P1: 1, Priority.P2: 2, Priority.P3: 3}
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
-    """What intake has to know of a workspace; thresholds are probabilities."""
+    """What intake has to know of a workspace; thresholds are probabilities. ``rules``: the workspace's own, None for
+    the shipped ones."""
 
     id: uuid.UUID
     name: str
@@ -52,6 +55,8 @@ class Tenant:
     duplicate_days: int = 30
     idempotency_days: int = 30
     sla: Sla = sla.DEFAULT
+    rules: Ruleset | None = None
+    judging: Preferences = NO_PREFERENCES
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,13 +227,13 @@ _TEXTS = (
 )  # fmt: skip
 
 
-def judge(lead: LeadIn) -> Verdict:
-    """The verdict at intake: the rules', microseconds, no network."""
+def judge(lead: LeadIn, rules: Ruleset | None = None) -> Verdict:
+    """The verdict at intake: the rules' (None: the shipped ones), microseconds, no network."""
     handed_over = lead.door is Door.CRM or lead.source_type == "leadgen"
     if handed_over and (lead.email or lead.phone) and not lead.message.strip():
         said = verdict.of_contact_details()
     else:
-        said = verdict.judge(lead.message)
+        said = suspicion.checked(verdict.judge(lead.message, rules=rules), lead.message)
     return said if said.confidence <= lead.confidence_cap else replace(said, confidence=lead.confidence_cap)
 
 
@@ -247,7 +252,7 @@ def row_for(tenant: Tenant, lead: LeadIn) -> dict[str, Any]:
     stored."""
     if problems := check(lead):
         raise Invalid("some fields cannot be stored", details=problems)
-    said = judge(lead)
+    said = judge(lead, tenant.rules)
     region, region_from = cleansing.region_of(
         lead.phone, lead.attributes, lead.email, said.lang, default=tenant.default_region
     )
@@ -255,7 +260,7 @@ def row_for(tenant: Tenant, lead: LeadIn) -> dict[str, Any]:
     cleaned = cleaned_of(lead, person)
     if region_from != "default" and person.phone:
         cleaned |= {"phone_region": region, "phone_region_from": region_from}
-    status = status_for(said.confidence, auto_from=tenant.auto_from, draft_from=tenant.draft_from)
+    status = suspicion.status_of(said, auto_from=tenant.auto_from, draft_from=tenant.draft_from)
     return {
         "id": new_id(),
         "workspace_id": tenant.id,

@@ -6,23 +6,31 @@ says is a draft at best (at the default thresholds). The model's words are data 
 makes the console do anything but show a verdict.
 """
 
+import logging
 import re
 import time
-from collections.abc import Iterable
+import uuid
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from enum import StrEnum
 
-from webapp.leads import verdict
+from webapp.leads import suspicion, verdict
+from webapp.leads.judging_policy import RULES_ONLY
+from webapp.leads.judging_policy import Mode as Mode
+from webapp.leads.judging_policy import Policy as Policy
+from webapp.leads.judging_policy import policy as policy
 from webapp.leads.ports import Model, ModelFailed, Opinion, Question, Usage
+from webapp.leads.stages.classify import Judge
 from webapp.leads.states import BUYING_INTENTS, PRECEDENCE, Intent, Priority, next_action_for
+from webapp.leads.suspicion import FOR_REVIEW as FOR_REVIEW
+from webapp.leads.suspicion import INJECTION as INJECTION
 from webapp.leads.types import LeadFacts, Verdict
+
+log = logging.getLogger(__name__)
 
 #: What a model sees of a message, in characters; the point of a longer one is in its beginning.
 LONGEST_ASKED = 6_000
-#: Confidence of what a person has to look at first: below every workspace's default threshold.
-FOR_REVIEW = 0.69
-#: Tags that such verdicts carry.
-INJECTION, LATER = "injection", "later message"
+#: Tag of a verdict that a later message has raised.
+LATER = "later message"
 #: ``Verdict.judge`` of those that a model had a part in begins so.
 WITH_MODEL = "rules+"
 
@@ -33,56 +41,44 @@ _ALONE = 0.8
 _SUREST = 0.97
 
 
-class Mode(StrEnum):
-    """``CLASSIFY_MODE``."""
-
-    RULES = "rules"
-    RULES_THEN_LLM = "rules_then_llm"  # the model is asked where the rules are not sure
-    LLM = "llm"  # the model is asked every time, and /enrich-lead fails without it
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """When a model is asked. ``available``: one is configured and switched on."""
-
-    mode: Mode = Mode.RULES
-    available: bool = False
-
-    @property
-    def required(self) -> bool:
-        """The caller of /enrich-lead gets the model's verdict or none."""
-        return self.mode is Mode.LLM
-
-    @property
-    def asks(self) -> bool:
-        """Can it happen at all that a model is needed?"""
-        return self.required or (self.mode is Mode.RULES_THEN_LLM and self.available)
-
-    def needs_model(self, said: Verdict, message: str, *, auto_from: float) -> bool:
-        """Is ``said``, the rules' verdict, not enough? The rules are sure from where the workspace lets leads go out
-        by themselves. A message without words is nothing to ask about."""
-        if not self.asks or not any(character.isalnum() for character in message):
-            return False
-        return self.required or said.confidence < auto_from
-
-
-def policy(mode: str, *, use_model: bool, available: bool) -> Policy:
-    """From the settings. Switched off, a model is not required either."""
-    return Policy(Mode(mode) if use_model else Mode.RULES, available)
-
-
 @dataclass(frozen=True, slots=True)
 class Judging:
     """A worker's judges besides the rules. ``threads``: questions under way at once; ``patience``: seconds after
-    which an answer is not waited for any more, whatever the client makes of its own time limit."""
+    which an answer is not waited for any more, whatever the client makes of its own time limit. ``record``: keeps what
+    a question took, whether or not somebody still waits for its answer."""
 
-    policy: Policy = Policy()
+    policy: Policy = RULES_ONLY
     model: Model | None = None
     threads: int = 8
     patience: float = 60.0
+    record: "Callable[[Asking, Heard], None] | None" = None
+
+    @property
+    def asks(self) -> bool:
+        """Is there a model that any workspace could want to be asked?"""
+        return not self.policy.locked and (self.policy.available or self.policy.required)
+
+    def ask(self, asking: "Asking") -> "Heard":
+        """Ask; every failure is a result. Called outside any transaction, from any thread."""
+        heard = ask(self.model, asking.facts, share_personal=asking.share_personal)
+        if self.record and heard.usage:
+            try:
+                self.record(asking, heard)
+            except Exception:  # the answer is worth more than its record
+                log.exception("what asking a model took could not be recorded")
+        return heard
 
 
 RULES_ALONE = Judging()
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """About which lead a model is asked, and for which run. ``share_personal``: nothing is masked."""
+
+    facts: LeadFacts
+    run_id: uuid.UUID
+    share_personal: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +94,13 @@ class NotHeard(Exception):
     """A model was asked and gave no opinion. The text is plain words."""
 
 
-def ask(model: Model | None, facts: LeadFacts) -> Heard:
-    """Ask; every failure is a result. Called outside any transaction, from any thread."""
+def ask(model: Model | None, facts: LeadFacts, *, share_personal: bool = False) -> Heard:
+    """Ask; every failure is a result. ``share_personal``: the message leaves as it is."""
     if model is None:
         return Heard(error="no model is configured")
     started = time.monotonic()
-    question = Question(masked(facts.message[:LONGEST_ASKED], (facts.name, facts.company)))
+    text = facts.message[:LONGEST_ASKED]
+    question = Question(text if share_personal else masked(text, (facts.name, facts.company)))
     try:
         opinion = model.judge(question)
     except ModelFailed as failed:
@@ -129,38 +126,6 @@ def masked(text: str, names: Iterable[str | None] = ()) -> str:
         text = re.sub(rf"\b(?:{listed})\b", "[name]", text, flags=re.IGNORECASE)
         text = re.sub(r"\[name\](?:\s+\[name\])+", "[name]", text)
     return text
-
-
-_ORDERS = re.compile(
-    r"\b(?:ignore|disregard|forget|override|bypass)\b.{0,30}\b(?:instruction|prompt|rule|direction|command|context)s?\b"
-    r"|\b(?:system|developer)\s+(?:prompt|instruction)s?\b|\byou\s+are\s+(?:now|no\s+longer)\s+(?:an?|the|my|in)\b"
-    r"|\bas\s+an\s+ai\s+(?:\w+\s+)?(?:model|assistant)\b|\bjailbreak\b|\bprompt\s+injection\b"
-    r"|\b(?:respond|reply|answer|output)\s+(?:only\s+)?with\s+(?:json|the\s+word|exactly)\b"
-    r"|\b(?:classify|mark|label|score)\s+(?:this|me|it|my\s+\w+)\s+as\b|\"(?:intent|confidence)\"\s*:"
-    r"|<\|?\s*/?\s*(?:im_start|im_end|system|assistant|lead_message)\b|\[/?(?:inst|system)\]"
-    r"|\bbỏ\s+qua\b.{0,20}\b(?:hướng\s+dẫn|chỉ\s+dẫn|chỉ\s+thị|lệnh|quy\s+tắc)\b",
-    re.IGNORECASE | re.DOTALL,
-)
-
-
-#: One of these is in whatever the expression finds. Looking for them first takes a twentieth of its time.
-_ORDER_WORDS = (
-    "ignore", "disregard", "forget", "override", "bypass", "prompt", "instruction", "you are", "an ai", "jailbreak",
-    "respond", "reply", "answer", "output", "classify", "mark", "label", "score", '"intent"', '"confidence"', "im_start",
-    "im_end", "system", "assistant", "lead_message", "inst]", "bỏ qua",
-)  # fmt: skip
-
-
-def gives_orders(text: str) -> bool:
-    """Does the message talk to a machine rather than to us? Suspected prompt injection."""
-    folded = " ".join(text.lower().split())
-    return any(word in folded for word in _ORDER_WORDS) and _ORDERS.search(folded) is not None
-
-
-def distrusted(said: Verdict) -> Verdict:
-    """``said`` of a message under suspicion of prompt injection: for a person to look at."""
-    reason = "part of the message addresses the machine (suspected prompt injection)"
-    return _for_review(said, INJECTION, reason)
 
 
 def combine(said: Verdict, opinion: Opinion, *, prefer_model: bool = False) -> Verdict:
@@ -214,12 +179,12 @@ def _fitting(intent: Intent, priority: Priority) -> Priority:
     return Priority.P3
 
 
-def raised(said: Verdict, later: Iterable[str]) -> Verdict | None:
+def raised(said: Verdict, later: Iterable[str], *, judge: Judge = verdict.judge) -> Verdict | None:
     """The lead's verdict after what its author wrote later (touches with other words), when one of those outranks it:
     that message's intent and priority, for a person to look at. None when ``said`` stands."""
     found = None
     for message in later:
-        new = verdict.judge(message)
+        new = suspicion.checked(judge(message), message)
         if _outranks(new, found or said):
             found = new
     if found is None:

@@ -248,7 +248,8 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What one question took. ``tokens_*`` and ``cost`` (US dollars) None: the other side did not say."""
+    """What one question took. ``tokens_*`` None: nobody knows; ``estimated``: the other side did not say, they are
+    guessed by length. ``cost`` (US dollars) None: there is no price for the model."""
 
     model: str
     ms: int
@@ -256,6 +257,7 @@ class Usage:
     tokens_in: int | None = None
     tokens_out: int | None = None
     cost: float | None = None
+    estimated: bool = False
 
 
 @dataclass(frozen=True, slots=True)

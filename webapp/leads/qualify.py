@@ -19,7 +19,19 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from webapp.leads import audit, boards, claims, intake, qualify_keys, run, run_stages, run_store, verdict
+from webapp.leads import (
+    audit,
+    boards,
+    claims,
+    intake,
+    llm_usage,
+    qualify_keys,
+    rulebook,
+    run,
+    run_stages,
+    run_store,
+    verdict,
+)
 from webapp.leads.errors import Permanent, Transient
 from webapp.leads.intake import LeadIn, Tenant
 from webapp.leads.judging import WITH_MODEL, Heard, Policy
@@ -44,18 +56,19 @@ _OWN_LEASE_SECONDS = 10.0
 class Begun:
     """A lead that is in, and what is held of it. ``run_id`` None: it has been judged before. ``lease`` None: no key.
     ``taken_over``: from a request that died, whose message may have been another. ``waits``: the run is a worker's,
-    since a model has to be asked."""
+    since a model has to be asked. ``unheard``: why none is asked although one was needed."""
 
     lead_id: uuid.UUID
     run_id: uuid.UUID | None
     lease: datetime | None
     taken_over: bool = False
     waits: bool = False
+    unheard: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """What holds for all requests: the settings as far as they matter here."""
+    """What holds for all requests: the settings as far as they matter here. ``policy`` is the deployment's."""
 
     policy: Policy
     region: str
@@ -65,9 +78,15 @@ class Conditions:
 
 def needs_model(conditions: Conditions, tenant: Tenant, message: str) -> bool:
     """Is it a worker's, since a model has to be asked?"""
-    if not conditions.policy.asks:
+    policy = conditions.policy.of(tenant.judging)
+    if not policy.asks:
         return False
-    return conditions.policy.needs_model(verdict.judge(message), message, auto_from=tenant.auto_from)
+    return policy.needs_model(verdict.judge(message, rules=tenant.rules), message, auto_from=tenant.auto_from)
+
+
+def is_required(conditions: Conditions, tenant: Tenant) -> bool:
+    """Does the workspace want a model's verdict or none?"""
+    return conditions.policy.of(tenant.judging).required
 
 
 def begin(session: Session, conditions: Conditions, tenant: Tenant, lead: LeadIn, key: KeyOf | None) -> Begun:
@@ -91,13 +110,16 @@ def begin(session: Session, conditions: Conditions, tenant: Tenant, lead: LeadIn
     # words of a lead from a public page are our own.
     askable = stands.status not in DECIDED_STATUSES and stands.door is not Door.WEB
     waits = askable and needs_model(conditions, tenant, stands.message)
-    required = waits and conditions.policy.required
+    required = waits and is_required(conditions, tenant)
+    unheard = None
+    if waits and not required and (unheard := llm_usage.over_budget(session, tenant.id, tenant.judging)):
+        waits = False
     run_id = None
     if stands.settled_at is None or (required and not _by_model(stands.judge)):
         run_id = _run_of(session, lead_id, stands, key.value if key else None, lead.payload, required=required)
     return Begun(
         lead_id, run_id, claim.lease if claim else None, bool(claim and claim.lead_id == lead_id),
-        waits=waits and run_id is not None,
+        waits=waits and run_id is not None, unheard=unheard,
     )  # fmt: skip
 
 
@@ -185,8 +207,9 @@ def settle_by_rules(session: Session, conditions: Conditions, run_id: uuid.UUID,
             item = run_store.item_from(row, claim.attempt)
             board = boards.load(session, [item.workspace_id])[item.workspace_id]
             outcome = run_stages.go_through(
-                item, board, judge=verdict.judge, default_region=conditions.region, heard=heard
-            )
+                item, board, judge=rulebook.judge_of(session, item.ruleset_id), default_region=conditions.region,
+                heard=heard,
+            )  # fmt: skip
             return bool(run_store.settle(session, [outcome], hold_seconds=conditions.hold_seconds))
     except Exception as error:
         if is_database_away(error) or is_contention(error):
@@ -321,7 +344,7 @@ def keep_if_changed(session: Session, tenant: Tenant, key: KeyOf, lead_id: uuid.
     session.execute(sa.select(Lead.id).where(Lead.id == lead_id).with_for_update(key_share=True))
     if session.scalar(sa.select(sa.exists().where(Touch.lead_id == lead_id, Touch.content_hash == words))):
         return False
-    said = verdict.judge(lead.message)
+    said = verdict.judge(lead.message, rules=tenant.rules)
     touch = Touch(
         workspace_id=tenant.id, lead_id=lead_id, door=Door.ENRICH, key=key.value, message=lead.message,
         payload=lead.payload, content_hash=words,

@@ -119,14 +119,14 @@ class Ruleset:
     unknown: Mapping[str, float]
 
 
-class _Problems(list[Problem]):
+class Problems(list[Problem]):
     def add(self, where: str, why: str) -> None:
         self.append(Problem(where, why))
 
 
 def load_ruleset(data: Mapping[str, Any]) -> Ruleset:
     """Validate and compile; raises :class:`Invalid` whose details name every problem at once."""
-    problems = _Problems()
+    problems = Problems()
     if data.get("schema") != SCHEMA:
         problems.add("schema", f"must be {SCHEMA}")
     for name, kind in _SECTIONS.items():
@@ -134,7 +134,7 @@ def load_ruleset(data: Mapping[str, Any]) -> Ruleset:
             problems.add(name, f"is missing or not a {kind.__name__}")
     if problems:
         raise Invalid("The ruleset lacks whole sections.", details=tuple(problems))
-    compiler = _Compiler(_classes(data["classes"], problems), frozenset(data["bare_stop"]), problems)
+    compiler = Compiler(_classes(data["classes"], problems), frozenset(data["bare_stop"]), problems)
     for where, group, cue_of in _groups(data, problems):
         for i, phrase in enumerate(group["phrases"]):
             compiler.add(f"{where}.phrases[{i}]", cue_of(phrase), group["lang"])
@@ -165,11 +165,17 @@ def default_ruleset() -> Ruleset:
 
 @cache
 def _default_ruleset() -> Ruleset:
+    return load_ruleset(default_data())
+
+
+def default_data() -> dict[str, Any]:
+    """The shipped ruleset as it is written, read anew."""
     path = Path(__file__).with_name("rulesets") / "default.json"
-    return load_ruleset(json.loads(path.read_text(encoding="utf-8")))
+    data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return data
 
 
-def _classes(raw: Mapping[str, Any], problems: _Problems) -> dict[str, list[str]]:
+def _classes(raw: Mapping[str, Any], problems: Problems) -> dict[str, list[str]]:
     classes: dict[str, list[str]] = {}
     for name, members in raw.items():
         if not re.fullmatch(r"\w+", name) or not _is_phrases(members):
@@ -185,7 +191,7 @@ def _is_phrases(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(p, str) and p.strip() for p in value)
 
 
-def _groups(data: Mapping[str, Any], problems: _Problems) -> Iterator[tuple[str, Any, Any]]:
+def _groups(data: Mapping[str, Any], problems: Problems) -> Iterator[tuple[str, Any, Any]]:
     """Every valid group of phrases with its place in the JSON and a maker of its cues."""
     intents = {intent.value for intent in Intent} - {Intent.UNKNOWN.value}
     for section in ("cues", "masks", "negations", "flags"):
@@ -232,7 +238,7 @@ def _cue_maker(section: str, group: Mapping[str, Any]) -> Any:
     return lambda phrase: Cue("mask", "", phrase)
 
 
-def _numbers(data: Mapping[str, Any], problems: _Problems) -> dict[str, Any]:
+def _numbers(data: Mapping[str, Any], problems: Problems) -> dict[str, Any]:
     """The thresholds and tables, checked; an empty dict when something is wrong with them."""
     try:
         decision, amounts, calibration = data["decision"], data["amounts"], data["calibration"]
@@ -258,7 +264,7 @@ def _numbers(data: Mapping[str, Any], problems: _Problems) -> dict[str, Any]:
     return found
 
 
-class _Compiler:
+class Compiler:
     """Builds the three tries: for English text, and for Vietnamese text with and without diacritics.
 
     Who types diacritics means ``cho`` by ``cho``; who types none may mean ``chó``. So in text with diacritics a
@@ -266,7 +272,7 @@ class _Compiler:
     does unless it is in ``bare_stop``.
     """
 
-    def __init__(self, classes: dict[str, list[str]], bare_stop: frozenset[str], problems: _Problems) -> None:
+    def __init__(self, classes: dict[str, list[str]], bare_stop: frozenset[str], problems: Problems) -> None:
         self.english, self.marked, self.bare = Node(), Node(), Node()
         self._classes = classes
         self._bare_stop = bare_stop
@@ -307,7 +313,7 @@ class _Compiler:
             self._gapped(root, parts, spellings, cue)
 
     def _whole(self, root: Node, spellings: Iterable[Tokens], cue: Cue) -> None:
-        for node in _leaves(root, spellings):
+        for node in self.leaves(root, spellings):
             if cue.kind == "flag":
                 node.flags += (cue,)
             else:
@@ -318,13 +324,21 @@ class _Compiler:
         for i, options in enumerate(spellings):
             after = None if i == last else self._chain(parts[: i + 1])
             before = None if i == 0 else self._chain(parts[:i])
-            for node in _leaves(root, options):
+            for node in self.leaves(root, options):
                 if before is not None:
                     step = (before, after, cue if i == last else None)
                     if step not in node.steps:
                         node.steps += (step,)
                 elif after is not None and after not in node.opens:
                     node.opens += (after,)
+
+    def leaves(self, root: Node, spellings: Iterable[Tokens]) -> Iterator[Node]:
+        """The node at which each spelling ends, made where there is none yet."""
+        for spelling in spellings:
+            node = root
+            for key in spelling:
+                node = node.next.setdefault(key, Node())
+            yield node
 
     def _chain(self, parts: list[str]) -> int:
         return self._chains.setdefault(tuple(parts), len(self._chains))
@@ -366,14 +380,6 @@ class _Compiler:
             if choice and not words:
                 raise ValueError(f"cannot read {choice!r}")
             yield from itertools.product(*(word_keys(word) for word in words))
-
-
-def _leaves(root: Node, spellings: Iterable[Tokens]) -> Iterator[Node]:
-    for spelling in spellings:
-        node = root
-        for key in spelling:
-            node = node.next.setdefault(key, Node())
-        yield node
 
 
 def word_keys(word: str) -> Spelling:

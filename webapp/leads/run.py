@@ -24,11 +24,11 @@ from dataclasses import dataclass, field
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, sessionmaker
 
-from webapp.leads import audit, boards, claims, run_stages, run_store, verdict
+from webapp.leads import audit, boards, claims, rulebook, run_stages, run_store
 from webapp.leads.claims import RUNS, Claim, Holder, SlotTaken
 from webapp.leads.judging import RULES_ALONE, Heard, Judging
 from webapp.leads.ports import Drained
-from webapp.leads.run_asking import Asked, Questions
+from webapp.leads.run_asking import Questions
 from webapp.leads.run_stages import Item, Outcome
 from webapp.leads.stages import classify, route
 from webapp.leads.states import LeadStatus, RunStatus, RunTrigger
@@ -114,13 +114,13 @@ def process(
     batch: int = BATCH,
     default_region: str = "US",
     hold_seconds: float = 0.0,
-    judge: classify.Judge = verdict.judge,
+    judge: classify.Judge | None = None,
     judges: Judging = RULES_ALONE,
     stop: Callable[[], bool] = lambda: False,
 ) -> Drained:
     """Work due runs until none is left, a bound is reached or ``stop()`` says so; batches are never
-    cut short. ``hold_seconds``: how long what goes out by itself waits for a person to step in. ``judges``: the
-    model besides the rules, and when it is asked; questions under way are waited for beyond the bounds, except when
+    cut short. ``judge``: instead of each workspace's own rules. ``hold_seconds``: how long what goes out by itself
+    waits for a person to step in. ``judges``: the model besides the rules, and when it is asked; questions under way are waited for beyond the bounds, except when
     ``stop()`` says so: their runs are given back.
 
     Raises SQLAlchemy's errors when the database is away. Claims then stay until the holder's slot is entered
@@ -155,11 +155,12 @@ class _Drain:
 
     session_factory: SessionFactory
     holder: Holder
-    judge: classify.Judge
+    judge: classify.Judge | None
     judges: Judging
     default_region: str
     hold_seconds: float
     boards: dict[uuid.UUID, tuple[float, route.Board]] = field(default_factory=dict)
+    by_rules: dict[uuid.UUID | None, classify.Judge] = field(default_factory=dict)
     renewed: float = field(default_factory=time.monotonic)
     questions: Questions = field(init=False)
 
@@ -174,6 +175,8 @@ class _Drain:
             held, drained = self.questions.claim(session, self.holder, size)
             rows = run_store.load(session, held) if held else []
             self._refresh_boards(session, {row.workspace_id for row in rows})
+            for ruleset_id in {row.ruleset_id for row in rows} - self.by_rules.keys():
+                self.by_rules[ruleset_id] = rulebook.judge_of(session, ruleset_id)
         if held:
             self._work(held, rows)
         return len(held), drained
@@ -208,7 +211,7 @@ class _Drain:
         for row in rows:
             try:
                 item = run_store.item_from(row, attempts[row.run_id])
-                if not self.questions.ask(item, self.judge):
+                if not self.questions.ask(item, self._judge(item)):
                     outcomes.append(self._go_through(item))
             except Exception as error:
                 log.exception("run %s crashed", row.run_id)
@@ -220,15 +223,18 @@ class _Drain:
         if crashes:
             self._crashed(crashes)
 
-    def _go_through(self, item: Item, asked: Asked | None = None, heard: Heard | None = None) -> Outcome:
+    def _go_through(self, item: Item, heard: Heard | None = None) -> Outcome:
         return run_stages.go_through(
             item,
             self.boards[item.workspace_id][1],
-            judge=(lambda _: asked.said) if asked else self.judge,
+            judge=self._judge(item),
             default_region=self.default_region,
             heard=heard,
-            model_required=self.judges.policy.required,
+            model_required=self.judges.policy.of(item.judging).required,
         )
+
+    def _judge(self, item: Item) -> classify.Judge:
+        return self.judge or self.by_rules[item.ruleset_id]
 
     def listen(self, seconds: float) -> None:
         """Wait so long for an answer, settle what has come, and keep the leases of the rest."""
@@ -238,11 +244,12 @@ class _Drain:
             item = asked.item
             try:
                 self._refresh(item.workspace_id)
-                if heard.opinion is None and self.judges.policy.required and item.model_required:
+                required = item.model_required and self.judges.policy.of(item.judging).required
+                if heard.opinion is None and required:
                     reason = f"The model is required, and was not heard: {heard.error}"
                     crashes.append(_Crash(item.run_id, item.attempt, reason[:500], hopeless=True))
                 else:
-                    outcomes.append(self._go_through(item, asked, heard))
+                    outcomes.append(self._go_through(item, heard))
             except Exception as error:
                 if is_database_away(error):
                     raise

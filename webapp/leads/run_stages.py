@@ -13,9 +13,10 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from webapp.leads import judging
+from webapp.leads import judging, suspicion
 from webapp.leads.flags import ALL_ON, OFF_BECAUSE, Flag, Flags
 from webapp.leads.judging import Heard
+from webapp.leads.judging_policy import NO_PREFERENCES, Preferences
 from webapp.leads.sla import DEFAULT as DEFAULT_SLA
 from webapp.leads.sla import Sla
 from webapp.leads.stages import classify, enrich, route, score
@@ -93,6 +94,8 @@ class Item:
     model_required: bool = False
     created_at: datetime | None = None
     last_owner: uuid.UUID | None = None  # who had the person's last lead
+    ruleset_id: uuid.UUID | None = None  # the workspace's own rules; None: the shipped ones
+    judging: Preferences = NO_PREFERENCES
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +188,7 @@ def go_through(
         learned += (Fact("industry", heard.opinion.industry, heard.opinion.usage.model or "model", 0.5),)
     verdict, raised = _classify(recorder, item, judge, heard, model_required)
     status = status_for(verdict.confidence, auto_from=rules.auto_from, draft_from=rules.draft_from)
-    if status is LeadStatus.NEW_AUTO and {judging.LATER, judging.INJECTION} & set(verdict.tags):
+    if status is LeadStatus.NEW_AUTO and {judging.LATER, suspicion.INJECTION} & set(verdict.tags):
         status = LeadStatus.NEW_ESCALATE  # whatever the workspace's thresholds
     if status is LeadStatus.NEW_AUTO and item.door is Door.WEB:
         status = LeadStatus.NEW_DRAFT  # nobody asked for anything on a public page
@@ -288,12 +291,14 @@ def _classify(
         if model_required or not by_rules:
             return classify.degraded(item.machine)
         said = by_rules[0]
-        return replace(said, reasons=(*said.reasons, "no model was heard; the rules' verdict stands"))
+        why = f"no model was heard ({heard.error}); the rules' verdict stands" if heard else ""
+        return replace(said, reasons=(*said.reasons, why))
 
     verdict = recorder.stage("classify", {"characters": len(item.facts.message)}, work, otherwise)
-    if (heard and heard.opinion and heard.opinion.suspicious) or judging.gives_orders(item.facts.message):
-        verdict = judging.distrusted(verdict)
-    raised = judging.raised(verdict, item.later)
+    verdict = suspicion.checked(verdict, item.facts.message)
+    if heard and heard.opinion and heard.opinion.suspicious:
+        verdict = suspicion.distrusted(verdict)
+    raised = judging.raised(verdict, item.later, judge=judge)
     said = (raised or verdict).as_json()
     evidence = said.pop("evidence")
     recorder.shows(said if heard is None else said | {"model": _usage(heard)}, evidence)

@@ -7,7 +7,7 @@ deliveries. Nothing here commits.
 """
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session, aliased
 
 from webapp.leads import alerts, assigning, flags, outbox, scoring, sla
 from webapp.leads.claims import Claim
+from webapp.leads.judging_policy import Mode, Policy, Preferences
 from webapp.leads.lead_outcomes import RecordCache
 from webapp.leads.run_rows import Settled, write
 from webapp.leads.run_stages import ROUTING_FAILED, Item, Outcome, Rules, Standing
@@ -73,6 +74,8 @@ _RULES = (
     sa.cast(Workspace.settings["hours"], sa.Text).label("hours"),
     sa.cast(Workspace.settings["sla"], sa.Text).label("targets"),
     Workspace.settings["score"].label("scoring"),
+    Workspace.settings["classify"].label("judging"),
+    Workspace.ruleset_id.label("ruleset_id"),
 )
 #: How leads of each source have ended.
 _RECORDS = RecordCache()
@@ -156,12 +159,19 @@ def load(session: Session, claims: Sequence[Claim]) -> list[sa.Row[Any]]:
     return rows
 
 
-def needs_no_model(*, required: bool) -> sa.ColumnElement[bool]:
+def needs_no_model(policy: Policy, *, spent: Iterable[uuid.UUID] = ()) -> sa.ColumnElement[bool]:
     """Runs that can be worked with the rules alone, as far as the verdict given at intake tells: their workspace
-    takes it as sure, or there is nothing to ask about. ``required``: sure is not enough."""
-    sure = sa.false() if required else Lead.confidence >= Workspace.auto_from
+    takes it as sure or wants no model, or there is nothing to ask about. ``policy``: the deployment's; ``spent``:
+    workspaces that have used up the day's budget."""
+    mode = sa.func.coalesce(Workspace.settings["classify"]["mode"].astext, policy.mode.value)
+    asks_when_unsure = sa.true() if policy.available else sa.false()
+    sure = sa.case(
+        (mode == Mode.LLM.value, sa.false()),
+        (sa.and_(mode == Mode.RULES_THEN_LLM.value, asks_when_unsure), Lead.confidence >= Workspace.auto_from),
+        else_=sa.true(),
+    )
     nothing_to_ask = [Run.trigger == RunTrigger.TOUCH, Lead.status.in_(DECIDED_STATUSES), Lead.door == Door.WEB]
-    rules_do = sa.or_(*nothing_to_ask, sure)
+    rules_do = sa.or_(*nothing_to_ask, Workspace.id.in_(list(spent)), sure)
     return sa.exists().where(Lead.id == Run.lead_id, Workspace.id == Lead.workspace_id, rules_do)
 
 
@@ -209,6 +219,8 @@ def item_from(row: sa.Row[Any], attempt: int) -> Item:
         model_required=row.model_required,
         created_at=row.created_at,
         last_owner=row.last_owner,
+        ruleset_id=row.ruleset_id,
+        judging=Preferences.of(row.judging),
     )
 
 

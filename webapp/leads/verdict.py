@@ -45,10 +45,7 @@ def judge(text: str, *, rules: Ruleset | None = None, channel: str | None = None
     rules = rules or default_ruleset()
     mapped = compose(text)
     tokens = tokenize(mapped.text)
-    lang, bare = language(tokens.words)
-    trie = rules.english if lang == "en" else rules.bare if bare else rules.marked
-    hits, flags = _scan(tokens, trie, rules.gap)
-    _negate(hits, tokens, rules)
+    lang, hits, flags = _met(tokens, rules)
     narrowed = any(flag.cue.label == "narrowed" for flag in flags)
     flags = [flag for flag in flags if flag.cue.label != "narrowed"]
     scores = _scores(hits, rules, narrowed)
@@ -82,6 +79,38 @@ def judge(text: str, *, rules: Ruleset | None = None, channel: str | None = None
         reasons=_reasons(hits, tokens, intent, runner_up, scores, names),
         ruleset=rules.version,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Fired:
+    """A rule that a message met. ``kind``: ``intent`` | ``flag`` | ``negation`` | ``mask``; ``words``: what it met."""
+
+    kind: str
+    label: str
+    phrase: str
+    words: str
+    weight: float
+    negated: bool
+
+
+def fired(text: str, *, rules: Ruleset | None = None) -> tuple[Fired, ...]:
+    """Every rule that ``text`` meets, from the left: what :func:`judge` goes by."""
+    rules = rules or default_ruleset()
+    tokens = tokenize(compose(text).text)
+    _, hits, flags = _met(tokens, rules)
+    return tuple(
+        Fired(hit.cue.kind, hit.cue.label, hit.cue.phrase, _words_of(hit, tokens), hit.cue.weight, hit.negated)
+        for hit in sorted((*hits, *flags), key=lambda hit: hit.parts[0])
+    )
+
+
+def _met(tokens: Tokens, rules: Ruleset) -> tuple[str, list[_Hit], list[_Hit]]:
+    """The language, the cues with negations applied, and the flags."""
+    lang, bare = language(tokens.words)
+    trie = rules.english if lang == "en" else rules.bare if bare else rules.marked
+    hits, flags = _scan(tokens, trie, rules.gap)
+    _negate(hits, tokens, rules)
+    return lang, hits, flags
 
 
 def _scan(tokens: Tokens, root: Node, gap: int) -> tuple[list[_Hit], list[_Hit]]:
@@ -350,7 +379,11 @@ def _readable(hit: _Hit, tokens: Tokens) -> str:
     """The rule's phrase; for one that stands for many spellings, the words that it met."""
     if hit.cue.phrase.isalpha():
         return hit.cue.phrase
-    return " … ".join(" ".join(filter(None, tokens.words[a:b])) for a, b in hit.parts) or hit.cue.phrase
+    return _words_of(hit, tokens) or hit.cue.phrase
+
+
+def _words_of(hit: _Hit, tokens: Tokens) -> str:
+    return " … ".join(" ".join(filter(None, tokens.words[a:b])) for a, b in hit.parts)
 
 
 def _positions(words: list[str], text: str) -> list[int]:

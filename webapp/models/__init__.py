@@ -4,6 +4,7 @@ from webapp.models.account import ApiKey, Membership, SocialPage, User, Workspac
 from webapp.models.base import db, new_id, scoped
 from webapp.models.enrichment import EnrichmentAnswer, EnrichmentHealth, EnrichmentProvider
 from webapp.models.inbound import Fetch, Import, ImportProblem, InboundSource
+from webapp.models.judging import LlmCall, RulesetVersion
 from webapp.models.lead import (
     AuditEvent,
     Decision,
@@ -40,12 +41,14 @@ __all__ = [
     "InboundSource",
     "Lead",
     "LeadOutcome",
+    "LlmCall",
     "Membership",
     "Person",
     "PersonMerge",
     "Presence",
     "Quarantined",
     "RoutingRule",
+    "RulesetVersion",
     "Run",
     "ScoreFallback",
     "ScoreVersion",

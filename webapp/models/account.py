@@ -2,13 +2,15 @@
 
 import uuid
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
-from sqlalchemy.orm import Mapped, mapped_column, relationship
+from sqlalchemy.orm import Mapped, column_property, mapped_column, relationship
 
 from webapp.leads.states import AUTO_FROM, DRAFT_FROM, Role
 from webapp.models.base import JSON, Base, Created, Identified, enum_column
+from webapp.models.judging import RulesetVersion
 
 
 class Workspace(Identified, Created, Base):
@@ -28,6 +30,17 @@ class Workspace(Identified, Created, Base):
     currency: Mapped[str] = mapped_column(default="USD", server_default="USD")
     meta_app_secret: Mapped[str | None]  # encrypted
     settings: Mapped[JSON] = mapped_column(default=dict, server_default="{}")
+    if TYPE_CHECKING:
+        ruleset_id: Mapped[uuid.UUID | None]
+
+
+#: The version of the rules that its leads are judged by; None: the shipped ones as they are.
+Workspace.ruleset_id = column_property(
+    sa.select(RulesetVersion.id)
+    .where(RulesetVersion.workspace_id == Workspace.id, RulesetVersion.active)
+    .correlate_except(RulesetVersion)
+    .scalar_subquery()
+)
 
 
 class SocialPage(Created, Base):

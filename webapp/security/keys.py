@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, object_session
 
-from webapp.leads import sla
+from webapp.leads import rulebook, sla
 from webapp.leads.errors import Forbidden, Invalid, LeadError
 from webapp.leads.intake import Tenant
+from webapp.leads.judging_policy import Preferences
 from webapp.leads.states import Scope
 from webapp.models.account import ApiKey, Workspace
 from webapp.security.ratelimit import DEFAULT, Limits
@@ -164,7 +165,9 @@ class KeyRing:
 
 
 def tenant_of(workspace: Workspace, *, default_region: str, duplicate_days: int, idempotency_days: int) -> Tenant:
-    """What intake has to know of a workspace."""
+    """What intake has to know of a workspace, which belongs to a session."""
+    session = object_session(workspace)
+    assert session is not None
     return Tenant(
         id=workspace.id,
         name=workspace.name,
@@ -174,4 +177,6 @@ def tenant_of(workspace: Workspace, *, default_region: str, duplicate_days: int,
         duplicate_days=duplicate_days,
         idempotency_days=idempotency_days,
         sla=sla.of_settings(workspace.settings),
+        rules=rulebook.compiled(session, workspace.ruleset_id),
+        judging=Preferences.of(workspace.settings.get("classify")),
     )

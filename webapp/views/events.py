@@ -101,6 +101,15 @@ def _source_changed(details: Mapping[str, Any]) -> str:
     return _about("Inbound webhook changed" + (f" ({what})" if what else ""), "source")(details)
 
 
+def _rules(what: str) -> Teller:
+    def tell(details: Mapping[str, Any]) -> str:
+        number = details.get("version")
+        which = f"Version {number} of the rules" if number else "The shipped rules"
+        return f"{which} {what}" + (f" – “{details['note']}”" if details.get("note") else "")
+
+    return tell
+
+
 def _follow_up(details: Mapping[str, Any]) -> str:
     where = f" in {details['destination']}" if details.get("destination") else ""
     whose = f" for {details['assignee']}" if details.get("assignee") else ""
@@ -186,6 +195,10 @@ EVENTS: dict[str, Teller] = {
     "OUTCOME_RECORDED": _outcome,
     "SCORING_CHANGED": lambda _: "Scoring changed",
     "SETTINGS_CHANGED": lambda _: "Thresholds changed",
+    "RULES_ACTIVATED": _rules("activated"),
+    "RULES_ROLLED_BACK": _rules("again in use"),
+    "RULES_DISCARDED": lambda _: "Draft of the rules thrown away",
+    "JUDGING_CHANGED": lambda _: "Judging settings changed",
 }
 
 

@@ -68,6 +68,7 @@ def install(app: Flask) -> None:
         duration=times.duration,
         said_pairs=words.said_pairs,
         scope_word=words.scope_word,
+        intent_word=words.intent_word,
         sender=words.sender,
         sentence=words.sentence,
         size=words.size,

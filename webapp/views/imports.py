@@ -11,10 +11,10 @@ from werkzeug.exceptions import RequestEntityTooLarge
 
 from jobs.queue import IMPORTS, ring
 from webapp.extensions import csrf, db
-from webapp.leads import imports, verdict
+from webapp.leads import imports, rulebook, suspicion
 from webapp.leads.errors import Conflict, Invalid, LeadError, NotFound, Transient
 from webapp.leads.imports import Preview, PreviewRow
-from webapp.leads.states import ImportState, LeadStatus, Role, status_for
+from webapp.leads.states import ImportState, LeadStatus, Role
 from webapp.leads.types import Verdict
 from webapp.models.inbound import Import
 from webapp.security.roles import requires
@@ -243,11 +243,9 @@ def _columns_page(
 def _judged(row: PreviewRow) -> Judged:
     if row.problems:
         return Judged(row, None, None)
-    said = verdict.judge(row.fields.get("message", ""))
-    workspace = current_user.workspace
-    return Judged(
-        row, said, status_for(said.confidence, auto_from=workspace.auto_from, draft_from=workspace.draft_from)
-    )
+    workspace, message = current_user.workspace, row.fields.get("message", "")
+    said = suspicion.checked(rulebook.judge_of(db.session(), workspace.ruleset_id)(message), message)
+    return Judged(row, said, suspicion.status_of(said, auto_from=workspace.auto_from, draft_from=workspace.draft_from))
 
 
 def _samples(found: Import, seen: Preview | None) -> list[str]:

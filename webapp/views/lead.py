@@ -14,7 +14,7 @@ from webapp.leads.states import DECIDED_STATUSES, DecisionAction, Role, RunStatu
 from webapp.leads.types import Verdict
 from webapp.models.lead import Lead
 from webapp.security.roles import requires
-from webapp.views import corrections, evidence, facts, helpers, knowledge, people, queue
+from webapp.views import corrections, evidence, facts, helpers, judgement, knowledge, people, queue
 
 bp = Blueprint("lead", __name__)
 
@@ -60,6 +60,7 @@ def pane(session: Session, lead: Lead) -> dict[str, Any]:
         "verdict": verdict,
         "pieces": evidence.pieces(lead.message, verdict),
         "why": evidence.why(lead.message, verdict) if verdict else None,
+        "judgement": judgement.of(verdict, lead.message) if verdict else None,
         "facts": facts.of(lead, runs),
         "known": known,
         "conflicts": knowledge.conflicts(known),

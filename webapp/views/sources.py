@@ -8,10 +8,10 @@ from flask_login import current_user
 
 from webapp.api import quarantine as replays
 from webapp.extensions import db
-from webapp.leads import intake, mapping, quarantine_replay, sources
+from webapp.leads import intake, mapping, quarantine_replay, rulebook, sources, suspicion
 from webapp.leads.errors import Conflict, Invalid
 from webapp.leads.presets import PRESETS, suggested
-from webapp.leads.states import QuarantineState, Role, Verification, status_for
+from webapp.leads.states import QuarantineState, Role, Verification
 from webapp.models.inbound import InboundSource
 from webapp.security.inbound import secret_problem
 from webapp.security.roles import requires
@@ -183,9 +183,9 @@ def preview(source: InboundSource, given: dict[str, str]) -> dict[str, Any]:
         "refused": reading.refused,
     }
     if reading.lead:
-        verdict = intake.judge(reading.lead)
         workspace = current_user.workspace
-        status = status_for(verdict.confidence, auto_from=workspace.auto_from, draft_from=workspace.draft_from)
+        verdict = intake.judge(reading.lead, rulebook.compiled(db.session(), workspace.ruleset_id))
+        status = suspicion.status_of(verdict, auto_from=workspace.auto_from, draft_from=workspace.draft_from)
         found |= {"verdict": verdict, "status": status}
     return found
 

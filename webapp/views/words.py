@@ -4,6 +4,7 @@ Templates get these as filters and globals, so that no raw value ever stands on 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from webapp.leads.judging_policy import Mode
 from webapp.leads.states import (
     AlertState,
     DecisionAction,
@@ -193,6 +194,26 @@ DIALECT = {
     "leadgen": "Lead Ads form",
     "hook": "inbound webhook",
 }
+FLAG = {
+    "urgent": "says it is urgent",
+    "deadline": "names a deadline",
+    "put_off": "is put off",
+    "threat": "threatens",
+    "attack": "attacks the machine",
+    "budget": "names a budget",
+    "narrowed": "narrows a refusal to one channel",
+}
+MODE: dict[Mode, str] = {
+    Mode.RULES: "rules only",
+    Mode.RULES_THEN_LLM: "rules, and a model where they are unsure",
+    Mode.LLM: "a model is required",
+}
+MODE_MEANS: dict[Mode, str] = {
+    Mode.RULES: "No message leaves this server.",
+    Mode.RULES_THEN_LLM: "Without an answer the rules’ verdict stands.",
+    Mode.LLM: "It is asked about every lead. Without an answer a lead waits for a person, and /enrich-lead fails (502).",
+}
+PURPOSE = {"classify": "judging", "copywriting": "task texts"}
 LANGUAGE = {"en": "English", "vi": "Vietnamese", "mixed": "English and Vietnamese"}
 STAGE = {"enrich": "Enrich", "classify": "Judge", "score": "Score", "route": "Route"}
 SCORE_PART = {
@@ -258,6 +279,7 @@ _BY_TYPE: dict[type, Mapping[Any, str]] = {
     QuarantineState: {status: said.word for status, said in QUARANTINE_STATE.items()},
     AlertState: {status: said.word for status, said in ALERT_STATE.items()},
     Verification: VERIFICATION,
+    Mode: MODE,
 }
 _STATUSES: tuple[Mapping[Any, Status], ...] = (
     STATUS, RUN_STATUS, DELIVERY_STATE, STAGE_STATUS, QUARANTINE_STATE, FETCH_STATE, IMPORT_STATE,
@@ -353,6 +375,11 @@ def size(count: float) -> str:
         count /= 1_000
         del units[0]
     return f"{count:.1f} {units[0]}" if count < 9.95 and units[0] != "bytes" else f"{count:.0f} {units[0]}"
+
+
+def intent_word(value: str) -> str:
+    """An intent given by its value."""
+    return member(Intent, value)
 
 
 def scope_word(value: str) -> str:
