@@ -19,7 +19,18 @@ from sqlalchemy.orm import Session
 from jobs import queue, wiring
 from webapp import logs
 from webapp.config import ConfigError
-from webapp.leads import backlog, claims, crm_rounds, deliver, fetching, imports, sla
+from webapp.leads import (
+    backlog,
+    claims,
+    crm_rounds,
+    deliver,
+    fetching,
+    imports,
+    rescoring,
+    sla,
+    suppression,
+    suppression_walk,
+)
 from webapp.leads.lookalikes import search
 
 log = logging.getLogger(__name__)
@@ -47,10 +58,12 @@ def ring_deliveries(session: Session) -> None:
 
 
 def ring_imports(session: Session) -> None:
-    """The same for files on their way in, or being taken back, and for people to be compared while no run waits."""
+    """The same for files on their way in, or being taken back, for suppression lists that have changed, and for people to
+    be compared while no run waits."""
     if (
         claims.has_due(session, claims.IMPORTS)
         or claims.has_due(session, claims.UNDOS)
+        or suppression_walk.has_due(session)
         or (search.has_due(session) and search.is_quiet(session) and not claims.has_due(session, claims.RUNS))
     ):
         queue.ring_now(queue.IMPORTS)
@@ -110,6 +123,22 @@ def drop_stale_presence(session: Session) -> int:
         " LIMIT :rows FOR UPDATE SKIP LOCKED))",
         minutes=PRESENCE_MINUTES,
     )
+
+
+def run_out_suppressions(session: Session) -> int:
+    """Take what has expired off the suppression lists. Returns how many entries."""
+    gone = suppression.run_out(session)
+    session.commit()
+    return gone
+
+
+def rescore(session: Session) -> int:
+    """Bring the scores of waiting leads that have lost a point to age up to date. Returns how many."""
+    total = 0
+    while (done := rescoring.batch(session)) > 0:
+        session.commit()
+        total += done
+    return total
 
 
 def forget_quarantine(session: Session) -> int:
@@ -175,6 +204,8 @@ JOBS = (
     Periodic("give out backlog", 5, give_out_backlog),
     Periodic("refresh SLA", 5, refresh_sla),
     Periodic("settle alerts", 30, settle_alerts),
+    Periodic("expire suppressions", 30, run_out_suppressions),
+    Periodic("rescore", 60, rescore),
     Periodic("purge idempotency keys", 3600, purge_idempotency_keys),
     Periodic("clear dedupe keys", 3600, clear_dedupe_keys),
     Periodic("drop stale presence", 3600, drop_stale_presence),

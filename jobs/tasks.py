@@ -14,7 +14,7 @@ from rq import get_current_job
 
 from jobs import queue, wiring
 from webapp import logs
-from webapp.leads import claims, crm_tasks, deliver, fetching, imports, run
+from webapp.leads import claims, crm_tasks, deliver, fetching, imports, run, suppression_walk
 from webapp.leads.claims import Holder, SlotTaken
 from webapp.leads.lookalikes import search
 from webapp.leads.ports import Drained
@@ -148,7 +148,8 @@ def drain_deliveries() -> int:
 
 
 def drain_imports() -> int:
-    """Take files in, take back what is to be undone, then compare people; returns how many rows, leads and people."""
+    """Take files in, take back what is to be undone, compare leads with suppression lists that have changed, then people
+    with each other; returns how many rows, leads and people."""
     brought = _drain(
         queue.IMPORTS,
         lambda holder: imports.process(
@@ -170,7 +171,22 @@ def drain_imports() -> int:
             wiring.session_factory(), holder, max_seconds=MAX_SECONDS, stop=lambda: should_stop()
         ),
     )
-    return brought + undone + compare_people()
+    return brought + undone + compare_suppressed() + compare_people()
+
+
+def compare_suppressed() -> int:
+    """Compare the leads that are here with suppression lists that have changed; returns how many were compared."""
+    compared = suppression_walk.process(
+        wiring.session_factory(),
+        MAX_SECONDS,
+        hold_seconds=wiring.settings().undo_window_seconds,
+        stop=lambda: should_stop(),
+    )
+    if compared.more:
+        queue.ring(queue.IMPORTS)
+    if compared.done:
+        queue.ring(queue.DELIVERIES)
+    return compared.done
 
 
 def compare_people() -> int:

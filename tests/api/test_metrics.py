@@ -24,6 +24,7 @@ from tests.api.test_servers import COMMANDS, ROOT, answers, free_port
 from tests.conftest import environment
 from tests.waiting import until
 from webapp import metrics
+from webapp.leads import scoring
 from webapp.leads.states import Door, QuarantineState, RunStatus, Scope
 from webapp.models import ApiKey, Quarantined, Run, Workspace
 from webapp.security.keys import create_key
@@ -242,3 +243,17 @@ def test_siblings_are_told_together_whoever_answers(tmp_path: Path) -> None:
     assert f"{label} 7.0" in count_in_a_process(4, tmp_path)
     (folder,) = tmp_path.iterdir()  # the folder of a parent that is gone was removed
     assert folder.stat().st_mode & 0o777 == 0o700 and folder != stale
+
+
+def test_components_of_scores_that_failed_are_counted_for_their_workspace(
+    client: FlaskClient, session: Session, workspace: Workspace, headers: dict[str, str]
+) -> None:
+    other = factories.make_workspace(session)
+    scoring.note_failures(
+        session, [scoring.Failed(one.id, "budget", "TypeError") for one in (workspace, workspace, other)]
+    )
+    session.commit()
+    assert figure(read(client, headers), "score_fallbacks_total", component="budget") == 2
+    secret = create_key(session, workspace_id=None, name="all", scopes={Scope.PLATFORM})[1]
+    session.commit()
+    assert figure(read(client, {"X-API-Key": secret}), "score_fallbacks_total", component="budget") == 3

@@ -28,6 +28,7 @@ from webapp.models import (
 )
 from webapp.models.inbound import InboundSource
 from webapp.models.judging import RulesetVersion
+from webapp.models.suppression import Suppression
 
 #: (least role, method, path); {lead} and so on are ids of the workspace.
 DOORS = [
@@ -40,6 +41,14 @@ DOORS = [
     (Role.VIEWER, "GET", "/deliveries"),
     (Role.VIEWER, "GET", "/deliveries/{delivery}"),
     (Role.VIEWER, "GET", "/settings"),
+    (Role.VIEWER, "GET", "/settings/scoring"),
+    (Role.MANAGER, "POST", "/settings/scoring"),
+    (Role.MANAGER, "POST", "/settings/scoring/restore"),
+    (Role.VIEWER, "GET", "/settings/suppression"),
+    (Role.VIEWER, "GET", "/settings/suppression/export.csv"),
+    (Role.MANAGER, "POST", "/settings/suppression"),
+    (Role.MANAGER, "POST", "/settings/suppression/import"),
+    (Role.MANAGER, "POST", "/settings/suppression/{suppression}/remove"),
     (Role.REVIEWER, "GET", "/queue/{lead}/override"),
     (Role.REVIEWER, "GET", "/queue/{lead}/reject"),
     (Role.REVIEWER, "POST", "/queue/{lead}/approve"),
@@ -154,6 +163,10 @@ def ids_of(session: Session, workspace: Workspace) -> dict[str, uuid.UUID]:
     file = Import(workspace_id=workspace.id, filename="a.csv", format="csv", created_by="somebody")
     session.add(file)
     held = quarantine(session, workspace.id, Door.SOCIAL, "facebook", Bad("unreadable", {}))
+    suppressed = Suppression(
+        workspace_id=workspace.id, kind="test", match="domain", value="a.example", key="a.example", added_by="somebody"
+    )
+    session.add(suppressed)
     source = InboundSource(workspace_id=workspace.id, name="Form", token="enc:x", token_hash=workspace.id.bytes)
     session.add(source)
     raise_alert(session, workspace.id, "routing_nobody", "", "Nobody fits.")
@@ -167,6 +180,7 @@ def ids_of(session: Session, workspace: Workspace) -> dict[str, uuid.UUID]:
         "ruleset": ruleset.id,
         "alert": session.scalars(sa.select(Alert.id).where(Alert.workspace_id == workspace.id)).one(),
         "page": page.id,
+        "suppression": suppressed.id,
         "import": file.id,
         "held": held.id,
         "source": source.id,

@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from flask import Blueprint, Flask, Response, request
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from webapp import metrics
 from webapp.api import auth
@@ -20,6 +20,7 @@ from webapp.leads import alerts
 from webapp.leads.states import DeliveryState, FetchState, ImportState, QuarantineState, RunStatus, Scope
 from webapp.models.inbound import Fetch, Import
 from webapp.models.lead import Quarantined
+from webapp.models.scoring import ScoreFallback
 from webapp.models.work import Delivery, Run
 
 blueprint = Blueprint("metrics", __name__)
@@ -115,6 +116,12 @@ class _Queues:
         for kind, count in alerts.standing(db.session(), self._workspace_id).items():
             standing.add_metric((kind,), count)
         yield standing
+        failed = CounterMetricFamily(
+            "leadops_score_fallbacks", "Components of scores that could not be worked out.", labels=("component",)
+        )
+        for component, times in db.session.execute(self._fallbacks()):
+            failed.add_metric((component,), int(times))
+        yield failed
         built = GaugeMetricFamily("leadops_build_info", "What runs here.", labels=("version", "python"))
         built.add_metric((version(), metrics.python_version()), 1)
         yield built
@@ -127,6 +134,11 @@ class _Queues:
         ).all()
         ages = [float(age) for found, _, age in rows if found in _WAITING]  # a row in work waits no more
         return {found: count for found, count, _ in rows}, max([0.0, *ages])
+
+    def _fallbacks(self) -> Any:
+        query = sa.select(ScoreFallback.component, sa.func.sum(ScoreFallback.times)).group_by(ScoreFallback.component)
+        mine = query if self._workspace_id is None else query.where(ScoreFallback.workspace_id == self._workspace_id)
+        return mine.order_by(ScoreFallback.component)
 
     def _count(self, model: Any, state: Any, states: tuple[Any, ...]) -> int:
         return db.session.scalar(self._mine(sa.select(sa.func.count()).select_from(model), model, state, states)) or 0

@@ -12,6 +12,9 @@ Read it top-down::
              │ ├ reliability  how right verdicts are on labelled messages (`flask classify --evaluate`)
              │ ├ suspicion does the message talk to a machine? then never out by itself
              │ └ textnorm  folding, tokens, language; offsets of the text as sent
+             ├ suppression  who must not be treated as a lead; the list, copies of it, the query before a delivery
+             │ ├ suppression_match  what an entry says, and whether it is about somebody
+             │ └ suppression_walk   leads that are here, compared with a list that has changed
              ├ search      the tokens under which a lead is found
              └ intake_sql  the one statement: key → person → lead → run → audit event
              intake_bulk   the same for a thousand rows at once, with the same results
@@ -39,6 +42,8 @@ Read it top-down::
              │   └ llm_usage  what asking takes: each question, the day's budget
              ├ knowledge   the facts of a lead as they are stored and read again
              ├ scoring     a workspace's weights and ideal company, in versions
+             │ ├ scoring_preview  what they would make of a lead that is here
+             │ └ rescoring   waiting leads whose score has lost a point to age
              ├ run_store   load, and settle under the lead's lock
              ├ run_rows    the statements that settle a batch
              ├ boards      who may get leads now: members, teams, rules, hours

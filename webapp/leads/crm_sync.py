@@ -77,6 +77,7 @@ def due() -> list[sa.ColumnElement[bool]]:
         sa.or_(Lead.status != LeadStatus.NEW_AUTO, Lead.settled_at.is_not(None)),
         Lead.intent.not_in(UNDELIVERABLE_INTENTS),
         sa.or_(Person.id.is_(None), ~Person.do_not_contact),
+        Lead.suppression_id.is_(None),
     ]
 
 

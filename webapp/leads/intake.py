@@ -18,7 +18,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from webapp.leads import cleansing, dedupe, intake_sql, sla, suspicion, verdict
+from webapp.leads import cleansing, dedupe, intake_sql, sla, suppression, suspicion, verdict
 from webapp.leads.errors import Conflict, Invalid, Problem, Transient
 from webapp.leads.intake_sql import Database
 from webapp.leads.judging_policy import NO_PREFERENCES, Preferences
@@ -136,6 +136,7 @@ def accept(database: Database, tenant: Tenant, lead: LeadIn, *, key: Key | None 
     exactly one creates the lead; the others wait for its commit inside PostgreSQL and are answered from it.
     """
     row = row_for(tenant, lead)
+    suppression.hold_back(database, tenant.id, [row])
     if key:
         row |= {
             "key": key.value,
@@ -186,6 +187,7 @@ def exists(lead_id: uuid.UUID) -> Conflict:
 def accept_signals(database: Database, tenant: Tenant, leads: Sequence[LeadIn]) -> list[uuid.UUID]:
     """Take social signals in, all at once. Returns the ids of the new ones; a message id seen before creates none."""
     rows = {(lead.platform, lead.external_message_id): row_for(tenant, lead) for lead in leads}
+    suppression.hold_back(database, tenant.id, rows.values())
     return intake_sql.insert_signals(database, list(rows.values()))
 
 
@@ -287,6 +289,7 @@ def row_for(tenant: Tenant, lead: LeadIn) -> dict[str, Any]:
         "person_name": cleaned.get("name") or lead.name or lead.author_name,
         "import_id": lead.import_id,
         "source_id": lead.source_id,
+        "suppression_id": None,
         "consent": lead.consent,
         "consent_at": lead.consent_at,
         "platform": lead.platform,

@@ -21,7 +21,7 @@ from typing import Any
 import psycopg
 from sqlalchemy.orm import Session
 
-from webapp.leads import intake, intake_sql
+from webapp.leads import intake, intake_sql, suppression
 from webapp.leads.claims import FROM_FILES
 from webapp.leads.errors import LeadError, Transient
 from webapp.leads.intake import LeadIn, Tenant
@@ -103,6 +103,8 @@ def accept_rows(session: Session, tenant: Tenant, rows: Sequence[Row], *, rank: 
     """:func:`accept_many` of what :func:`prepare` made."""
     if not rows:
         return []
+    for held in suppression.hold_back(session, tenant.id, rows):
+        held["_text"] = intake_sql.as_json(held)
     for _ in range(_ATTEMPTS):
         plan = _resolve(session, tenant, rows)
         try:

@@ -28,6 +28,7 @@ COLUMNS = {
     "author_name": "text", "author_id": "text", "status": "text", "intent": "text", "priority": "text",
     "next_action": "text", "confidence": "double precision", "verdict": "jsonb", "search": "text", "run_id": "uuid",
     "cleaned": "jsonb", "sla_due_at": "timestamptz", "person_name": "text", "import_id": "uuid", "source_id": "uuid",
+    "suppression_id": "uuid",
     "run_key": "text", "rank": "smallint", "payload": "jsonb", "event_id": "uuid", "event": "jsonb",
 }  # fmt: skip
 
@@ -37,7 +38,7 @@ _LEAD = [
     "phone_e164", "company", "message", "content_hash", "lang", "budget", "attributes", "attribution", "consent",
     "consent_at", "platform", "source_type", "source_subtype", "external_post_id", "external_thread_id",
     "external_message_id", "author_name", "author_id", "status", "intent", "priority", "next_action", "confidence",
-    "verdict", "cleaned", "import_id", "source_id", "sla_due_at",
+    "verdict", "cleaned", "import_id", "source_id", "sla_due_at", "suppression_id",
 ]  # fmt: skip
 
 _ONE_ROW = "SELECT " + ", ".join(f"%({name})s::{kind} AS {name}" for name, kind in COLUMNS.items())

@@ -51,16 +51,23 @@ class Effect(NamedTuple):
     step: int
 
 
-def blocked_because(lead: Lead, *, do_not_contact: bool) -> str | None:
-    """Why this lead is not delivered, in words for people; None when it may be. taxonomy.md's default rule."""
+SUPPRESSED = "the suppression list holds it back"
+
+
+def blocked_because(lead: Lead, *, do_not_contact: bool, suppressed: bool | None = None) -> str | None:
+    """Why this lead is not delivered, in words for people; None when it may be. taxonomy.md's default rule.
+    ``suppressed``: what the suppression list says now; None: what it said last."""
     if lead.status not in DELIVERABLE_STATUSES:
         return f"its status is {lead.status.value}"
     if lead.status is LeadStatus.NEW_AUTO and lead.settled_at is None:
         return "its first run has not settled"
-    return _never_because(lead.intent, do_not_contact)
+    held = lead.suppression_id is not None if suppressed is None else suppressed
+    return _never_because(lead.intent, do_not_contact, held)
 
 
-def _never_because(intent: Intent, do_not_contact: bool) -> str | None:
+def _never_because(intent: Intent, do_not_contact: bool, suppressed: bool) -> str | None:
+    if suppressed:
+        return SUPPRESSED
     if intent in UNDELIVERABLE_INTENTS:
         return f"{intent.value} is never delivered"
     if do_not_contact:
@@ -86,12 +93,14 @@ def crm_steps() -> tuple[Effect, ...]:
 
 
 def still_wanted(
-    kind: DestinationKind, config: dict[str, Any], lead: Lead, action: str, *, do_not_contact: bool
+    kind: DestinationKind, config: dict[str, Any], lead: Lead, action: str, *, do_not_contact: bool, suppressed: bool
 ) -> str | None:
-    """Asked just before sending: None to go on, else why not."""
+    """Asked just before sending: None to go on, else why not. ``suppressed``: by the list as it is at this moment."""
+    if suppressed:
+        return SUPPRESSED
     if kind is DestinationKind.N8N:
         return "the lead was rejected" if lead.status is LeadStatus.REJECTED else None
-    blocked = blocked_because(lead, do_not_contact=do_not_contact)
+    blocked = blocked_because(lead, do_not_contact=do_not_contact, suppressed=suppressed)
     if blocked is None and all(effect.action != action for effect in effects(kind, config, lead)):
         blocked = "it is no longer what the lead calls for"
     return blocked
@@ -141,7 +150,7 @@ def plan_follow_up(session: Session, lead: Lead) -> int:
 
     The operator's ``WEBHOOK_URL`` serves every workspace unless one has a follow-up destination of its own.
     """
-    if lead.door is not Door.SOCIAL or PRIORITY_VIEW[lead.priority] != "high":
+    if lead.door is not Door.SOCIAL or PRIORITY_VIEW[lead.priority] != "high" or lead.suppression_id is not None:
         return 0
     if flags.without_webhooks(session, {lead.workspace_id}):
         return 0
@@ -200,7 +209,7 @@ def replay(session: Session, delivery: Delivery, *, actor: str) -> None:
 def preview(session: Session, lead: Lead) -> list[str]:
     """What approving ``lead`` as it stands will send, one sentence per destination, for people."""
     silent = lead.person_id in _do_not_contact(session, [lead])
-    never = _never_because(lead.intent, silent)
+    never = _never_because(lead.intent, silent, lead.suppression_id is not None)
     if never is not None:
         return [f"Nothing will be sent: {never}."]
     targets = _destinations(session, {lead.workspace_id})

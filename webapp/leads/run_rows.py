@@ -16,6 +16,7 @@ from webapp.leads import audit, knowledge
 from webapp.leads.run_stages import Outcome, Standing, parts_json
 from webapp.leads.stages.score import loses_a_point_after
 from webapp.leads.states import LeadStatus, RunTrigger
+from webapp.leads.suppression_match import Entry
 from webapp.leads.types import best
 from webapp.models.base import new_id
 
@@ -28,6 +29,7 @@ class Settled:
     before: Standing
     after: Standing
     assignment_reason: str | None
+    suppressed: Entry | None = None
 
     @property
     def first(self) -> bool:
@@ -66,7 +68,7 @@ SET status = v.status, intent = v.intent, priority = v.priority, next_action = v
     confidence = v.confidence, verdict = coalesce(v.verdict, l.verdict), score = v.score,
     score_parts = v.score_parts, qualified = v.qualified,
     rescore_at = l.last_contact_at + make_interval(secs => v.rescore_after), version = v.version,
-    assignee_id = v.assignee_id, facts = coalesce(v.facts, l.facts),
+    assignee_id = v.assignee_id, facts = coalesce(v.facts, l.facts), suppression_id = v.suppression_id,
     assignment_reason = coalesce(v.assignment_reason, l.assignment_reason),
     team_id = CASE WHEN v.routed THEN v.team_id ELSE l.team_id END,
     route_state = CASE WHEN v.routed THEN v.route_state ELSE l.route_state END,
@@ -78,7 +80,7 @@ FROM jsonb_to_recordset(%(rows)s::jsonb) AS v(
   id uuid, was int, status text, intent text, priority text, next_action text, confidence double precision,
   verdict jsonb, score int, score_parts jsonb, qualified boolean, rescore_after double precision, version int,
   assignee_id uuid, assignment_reason text, facts jsonb, routed boolean, team_id uuid, route_state text,
-  route_reason text, due_anew boolean, sla_due_at timestamptz, sla_since timestamptz)
+  route_reason text, due_anew boolean, sla_due_at timestamptz, sla_since timestamptz, suppression_id uuid)
 WHERE l.id = v.id AND l.version = v.was
   AND (l.status = v.status OR l.status IN ('new_auto', 'new_draft', 'new_escalate'))
 """
@@ -153,6 +155,7 @@ def _lead_row(one: Settled) -> dict[str, Any]:
         "sla_due_at": due.isoformat() if due else None,
         "sla_since": since.isoformat() if since else None,
         "facts": knowledge.stored(outcome.learned),
+        "suppression_id": str(one.suppressed.id) if one.suppressed else None,
     }
 
 
@@ -168,6 +171,8 @@ def _result(one: Settled) -> dict[str, Any]:
         "facts": {name: fact.value for name, fact in best(outcome.learned).items()},
         "degraded": [stage["name"] for stage in outcome.degraded],
     }
+    if one.suppressed:
+        result["suppressed"] = one.suppressed.kind.value
     if one.before.decided:
         found = outcome.verdict
         result["machine"] = {

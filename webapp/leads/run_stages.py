@@ -32,6 +32,7 @@ from webapp.leads.states import (
     StageStatus,
     status_for,
 )
+from webapp.leads.suppression_match import NOBODY, Contact, Entry, lowered
 from webapp.leads.types import Assignment, Fact, LeadFacts, Score, Verdict
 from webapp.leads.verdict import BY_CONTACT
 
@@ -96,6 +97,8 @@ class Item:
     last_owner: uuid.UUID | None = None  # who had the person's last lead
     ruleset_id: uuid.UUID | None = None  # the workspace's own rules; None: the shipped ones
     judging: Preferences = NO_PREFERENCES
+    contact: Contact = NOBODY  # by which the suppression list knows the lead
+    suppressed: Entry | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +195,8 @@ def go_through(
         status = LeadStatus.NEW_ESCALATE  # whatever the workspace's thresholds
     if status is LeadStatus.NEW_AUTO and item.door is Door.WEB:
         status = LeadStatus.NEW_DRAFT  # nobody asked for anything on a public page
+    if item.suppressed:
+        status = lowered(status)
     stands = _standing_verdict(item.standing, verdict)
     total, is_qualified = _score(recorder, facts, stands, learned, rules)
     assignment = _route(recorder, item, status, stands, learned, board)
@@ -319,6 +324,10 @@ def _route(
 ) -> Assignment:
     has = item.standing.assignee_id
     status, intent = item.standing.status if item.standing.decided else status, stands.intent
+    if has is None and item.suppressed:
+        assignment = recorder.stage("route", {"status": status.value}, _for_nobody, _for_nobody)
+        recorder.shows({"reason": assignment.reason}, status=StageStatus.SKIPPED)
+        return assignment
     if has is None and not item.rules.flags.auto_routing:
         by_hand = _by_hand if route.needs_routing(status, intent) else _nobody
         assignment = recorder.stage("route", {"status": status.value, "intent": intent.value}, by_hand, by_hand)
@@ -349,6 +358,10 @@ def _route(
     shown = {"user_id": assignment.user_id, "name": assignment.name, "reason": assignment.reason}
     recorder.shows(shown, dict(assignment.evidence) or None, status=StageStatus.SKIPPED if skipped else None)
     return assignment
+
+
+def _for_nobody() -> Assignment:
+    return Assignment(None, "", "the suppression list holds it back: nobody needs to act on it")
 
 
 def _by_hand() -> Assignment:

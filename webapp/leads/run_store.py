@@ -34,6 +34,8 @@ from webapp.leads.states import (
     RunStatus,
     RunTrigger,
 )
+from webapp.leads.suppression import LISTS
+from webapp.leads.suppression_match import Contact, lowered
 from webapp.leads.types import LeadFacts, Verdict
 from webapp.models.account import Workspace
 from webapp.models.lead import Lead, Touch
@@ -129,7 +131,7 @@ _LOAD = (
         Lead.workspace_id,
         Lead.verdict,
     )
-    .add_columns(Lead.door, Lead.created_at, _LATER, Lead.last_contact_at, _OTHER_LEADS, _LAST_OWNER)
+    .add_columns(Lead.door, Lead.author_name, Lead.created_at, _LATER, Lead.last_contact_at, _OTHER_LEADS, _LAST_OWNER)
     .add_columns(*_STANDING, *_FACTS, *_RULES)
     .join(Lead, Lead.id == Run.lead_id)
     .join(Workspace, Workspace.id == Lead.workspace_id)
@@ -155,7 +157,10 @@ _ALERTS = {
 def load(session: Session, claims: Sequence[Claim]) -> list[sa.Row[Any]]:
     """One row per claimed run, with its lead and its workspace's rules; ``item_from`` reads it."""
     rows = list(session.execute(_LOAD.where(Run.id.in_([claim.id for claim in claims]))))
-    _RECORDS.refresh(session, {row.workspace_id for row in rows})
+    here = {row.workspace_id for row in rows}
+    _RECORDS.refresh(session, here)
+    for workspace_id in here:
+        LISTS.of(session, workspace_id, max_age=0.0)
     return rows
 
 
@@ -188,6 +193,9 @@ def give_back(session: Session, claims: Sequence[Claim]) -> None:
 
 def item_from(row: sa.Row[Any], attempt: int) -> Item:
     """Raises what a row that cannot be read raises: that is the run's failure, not its batch's."""
+    contact = Contact(
+        row.email_normalized or row.email, row.phone_e164, row.name or row.author_name, row.company, row.message
+    )
     return Item(
         run_id=row.run_id,
         attempt=attempt,
@@ -221,6 +229,8 @@ def item_from(row: sa.Row[Any], attempt: int) -> Item:
         last_owner=row.last_owner,
         ruleset_id=row.ruleset_id,
         judging=Preferences.of(row.judging),
+        contact=contact,
+        suppressed=LISTS.known(row.workspace_id).find(contact),
     )
 
 
@@ -250,13 +260,16 @@ def settle(session: Session, outcomes: Sequence[Outcome], *, hold_seconds: float
         )
     }
     held = _held(session, outcomes)
+    # As the lists are now, under the leads' locks: who puts somebody on one either finds what is settled here, or is seen.
+    lists = {one: LISTS.of(session, one, max_age=0.0) for one in {outcome.item.workspace_id for outcome in outcomes}}
     settled: list[Settled] = []
     for outcome in assigning.confirm(session, [outcome for outcome in outcomes if outcome.item.run_id in held]):
         before = leads[outcome.item.lead_id]
-        after, reason = _after(before, outcome)
+        entry = lists[outcome.item.workspace_id].find(outcome.item.contact)
+        after, reason = _after(before, outcome, suppressed=entry is not None)
         # For another run of the same lead in this batch.
         leads[outcome.item.lead_id] = replace(after, settled=True)
-        settled.append(Settled(outcome, before, after, reason))
+        settled.append(Settled(outcome, before, after, reason, entry))
     if settled:
         write(session, settled)
         assigning.took_turns(session, [turn for one in settled if (turn := one.turn)])
@@ -297,7 +310,7 @@ def _held(session: Session, outcomes: Sequence[Outcome]) -> set[uuid.UUID]:
     )
 
 
-def _after(before: Standing, outcome: Outcome) -> tuple[Standing, str | None]:
+def _after(before: Standing, outcome: Outcome, *, suppressed: bool) -> tuple[Standing, str | None]:
     """What stands after the run. A person's decision stays whatever the run found, also one made
     meanwhile."""
     assignee, reason = before.assignee_id, None
@@ -306,12 +319,12 @@ def _after(before: Standing, outcome: Outcome) -> tuple[Standing, str | None]:
         assignee, reason = (uuid.UUID(given) if given else None), outcome.assignment.reason
     if before.decided:
         return replace(before, assignee_id=assignee), reason
-    verdict = outcome.verdict
-    found = (outcome.status, verdict.intent, verdict.priority)
+    verdict, status = outcome.verdict, lowered(outcome.status) if suppressed else outcome.status
+    found = (status, verdict.intent, verdict.priority)
     changed = found != (before.status, before.intent, before.priority)
     after = replace(
         before,
-        status=outcome.status,
+        status=status,
         intent=verdict.intent,
         priority=verdict.priority,
         next_action=verdict.next_action,
@@ -334,7 +347,7 @@ def _deliveries(session: Session, settled: Sequence[Settled], hold_seconds: floa
             due.append(lead_id)
         elif before.status is auto and before.settled and not after.decided and before != after:
             outbox.cancel(session, lead_id, reason="the verdict was lowered")
-        if one.first and PRIORITY_VIEW[after.priority] == "high":
+        if one.first and PRIORITY_VIEW[after.priority] == "high" and not one.suppressed:
             follow_ups.append(lead_id)
     if not due and not follow_ups:
         return

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from webapp.leads import audit
+from webapp.leads import alerts, audit
 from webapp.leads.errors import Invalid, NotFound, Problem
 from webapp.leads.stages.score import SHIPPED, SHIPPED_FIT, SHIPPED_WEIGHTS, SIZES, Model, Profile
 from webapp.leads.types import ScorePart
@@ -215,7 +215,7 @@ def failures(workspace_id: uuid.UUID, parts: Iterable[ScorePart]) -> list[Failed
 
 
 def note_failures(session: Session, failed: Sequence[Failed]) -> None:
-    """Count components that fell back, for whoever watches (``/metrics``)."""
+    """Count components that fell back, for whoever watches (``/metrics``), and tell the admins."""
     if not failed:
         return
     times: dict[tuple[uuid.UUID, str], tuple[int, str]] = {}
@@ -237,3 +237,14 @@ def note_failures(session: Session, failed: Sequence[Failed]) -> None:
             },
         )
     )
+    for (workspace_id, component), (count, _) in sorted(times.items()):
+        alerts.raise_alert(
+            session,
+            workspace_id,
+            alerts.SCORING_FALLBACK,
+            component,
+            f"The part “{component.replace('_', ' ')}” of a score could not be worked out and counts as nothing; the "
+            "other parts stand. The runs of these leads say why. Run them again once it is repaired.",
+            link="/runs",
+            times=count,
+        )

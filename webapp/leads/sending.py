@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, aliased
 
-from webapp.leads import audit, cleansing
+from webapp.leads import audit, cleansing, suppression
 from webapp.leads.claims import DELIVERIES, Claim, Holder, claim
 from webapp.leads.flags import released
 from webapp.leads.outbox import still_wanted
@@ -148,11 +148,19 @@ def load(session: Session, claims: Sequence[Claim]) -> list[Job]:
         .execution_options(populate_existing=True)
     ).all()
     remote = _remote_ids(session, [row[0] for row in rows if row[0].step > 0])
+    held = suppression.held_now(session, {row[1].id: row[1] for row in rows}.values())
     jobs: list[Job] = []
     for delivery, lead, destination, person, assignee, was_told in rows:
         token = tokens[delivery.id]
         silent = person is not None and person.do_not_contact
-        unwanted = still_wanted(destination.kind, destination.config, lead, delivery.action, do_not_contact=silent)
+        unwanted = still_wanted(
+            destination.kind,
+            destination.config,
+            lead,
+            delivery.action,
+            do_not_contact=silent,
+            suppressed=lead.id in held,
+        )
         if unwanted is not None:
             _withdraw(session, token, delivery, unwanted)
             continue

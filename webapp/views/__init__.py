@@ -23,9 +23,11 @@ from webapp.views import (
     queue,
     rules,
     runs,
+    scoring,
     settings,
     social_pages,
     sources,
+    suppression,
     webpages,
 )
 
@@ -46,6 +48,8 @@ def register(app: Flask) -> None:
         settings,
         rules,
         judging,
+        scoring,
+        suppression,
         members,
         keys,
         documentation,

@@ -9,12 +9,12 @@ from sqlalchemy.orm import Session
 
 from jobs.queue import ring
 from webapp.extensions import db
-from webapp.leads import deliver, history, members, review, run
+from webapp.leads import deliver, history, lead_outcomes, members, review, run, suppression
 from webapp.leads.states import DECIDED_STATUSES, DecisionAction, Role, RunStatus
 from webapp.leads.types import Verdict
 from webapp.models.lead import Lead
 from webapp.security.roles import requires
-from webapp.views import corrections, evidence, facts, helpers, judgement, knowledge, people, queue
+from webapp.views import corrections, evidence, facts, helpers, judgement, knowledge, people, queue, waterfall
 
 bp = Blueprint("lead", __name__)
 
@@ -84,6 +84,9 @@ def pane(session: Session, lead: Lead) -> dict[str, Any]:
         "present": present,
         "me": helpers.me(),
         "workspace": current_user.workspace,
+        "waterfall": waterfall.of(lead.score_parts, qualified_from=current_user.workspace.qualified_from),
+        "outcomes": lead_outcomes.history(session, lead.workspace_id, lead.id),
+        "suppression": suppression.entry_of(session, lead),
         "score_total": sum(part.get("points", 0) for part in lead.score_parts or ()),
         "undo_seconds": window,
         "action": DecisionAction,

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from webapp.leads.judging_policy import Mode
 from webapp.leads.states import (
     AlertState,
+    DealState,
     DecisionAction,
     DeliveryState,
     DestinationKind,
@@ -16,6 +17,7 @@ from webapp.leads.states import (
     Intent,
     LeadStatus,
     NextAction,
+    OutcomeSource,
     Priority,
     QuarantineState,
     RejectReason,
@@ -24,6 +26,8 @@ from webapp.leads.states import (
     RunTrigger,
     Scope,
     StageStatus,
+    SuppressionKind,
+    SuppressionMatch,
     Verification,
 )
 
@@ -99,6 +103,27 @@ ALERT = {
     "scoring_fallback": "Scores by fallback",
 }
 
+DEAL: dict[DealState, Status] = {
+    DealState.OPEN: Status("◔", "deal open", "over", "A deal is under way"),
+    DealState.WON: Status("●", "won", "auto", "The deal was made"),
+    DealState.LOST: Status("✕", "lost", "off", "The deal was not made"),
+}
+SUPPRESSION_KIND: dict[SuppressionKind, str] = {
+    SuppressionKind.OWN_STAFF: "own staff",
+    SuppressionKind.COMPETITOR: "competitor",
+    SuppressionKind.TEST: "test",
+    SuppressionKind.OTHER: "another reason",
+}
+SUPPRESSION_MATCH: dict[SuppressionMatch, str] = {
+    SuppressionMatch.EMAIL: "e-mail address",
+    SuppressionMatch.DOMAIN: "domain",
+    SuppressionMatch.PHONE: "phone number",
+    SuppressionMatch.PATTERN: "pattern",
+}
+OUTCOME_SOURCE: dict[OutcomeSource, str] = {
+    OutcomeSource.API: "told by the API",
+    OutcomeSource.CRM: "read from the CRM",
+}
 INTENT: dict[Intent, str] = {
     Intent.PURCHASE_INTENT: "purchase",
     Intent.INQUIRY_PRICE: "price inquiry",
@@ -280,9 +305,13 @@ _BY_TYPE: dict[type, Mapping[Any, str]] = {
     AlertState: {status: said.word for status, said in ALERT_STATE.items()},
     Verification: VERIFICATION,
     Mode: MODE,
+    SuppressionKind: SUPPRESSION_KIND,
+    SuppressionMatch: SUPPRESSION_MATCH,
+    OutcomeSource: OUTCOME_SOURCE,
+    DealState: {state: said.word for state, said in DEAL.items()},
 }
 _STATUSES: tuple[Mapping[Any, Status], ...] = (
-    STATUS, RUN_STATUS, DELIVERY_STATE, STAGE_STATUS, QUARANTINE_STATE, FETCH_STATE, IMPORT_STATE,
+    STATUS, RUN_STATUS, DELIVERY_STATE, STAGE_STATUS, QUARANTINE_STATE, FETCH_STATE, IMPORT_STATE, DEAL,
     ALERT_STATE,
 )  # fmt: skip
 
