@@ -26,6 +26,7 @@ from webapp.leads import (
     deliver,
     fetching,
     imports,
+    llm_usage,
     rescoring,
     sla,
     suppression,
@@ -153,6 +154,17 @@ def forget_quarantine(session: Session) -> int:
     )
 
 
+def forget_llm_calls(session: Session) -> int:
+    """Forget what asking models took long ago. Returns how many questions."""
+    return _in_batches(
+        session,
+        "DELETE FROM llm_calls WHERE id = ANY (ARRAY("
+        " SELECT id FROM llm_calls WHERE created_at < now() - make_interval(days => :days)"
+        " LIMIT :rows FOR UPDATE SKIP LOCKED))",
+        days=llm_usage.KEEP_DAYS,
+    )
+
+
 def _in_batches(session: Session, statement: str, **values: int) -> int:
     """Repeat ``statement`` on ``PURGE_ROWS`` rows at a time until it finds no full batch, committing each."""
     total = 0
@@ -212,6 +224,7 @@ JOBS = (
     Periodic("forget CRM requests", 3600, forget_crm_requests),
     Periodic("forget imports", 3600, forget_imports),
     Periodic("forget quarantine", 3600, forget_quarantine),
+    Periodic("forget calls of models", 3600, forget_llm_calls),
 )
 
 

@@ -1,6 +1,7 @@
 """The model's client against a stand-in over HTTP: what leaves, what is believed, and what every failure becomes."""
 
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -168,6 +169,35 @@ class TestFailures:
         assert failed.message == "no answer within 0.3 s"
         assert failed.usage and 250 <= failed.usage.ms < 10_000
 
+    def test_one_that_is_slow_but_in_time_counts(self, llm: LlmFake) -> None:
+        llm.fail_next(kind="slow", seconds=0.3)
+        assert model(llm).judge(Question("hi")).intent is Intent.DEMO_REQUEST
+
+    def test_one_that_drips_is_left_in_time(self, llm: LlmFake) -> None:
+        """Each byte comes soon after the one before, and there is no end."""
+        llm.fail_next(kind="drip", seconds=60)
+        failed = failure(llm, timeout=0.6)
+        assert failed.message == "no answer within 0.6 s"
+        assert failed.usage and failed.usage.ms < 20_000
+
+    @pytest.mark.parametrize("size", [100_000, 1 << 20])
+    def test_an_answer_without_end_is_not_read(self, llm: LlmFake, size: int) -> None:
+        llm.answer = lambda *_: GOOD | {"reason": "x" * size}
+        failed = failure(llm)
+        assert failed.message == "the answer is too long"
+        assert len(llm.calls()) == 1
+
+    def test_white_space_without_end_takes_no_time(self, llm: LlmFake) -> None:
+        llm.answer = lambda *_: "```" + " " * 60_000
+        began = time.process_time()
+        assert "does not fit" in failure(llm, timeout=60).message
+        assert time.process_time() - began < 5
+
+    @pytest.mark.parametrize("field", ["intent", "priority"])
+    def test_a_word_that_is_none_of_the_enums(self, llm: LlmFake, field: str) -> None:
+        llm.answer = lambda *_: GOOD | {field: "new_auto"}
+        assert failure(llm).message.endswith(f"{field}: enum")
+
     def test_a_refusal_and_what_is_cut_off(self, llm: LlmFake) -> None:
         llm.refusal = "I will not."
         assert failure(llm).message == "the model refused to answer"
@@ -188,6 +218,36 @@ class TestFailures:
         assert failure(gone).message == "the model's server cannot be reached"
 
 
+class TestCost:
+    def test_tokens_at_their_price(self, llm: LlmFake) -> None:
+        asker = ChatModel(
+            model="some-model", api_key=TOKEN, base_url=llm.url, timeout=5, prices={"some-model": (1_000.0, 2_000.0)}
+        )
+        usage = asker.judge(Question("hi")).usage
+        assert usage.tokens_in and usage.tokens_out and not usage.estimated
+        assert usage.cost == pytest.approx(usage.tokens_in * 0.001 + usage.tokens_out * 0.002)
+
+    def test_a_server_that_counts_nothing_is_estimated_by_length(self) -> None:
+        class Uncounted(LlmFake):
+            def handle(self, request: Request) -> Response:
+                response = super().handle(request)
+                del response.json["usage"]
+                return response
+
+        with Uncounted(answer=lambda *_: GOOD) as fake:
+            usage = model(fake).judge(Question("hi")).usage
+        assert usage.estimated and usage.tokens_in and usage.tokens_in > 100 and usage.tokens_out
+
+    def test_what_was_never_answered_counts_as_asked(self, llm: LlmFake) -> None:
+        llm.fail_next(kind="hang", seconds=30)
+        usage = failure(llm, timeout=0.3).usage
+        assert usage and usage.estimated and usage.tokens_in and usage.tokens_out == 0
+
+    def test_prices_of_the_environment_are_added_to_the_known_ones(self) -> None:
+        prices = load_settings({"LLM_PRICES": "mine=0/0.5, gpt-4o = 1/2"}).llm_prices
+        assert prices["mine"] == (0, 0.5) and prices["gpt-4o"] == (1, 2) and prices["gpt-4o-mini"] == (0.15, 0.60)
+
+
 class TestSettings:
     @pytest.mark.parametrize(("given", "seconds"), [("1", 3.0), ("12.5", 12.5), ("600", 60.0)])
     def test_the_time_limit_is_clamped(self, given: str, seconds: float) -> None:
@@ -196,7 +256,7 @@ class TestSettings:
     @pytest.mark.parametrize(
         ("name", "value"),
         [("CLASSIFY_MODE", "model"), ("OPENAI_BASE_URL", "localhost:11434"), ("PROCESSING_TIMEOUT", "0"),
-         ("LEAD_CLASSIFY_LLM_TIMEOUT_SECONDS", "soon"), ("LEAD_CLASSIFY_USE_LLM", "perhaps")],
+         ("LEAD_CLASSIFY_LLM_TIMEOUT_SECONDS", "soon"), ("LLM_PRICES", "cheap"), ("LLM_PRICES", "a=1/-2"), ("LEAD_CLASSIFY_USE_LLM", "perhaps")],
     )  # fmt: skip
     def test_nonsense_is_refused_by_name(self, name: str, value: str) -> None:
         with pytest.raises(ConfigError, match=name):

@@ -11,6 +11,7 @@ Faults, in Python (``fake.fail_next("POST /people", kind="500", times=2)``) or o
     hang, hang_after  no answer for ``seconds``, then the connection closes
     slow              the right answer, ``seconds`` late
     garbage           200 with a body that is no JSON
+    drip              a byte now and then for ``seconds``, never an end
 
 ``GET /__state`` shows what is stored, ``GET /__requests`` what was sent, ``POST /__reset`` forgets all of it.
 """
@@ -54,6 +55,7 @@ class Response:
     json: Any = None
     headers: dict[str, str] = field(default_factory=dict)
     text: str | None = None
+    drip: float = 0.0  # seconds for which single bytes are sent instead
 
     def encoded(self) -> bytes:
         if self.text is not None:
@@ -168,6 +170,8 @@ class FakeServer:
         if kind in ("hang", "slow"):
             self._closing.wait(fault.seconds)
             return self.handle(request) if kind == "slow" else None
+        if kind == "drip":
+            return Response(200, drip=fault.seconds)
         if kind == "garbage":
             return Response(200, text="<html>not JSON", headers={"Content-Type": "text/html"})
         if kind == "429":
@@ -248,6 +252,9 @@ def _handler_for(fake: FakeServer) -> type[BaseHTTPRequestHandler]:
             if response is None:
                 self._reset()
                 return
+            if response.drip:
+                self._drip(response.drip)
+                return
             content = response.encoded()
             self.send_response(response.status)
             headers = {"Content-Type": "application/json; charset=utf-8"} | response.headers
@@ -259,6 +266,17 @@ def _handler_for(fake: FakeServer) -> type[BaseHTTPRequestHandler]:
             self.wfile.flush()
 
         do_GET = do_POST = do_PATCH = do_PUT = do_DELETE = _serve
+
+        def _drip(self, seconds: float) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", "1000000")
+            self.end_headers()
+            until = time.monotonic() + seconds
+            while time.monotonic() < until and not fake._closing.wait(0.05):
+                self.wfile.write(b" ")
+                self.wfile.flush()
+            self.close_connection = True
 
         def _reset(self) -> None:
             # Lingering for no time makes close() send RST instead of FIN.

@@ -7,9 +7,11 @@ from rq import Queue
 from jobs import schedule
 from jobs.schedule import Clock, Periodic
 from tests.factories import make_lead, make_user
+from webapp.leads import llm_usage
+from webapp.leads.ports import Usage
 from webapp.leads.quarantine import Bad, quarantine
 from webapp.leads.states import Door, QuarantineState
-from webapp.models import IdempotencyKey, Lead, Presence, Quarantined
+from webapp.models import IdempotencyKey, Lead, LlmCall, Presence, Quarantined
 
 
 @pytest.mark.usefixtures("wired")
@@ -48,6 +50,18 @@ class TestJobs:
         session.commit()
         assert schedule.drop_stale_presence(session) == 1
         assert session.scalars(sa.select(Presence.user_id)).all() == [here.id]
+
+    def test_calls_of_models_are_kept_for_a_year_and_a_bit(self, session, workspace):
+        for _ in range(2):
+            llm_usage.record(session, workspace.id, Usage("m", 5), purpose="classify")
+        session.execute(
+            sa.update(LlmCall)
+            .where(LlmCall.id == sa.select(LlmCall.id).limit(1).scalar_subquery())
+            .values(created_at=sa.text("now() - interval '401 days'"))
+        )
+        session.commit()
+        assert schedule.forget_llm_calls(session) == 1
+        assert session.scalar(sa.select(sa.func.count()).select_from(LlmCall)) == 1
 
     def test_entries_of_quarantine_that_were_decided_about_go_and_held_ones_stay(self, session, workspace):
         long_ago = datetime.now(UTC) - timedelta(days=schedule.QUARANTINE_DAYS + 1)
@@ -111,4 +125,5 @@ def test_every_periodic_job_is_in_the_one_list():
         "forget CRM requests",
         "forget imports",
         "forget quarantine",
+        "forget calls of models",
     ]
