@@ -21,10 +21,11 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, aliased
 
-from webapp.leads import audit, dedupe, intake, leadgen, sla
+from webapp.leads import audit, dedupe, intake, leadgen, rulebook, sla
 from webapp.leads.claims import FETCHES, LEASE_SECONDS, Claim, Holder, SlotTaken, backoff, claim, is_current, renew
 from webapp.leads.errors import Invalid, LeadError, Permanent
 from webapp.leads.intake import LeadIn, Tenant
+from webapp.leads.judging_policy import Preferences
 from webapp.leads.ports import Drained, Fetched, Fetcher, FetchTask, Throttled
 from webapp.leads.states import Door, FetchKind, FetchState
 from webapp.models.account import Workspace
@@ -345,6 +346,8 @@ def _tenant(session: Session, workspace_id: uuid.UUID, policy: FetchPolicy) -> T
         duplicate_days=policy.duplicate_days,
         idempotency_days=policy.idempotency_days,
         sla=sla.of_settings(workspace.settings),
+        rules=rulebook.compiled(session, workspace.ruleset_id),
+        judging=Preferences.of(workspace.settings.get("classify")),
     )
 
 
