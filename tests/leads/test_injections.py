@@ -209,3 +209,4 @@ def test_the_lead_page_says_what_is_suspected(attack: Attack, client: FlaskClien
     page = client.get(f"/queue/{session.scalar(sa.select(Lead.id))}").text
     assert "Suspected prompt injection" in page
     assert "tells a machine to drop its instructions" in page and "never goes out by itself" in page
+    assert "because of “Ignore" not in page  # it makes nothing more urgent

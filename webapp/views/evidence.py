@@ -17,6 +17,10 @@ FUNCTION_WORDS = frozenset(
 )  # fmt: skip
 
 
+#: The rules' flag of messages that speak to a machine; it makes nothing more urgent.
+ATTACK = "attack"
+
+
 class Piece(NamedTuple):
     """Part of the message. ``kind`` is a CSS class (None: unmarked); ``why`` says what the words speak for."""
 
@@ -51,6 +55,8 @@ def telling(text: str) -> bool:
 
 def _kind(span: Span, verdict: Verdict) -> tuple[str, str] | None:
     """What decided is marked, what spoke for the runner-up is hinted at; further cues weighed little: None."""
+    if span.label == ATTACK:
+        return "urgent", "speaks to a machine"
     if span.kind == "priority":
         return "urgent", f"speaks for the priority: {words.plain(span.label)}"
     if span.kind == "negation":
@@ -89,6 +95,6 @@ def why(message: str, verdict: Verdict) -> Why:
     return Why(
         quotes(message, (s for s in verdict.evidence if s.kind == "intent" and s.label == verdict.intent.value)),
         quotes(message, (s for s in verdict.evidence if s.kind == "intent" and s.label == rival)),
-        quotes(message, (s for s in verdict.evidence if s.kind == "priority")),
+        quotes(message, (s for s in verdict.evidence if s.kind == "priority" and s.label != ATTACK)),
         any(s.kind == "negation" for s in verdict.evidence),
     )
