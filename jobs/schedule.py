@@ -59,11 +59,12 @@ def ring_deliveries(session: Session) -> None:
 
 
 def ring_imports(session: Session) -> None:
-    """The same for files on their way in, or being taken back, for suppression lists that have changed, and for people to
-    be compared while no run waits."""
+    """The same for files on their way in, or being taken back, for re-runs of many leads, for suppression lists that have
+    changed, and for people to be compared while no run waits."""
     if (
         claims.has_due(session, claims.IMPORTS)
         or claims.has_due(session, claims.UNDOS)
+        or claims.has_due(session, claims.RERUNS)
         or suppression_walk.has_due(session)
         or (search.has_due(session) and search.is_quiet(session) and not claims.has_due(session, claims.RUNS))
     ):
@@ -71,8 +72,8 @@ def ring_imports(session: Session) -> None:
 
 
 def ring_fetches(session: Session) -> None:
-    """The same for what is to be fetched; a page whose host is busy is not due."""
-    if fetching.has_due(session):
+    """The same for what is to be fetched, but for a page whose host is busy; and for texts to be written."""
+    if fetching.has_due(session) or claims.has_due(session, claims.TEXTS):
         queue.ring_now(queue.FETCHES)
 
 

@@ -14,7 +14,18 @@ from rq import get_current_job
 
 from jobs import queue, wiring
 from webapp import logs
-from webapp.leads import claims, crm_tasks, deliver, fetching, imports, run, suppression_walk
+from webapp.leads import (
+    claims,
+    copywriting,
+    crm_tasks,
+    deliver,
+    fetching,
+    imports,
+    rerun_work,
+    run,
+    suppression_walk,
+    task_texts,
+)
 from webapp.leads.claims import Holder, SlotTaken
 from webapp.leads.lookalikes import search
 from webapp.leads.ports import Drained
@@ -125,6 +136,10 @@ def drain_deliveries() -> int:
     """Send due deliveries, then go on with rounds of follow-up tasks; returns how many."""
 
     def work(holder: Holder) -> Drained:
+        with wiring.session_factory().begin() as session:
+            wanted = task_texts.want_for_deliveries(session)
+        if wanted:
+            queue.ring(queue.FETCHES)
         sent = deliver.process(
             wiring.session_factory(),
             holder,
@@ -140,6 +155,7 @@ def drain_deliveries() -> int:
             wiring.clients(),
             max_seconds=MAX_SECONDS,
             policy=wiring.delivery_policy(),
+            writing=wiring.writing(),
             stop=lambda: should_stop(),
         )
         return Drained(sent.done + rounds.done, sent.more or rounds.more)
@@ -148,8 +164,16 @@ def drain_deliveries() -> int:
 
 
 def drain_imports() -> int:
-    """Take files in, take back what is to be undone, compare leads with suppression lists that have changed, then people
-    with each other; returns how many rows, leads and people."""
+    """Go on with re-runs, take files in, take back what is to be undone, compare leads with suppression lists that have
+    changed, then people with each other; returns how many runs, rows, leads and people."""
+    rerun = _drain(
+        queue.IMPORTS,
+        lambda holder: rerun_work.process(
+            wiring.session_factory(), holder, max_seconds=MAX_SECONDS, stop=lambda: should_stop()
+        ),
+    )
+    if rerun:
+        queue.ring(queue.RUNS)
     brought = _drain(
         queue.IMPORTS,
         lambda holder: imports.process(
@@ -171,7 +195,7 @@ def drain_imports() -> int:
             wiring.session_factory(), holder, max_seconds=MAX_SECONDS, stop=lambda: should_stop()
         ),
     )
-    return brought + undone + compare_suppressed() + compare_people()
+    return rerun + brought + undone + compare_suppressed() + compare_people()
 
 
 def compare_suppressed() -> int:
@@ -206,7 +230,8 @@ def compare_people() -> int:
 
 
 def drain_fetches() -> int:
-    """Fetch what is due and take in what was found; returns how many were settled."""
+    """Fetch what is due and take in what was found, then write texts of tasks; returns how many were settled and
+    written."""
     done = _drain(
         queue.FETCHES,
         lambda holder: fetching.process(
@@ -221,7 +246,15 @@ def drain_fetches() -> int:
     )
     if done:
         queue.ring(queue.RUNS)
-    return done
+    written = _drain(
+        queue.FETCHES,
+        lambda holder: copywriting.process(
+            wiring.session_factory(), holder, wiring.writing(), max_seconds=MAX_SECONDS, stop=lambda: should_stop()
+        ),
+    )
+    if written:
+        queue.ring(queue.DELIVERIES)
+    return done + written
 
 
 def process_runs() -> int:

@@ -17,6 +17,7 @@ from webapp.clients.registry import Registry
 from webapp.config import ConfigError, Settings, load_settings
 from webapp.engine import make_engine
 from webapp.leads import flags, judging, llm_usage
+from webapp.leads.copywriting import Writing
 from webapp.leads.deliver import DeliveryPolicy
 from webapp.leads.fetching import FetchPolicy
 from webapp.leads.intake import Tenant
@@ -82,6 +83,26 @@ def chat_model(found: Settings) -> Model:
         timeout=found.lead_classify_llm_timeout_seconds,
         prices=found.llm_prices,
     )
+
+
+@lru_cache(maxsize=1)
+def writing() -> Writing:
+    """The model that writes follow-up tasks, where one is configured."""
+    found = settings()
+    if not (found.has_model and found.lead_classify_use_llm):
+        return Writing()
+    from webapp.clients.copywriter import ChatCopywriter  # openai takes most of a second to load
+
+    key = found.openai_api_key
+    seconds = found.lead_classify_llm_timeout_seconds
+    writer = ChatCopywriter(
+        model=found.openai_model,
+        api_key=key.get_secret_value() if key else "none",  # servers without keys want some word all the same
+        base_url=found.openai_base_url,
+        timeout=seconds,
+        prices=found.llm_prices,
+    )
+    return Writing(writer, patience=seconds + 5)
 
 
 @lru_cache(maxsize=1)
@@ -154,6 +175,7 @@ def _after_fork() -> None:
         _engine().dispose(close=False)
     _engine.cache_clear()
     judges.cache_clear()  # its connections are the parent's
+    writing.cache_clear()
 
 
 os.register_at_fork(after_in_child=_after_fork)

@@ -219,6 +219,11 @@ class Settings(BaseSettings):
         "ENABLE_WEBHOOKS",
         "Outgoing webhooks and the n8n follow-up. `off`: none is planned, waiting ones are held.",
     )
+    enable_llm_copywriting: bool = setting(
+        False,
+        "ENABLE_LLM_COPYWRITING",
+        "The model writes follow-up tasks, checked against the lead's own fields. `off`: the static template.",
+    )
 
     # Review
     undo_window_seconds: int = setting(

@@ -24,7 +24,7 @@ def _defaults():
 
 
 def by_default(**off):
-    on = {"enable_enrichment": True, "enable_ml_scoring": True, "enable_auto_routing": True, "enable_webhooks": True}
+    on = {f"enable_{flag.name.lower()}": flag is not Flag.LLM_COPYWRITING for flag in Flag}
     flags.use_defaults(SimpleNamespace(**on | off))
 
 

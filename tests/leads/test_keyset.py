@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 from tests.factories import make_lead
 from webapp.leads import keyset, listings
 from webapp.leads.errors import Invalid
+from webapp.leads.run_filters import RunFilter
 from webapp.models import Lead, Run, Workspace
 
 
@@ -33,7 +34,7 @@ def test_a_list_that_only_goes_on_refuses_to_go_back(session: Session, workspace
         keyset.newest(session, sa.select(Lead), Lead, cursor=back, limit=2)
     newest_run = session.scalars(sa.select(Run).order_by(Run.created_at.desc()).limit(1)).one()
     cursor = keyset.encode(newest_run)
-    older = listings.runs(session, workspace.id, status=None, open_only=False, cursor=cursor)
+    older = listings.runs(session, workspace.id, RunFilter(), cursor=cursor)
     assert len(older.rows) == 2 and older.prev_cursor is not None
-    before = listings.runs(session, workspace.id, status=None, open_only=False, cursor=older.prev_cursor)
+    before = listings.runs(session, workspace.id, RunFilter(), cursor=older.prev_cursor)
     assert [row.id for row in before.rows] == [newest_run.id]

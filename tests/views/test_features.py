@@ -6,8 +6,9 @@ import sqlalchemy as sa
 from tests.fakes.webhook_receiver import WebhookReceiver
 from tests.leads.delivering import planned, webhook_destination
 from webapp.leads import flags
-from webapp.leads.flags import Flag, Flags
+from webapp.leads.flags import Flag
 from webapp.leads.states import Role
+from webapp.leads.task_texts import Preferences
 from webapp.models import Delivery
 
 
@@ -36,7 +37,7 @@ def test_a_feature_is_switched_off_and_on(client, admin, session, workspace, fla
     assert not flags.of_workspace(session, workspace.id).on(flag)
     session.rollback()
     press(client, flag, to="on")
-    assert flags.of_workspace(session, workspace.id) == Flags()
+    assert flags.of_workspace(session, workspace.id).on(flag)
 
 
 @pytest.mark.parametrize(("name", "to"), [("enableMagic", "on"), ("enableWebhooks", "perhaps"), ("enableWebhooks", "")])
@@ -60,3 +61,15 @@ def test_held_webhooks_are_sent_or_discarded_by_choice(client, admin, session, w
     press(client, Flag.WEBHOOKS, to="on", waiting=waiting)
     assert flags.of_workspace(session, workspace.id).webhooks
     assert session.scalars(sa.select(Delivery.state)).one().value == state
+
+
+def test_how_tasks_are_written_is_chosen(client, admin, session, workspace):
+    client.post("/settings/copywriting", data={"language": "vi"})
+    session.refresh(workspace)
+    assert Preferences.of(workspace.settings["copywriting"]) == Preferences("vi")
+    assert 'value="vi" selected' in client.get("/settings/features").text
+    assert client.post("/settings/copywriting", data={"language": "de"}).status_code == 404
+
+
+def test_without_a_model_the_page_says_that_the_template_is_used(client, admin):
+    assert "No model is configured" in press(client, Flag.LLM_COPYWRITING, to="on").text

@@ -23,6 +23,7 @@ from webapp.models import (
     Fetch,
     Import,
     PersonMerge,
+    Rerun,
     Run,
     Workspace,
 )
@@ -38,6 +39,11 @@ DOORS = [
     (Role.VIEWER, "GET", "/queue/{lead}"),
     (Role.VIEWER, "GET", "/runs"),
     (Role.VIEWER, "GET", "/runs/{run}"),
+    (Role.VIEWER, "GET", "/reruns"),
+    (Role.VIEWER, "GET", "/reruns/{rerun}"),
+    (Role.MANAGER, "GET", "/reruns/new"),
+    (Role.MANAGER, "POST", "/reruns"),
+    (Role.MANAGER, "POST", "/reruns/{rerun}/cancel"),
     (Role.VIEWER, "GET", "/deliveries"),
     (Role.VIEWER, "GET", "/deliveries/{delivery}"),
     (Role.VIEWER, "GET", "/settings"),
@@ -86,6 +92,10 @@ DOORS = [
     (Role.ADMIN, "GET", "/settings/keys"),
     (Role.ADMIN, "POST", "/settings/keys"),
     (Role.ADMIN, "POST", "/settings/keys/{key}/revoke"),
+    (Role.VIEWER, "GET", "/queue/{lead}/task-text"),
+    (Role.REVIEWER, "POST", "/queue/{lead}/task-text"),
+    (Role.REVIEWER, "POST", "/queue/{lead}/task-text/anew"),
+    (Role.ADMIN, "POST", "/settings/copywriting"),
     (Role.ADMIN, "GET", "/settings/features"),
     (Role.ADMIN, "POST", "/settings/features/enableEnrichment"),
     (Role.ADMIN, "GET", "/settings/destinations"),
@@ -162,6 +172,8 @@ def ids_of(session: Session, workspace: Workspace) -> dict[str, uuid.UUID]:
     session.add(page)
     file = Import(workspace_id=workspace.id, filename="a.csv", format="csv", created_by="somebody")
     session.add(file)
+    rerun = Rerun(workspace_id=workspace.id, lead_ids=[lead.id], total=1, requested_by="somebody")
+    session.add(rerun)
     held = quarantine(session, workspace.id, Door.SOCIAL, "facebook", Bad("unreadable", {}))
     suppressed = Suppression(
         workspace_id=workspace.id, kind="test", match="domain", value="a.example", key="a.example", added_by="somebody"
@@ -187,6 +199,7 @@ def ids_of(session: Session, workspace: Workspace) -> dict[str, uuid.UUID]:
         "suggestion": suggestion.id,
         "merge": merge.id,
         "lead": lead.id,
+        "rerun": rerun.id,
         "run": session.scalars(sa.select(Run.id).where(Run.lead_id == lead.id)).one(),
         "key": session.scalars(sa.select(ApiKey.id).where(ApiKey.workspace_id == workspace.id)).one(),
         "destination": hook.id,
@@ -217,6 +230,9 @@ def test_every_page_stands_in_the_table(app: Flask) -> None:
         "webpages.",
         "imports.",
         "alerts.",
+        "features.",
+        "task_texts.",
+        "reruns.",
     )
     for rule in app.url_map.iter_rules():
         if rule.endpoint.startswith(pages) and rule.endpoint not in OPEN:

@@ -318,7 +318,7 @@ def _task_fields(lead: LeadSnapshot, *, since: datetime) -> dict[str, Any]:
     """A follow-up task for ``lead``, due by its priority counted from ``since``."""
     return {
         "title": f"{_FOLLOW_UP} — {_one_line(lead.display_name)}",
-        "bodyV2": {"markdown": task_markdown(lead)},
+        "bodyV2": {"markdown": lead.task_text or task_markdown(lead)},
         "dueAt": _iso(since + DUE_IN[lead.priority]),
         "status": "TODO",
     }

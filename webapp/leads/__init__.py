@@ -48,13 +48,17 @@ Read it top-down::
              ├ run_rows    the statements that settle a batch
              ├ boards      who may get leads now: members, teams, rules, hours
              ├ assigning   turns and capacities, exact among any number of workers
+             ├ run_progress  where slow runs are, for who watches
              └ qualify     the same while the sender waits (/enrich-lead)
                └ qualify_keys  who answers which key: leases, stored answers
+             reruns        many leads at once: which, at what cost, how far it is
+             └ rerun_work  queues their runs a bit at a time
 
     seen     queries       keyset pages of leads, the export
              ├ filters     which leads: parsed from query parameters, told to SQL
              └ counts      counts that equal the list, the glance above it
              listings      keyset pages of runs, of deliveries, of quarantine
+             run_filters   which runs: parsed from query parameters, told to SQL
              history       one lead, run or delivery with what happened around it
              keyset        pages of what came one after another, for programs
              figures       how many of what over a period, for programs
@@ -82,6 +86,11 @@ Read it top-down::
     due      hours         working hours, holidays, changes of the clocks; pure
              sla           by when a person should have decided
              backlog       leads that wait for their team, given out when it works
+
+    tasks    task_texts    what a lead's follow-up task says: wanted, seen, edited, fixed when it goes out
+             ├ copywriting   has them written by a model
+             ├ task_check    what of a model's words may stand in one
+             └ task_template the text without a model, and how both are rendered
 
     set      flags         features that a workspace can switch off, and what is held meanwhile
     around   alerts        what admins should see to: raised, counted, acknowledged, resolved

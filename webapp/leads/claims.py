@@ -16,9 +16,17 @@ from typing import Any, Protocol
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from webapp.leads.states import DeliveryState, FetchState, ImportState, RunStatus, TaskRequestState
+from webapp.leads.states import (
+    DeliveryState,
+    FetchState,
+    ImportState,
+    RerunState,
+    RunStatus,
+    TaskRequestState,
+    TextState,
+)
 from webapp.models.inbound import Fetch, Import
-from webapp.models.work import Delivery, Run, TaskRequest, WorkerSlot
+from webapp.models.work import Delivery, Rerun, Run, TaskRequest, TaskText, WorkerSlot
 
 #: Covers only hangs and lost hosts: a restarted worker frees its own claims at once.
 LEASE_SECONDS = 30
@@ -60,7 +68,9 @@ FETCHES = Backlog("fetches", Fetch, Fetch.state, FetchState.PENDING, FetchState.
 TASKS = Backlog(
     "tasks", TaskRequest, TaskRequest.state, TaskRequestState.QUEUED, TaskRequestState.RUNNING, (TaskRequest.due_at,)
 )
-BACKLOGS = (RUNS, DELIVERIES, IMPORTS, UNDOS, FETCHES, TASKS)
+RERUNS = Backlog("reruns", Rerun, Rerun.state, RerunState.QUEUED, RerunState.RUNNING, (Rerun.due_at,))
+TEXTS = Backlog("texts", TaskText, TaskText.state, TextState.WANTED, TextState.WRITING, (TaskText.due_at,))
+BACKLOGS = (RUNS, DELIVERIES, IMPORTS, UNDOS, FETCHES, TASKS, RERUNS, TEXTS)
 
 
 @dataclass(frozen=True, slots=True)

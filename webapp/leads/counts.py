@@ -117,6 +117,11 @@ def _capped(model: Any, where: list[Any]) -> Any:
     return sa.select(sa.func.count()).select_from(some).scalar_subquery()
 
 
+def how_many(session: Session, model: Any, where: list[Any]) -> Count:
+    """Rows of ``model`` under these conditions, exact to :data:`COUNT_CAP`."""
+    return Count(session.scalar(sa.select(_capped(model, where))) or 0)
+
+
 def arrived_since(session: Session, workspace_id: uuid.UUID, wanted: LeadFilter, since: datetime) -> int:
     """How many leads that the list would show have come after ``since`` (at most 100 are counted)."""
     where = [*all_conditions(workspace_id, wanted), Lead.created_at > since]

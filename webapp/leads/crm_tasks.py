@@ -11,7 +11,7 @@ import random
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any
 
@@ -19,8 +19,9 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
-from webapp.leads import audit, claims, crm_people
+from webapp.leads import audit, claims, copywriting, crm_people
 from webapp.leads.claims import Claim, Holder, backoff
+from webapp.leads.copywriting import TEMPLATES, Writing
 from webapp.leads.crm_people import Someone
 from webapp.leads.crm_rounds import OVER, Intended, Progress, has_due
 from webapp.leads.deliver import DeliveryPolicy, SessionFactory
@@ -59,6 +60,7 @@ def process(
     clients: Clients,
     *,
     policy: DeliveryPolicy,
+    writing: Writing = TEMPLATES,
     max_seconds: float = 5.0,
     stop: Callable[[], bool] = lambda: False,
 ) -> Drained:
@@ -72,7 +74,9 @@ def process(
             session.commit()
         if row is None:
             break
-        _Round(session_factory, clients, policy, found[0], row).work(lambda: time.monotonic() >= ends_at or stop())
+        _Round(session_factory, clients, policy, writing, found[0], row).work(
+            lambda: time.monotonic() >= ends_at or stop()
+        )
         done += 1
     with session_factory() as session:
         return Drained(done, has_due(session))
@@ -92,11 +96,19 @@ class _Round:
     """One worker's turn at one round."""
 
     def __init__(
-        self, session_factory: SessionFactory, clients: Clients, policy: DeliveryPolicy, claim: Claim, row: TaskRequest
+        self,
+        session_factory: SessionFactory,
+        clients: Clients,
+        policy: DeliveryPolicy,
+        writing: Writing,
+        claim: Claim,
+        row: TaskRequest,
     ) -> None:
         self._session_factory = session_factory
         self._clients = clients
         self._policy = policy
+        self._writing = writing
+        self._saved_at = time.monotonic()
         self._claim = claim
         self._workspace_id = row.workspace_id
         self._requested_by = row.requested_by
@@ -220,7 +232,8 @@ class _Round:
             lead = crm_people.speaker(session, self._workspace_id, uuid.UUID(wanted.lead_id))
         detail: dict[str, Any] = {"customer": wanted.customer, "error": "the lead is gone"}
         if lead is not None:
-            detail = self._call(client, wanted, lead)
+            text = copywriting.text_for(self._session_factory, lead, self._writing)
+            detail = self._call(client, wanted, replace(lead, task_text=text))
         if "task_id" in detail:
             self._untold.append(
                 {"lead_id": uuid.UUID(wanted.lead_id), "destination": destination, "assignee": detail["assigned_to"]}
@@ -229,7 +242,8 @@ class _Round:
             self._progress.loads[wanted.member_id] -= 1
         self._details.append(detail)
         self._progress.intended = self._progress.intended[1:]
-        if not self._progress.intended:
+        # Now and then in between: writing their texts may take longer than the lease.
+        if not self._progress.intended or time.monotonic() - self._saved_at > LEASE_SECONDS / 3:
             self._save(TaskRequestState.RUNNING)
         if self._silences >= _SILENCES:
             raise Permanent(str(detail["error"]))
@@ -289,5 +303,6 @@ class _Round:
             for one in self._untold:
                 audit.record(session, self._workspace_id, "FOLLOW_UP_CREATED", actor=self._requested_by, **one)
             session.commit()
+        self._saved_at = time.monotonic()
         self._untold.clear()
         self._details.clear()

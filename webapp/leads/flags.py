@@ -26,6 +26,7 @@ class Flag(StrEnum):
     ML_SCORING = "enableMLScoring"
     AUTO_ROUTING = "enableAutoRouting"
     WEBHOOKS = "enableWebhooks"
+    LLM_COPYWRITING = "enableLLMCopywriting"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,7 @@ class Flags:
     ml_scoring: bool = True
     auto_routing: bool = True
     webhooks: bool = True
+    llm_copywriting: bool = False
 
     def on(self, flag: Flag) -> bool:
         return bool(asdict(self)[flag.name.lower()])
@@ -47,13 +49,14 @@ OFF_BECAUSE = {
     Flag.ML_SCORING: "learned scoring is switched off in this workspace; the plain rule score counts",
     Flag.AUTO_ROUTING: "automatic routing is switched off in this workspace",
     Flag.WEBHOOKS: "outgoing webhooks are switched off in this workspace",
+    Flag.LLM_COPYWRITING: "the model writes no tasks in this workspace",
 }
 #: Destinations that are webhooks.
 WEBHOOK_KINDS = (DestinationKind.WEBHOOK, DestinationKind.N8N)
 
-#: Everything on.
-ALL_ON = Flags()
-_defaults = [ALL_ON]
+#: As shipped.
+SHIPPED = Flags()
+_defaults = [SHIPPED]
 
 
 class FlagSettings(Protocol):
@@ -67,12 +70,18 @@ class FlagSettings(Protocol):
     def enable_auto_routing(self) -> bool: ...
     @property
     def enable_webhooks(self) -> bool: ...
+    @property
+    def enable_llm_copywriting(self) -> bool: ...
 
 
 def use_defaults(settings: FlagSettings) -> None:
     """What holds in workspaces that have not chosen; for this process."""
     _defaults[0] = Flags(
-        settings.enable_enrichment, settings.enable_ml_scoring, settings.enable_auto_routing, settings.enable_webhooks
+        settings.enable_enrichment,
+        settings.enable_ml_scoring,
+        settings.enable_auto_routing,
+        settings.enable_webhooks,
+        settings.enable_llm_copywriting,
     )
 
 

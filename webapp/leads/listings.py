@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import Session
 
-from webapp.leads import keyset
+from webapp.leads import keyset, run_filters
 from webapp.leads.counts import stuck as need_a_person
-from webapp.leads.counts import unrepaired
-from webapp.leads.states import DeliveryState, FetchKind, QuarantineState, RunStatus
+from webapp.leads.run_filters import RunFilter
+from webapp.leads.states import DeliveryState, FetchKind, QuarantineState
 from webapp.models.inbound import Fetch, InboundSource
 from webapp.models.lead import Lead, Quarantined
 from webapp.models.work import Delivery, Destination, Run
@@ -59,17 +60,21 @@ def listing(
 _SENDER = (Lead.shown_name.label("name"), Lead.author_name, Lead.company, Lead.email, Lead.phone)
 
 
-def runs(
-    session: Session, workspace_id: uuid.UUID, *, status: RunStatus | None, open_only: bool, cursor: str | None
-) -> Listing:
-    """Runs, newest first. ``open_only``: failed ones that no later run of their lead has repaired."""
-    where = unrepaired(workspace_id) if open_only else [Run.workspace_id == workspace_id]
-    if status and not open_only:
-        where.append(Run.status == sa.literal(status, Run.status.type, literal_execute=True))
+#: Of each stage what a list shows; the records themselves hold much more.
+_STAGES: Any = sa.literal_column(
+    "ARRAY(SELECT jsonb_build_object('name', s->'name', 'status', s->'status', 'ms', s->'ms')"
+    " FROM jsonb_array_elements(runs.stages) AS s)",
+    ARRAY(JSONB),
+).label("stages")
+
+
+def runs(session: Session, workspace_id: uuid.UUID, wanted: RunFilter, *, cursor: str | None) -> Listing:
+    """Runs, newest first; of their stages name, status and time in ms."""
     columns = [
         Run.id, Run.created_at, Run.status, Run.trigger, Run.requested_by, Run.error, Run.started_at, Run.finished_at,
-        Run.attempt, Run.lead_id, *_SENDER,
+        Run.attempt, Run.lead_id, Run.source, Run.stage, Run.stage_since, _STAGES, *_SENDER,
     ]  # fmt: skip
+    where = run_filters.conditions(workspace_id, wanted)
     return listing(session, Run, where, columns, lambda q: q.join(Lead, Lead.id == Run.lead_id), cursor)
 
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from webapp.leads.errors import Ambiguous, Permanent, Transient
 from webapp.leads.intake import LeadIn as LeadIn  # clients make them, and import the ports alone
-from webapp.leads.states import DestinationKind, FetchKind, Intent, LeadStatus, NextAction, Priority
+from webapp.leads.states import DestinationKind, FetchKind, Intent, LeadStatus, NextAction, Priority, TaskStep
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +75,7 @@ class LeadSnapshot:
     created_at: datetime
     event_at: datetime  # of the decision, else of the settling run: the same on every retry
     consent_at: datetime | None = None
+    task_text: str | None = None  # what its follow-up task says, as Markdown
 
     @property
     def display_name(self) -> str:
@@ -278,6 +279,36 @@ class Model(Protocol):
     """A language model that judges messages; used by several threads at a time, outside any transaction."""
 
     def judge(self, question: Question) -> Opinion:
+        """Raises ModelFailed; within its own time limit, as far as the other side's bytes let it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Brief:
+    """What a model may know to write a follow-up task. ``message`` has been masked and cut already."""
+
+    message: str
+    intent: Intent
+    priority: Priority
+    language: str  # en | vi
+
+
+@dataclass(frozen=True, slots=True)
+class Suggestion:
+    """What a model suggests, unchecked. ``points``: what it takes for quotations; ``steps``: (step, quotation or
+    empty)."""
+
+    summary: str
+    points: tuple[str, ...]
+    steps: tuple[tuple[TaskStep, str], ...]
+    usage: Usage
+
+
+class Copywriter(Protocol):
+    """A language model that helps to write follow-up tasks; used by several threads at a time, outside any
+    transaction."""
+
+    def suggest(self, brief: Brief) -> Suggestion:
         """Raises ModelFailed; within its own time limit, as far as the other side's bytes let it."""
         ...
 

@@ -29,6 +29,7 @@ from webapp.leads.claims import RUNS, Claim, Holder, SlotTaken
 from webapp.leads.judging import RULES_ALONE, Heard, Judging
 from webapp.leads.ports import Drained
 from webapp.leads.run_asking import Questions
+from webapp.leads.run_progress import Progress
 from webapp.leads.run_stages import Item, Outcome
 from webapp.leads.stages import classify, route
 from webapp.leads.states import LeadStatus, RunStatus, RunTrigger
@@ -162,6 +163,7 @@ class _Drain:
     boards: dict[uuid.UUID, tuple[float, route.Board]] = field(default_factory=dict)
     by_rules: dict[uuid.UUID | None, classify.Judge] = field(default_factory=dict)
     renewed: float = field(default_factory=time.monotonic)
+    progress: Progress = field(default_factory=Progress)
     questions: Questions = field(init=False)
 
     def __post_init__(self) -> None:
@@ -179,6 +181,7 @@ class _Drain:
                 self.by_rules[ruleset_id] = rulebook.judge_of(session, ruleset_id)
         if held:
             self._work(held, rows)
+        self.progress.tell(self.session_factory, self.questions.at)
         return len(held), drained
 
     def _refresh_boards(self, session: Session, workspace_ids: set[uuid.UUID]) -> None:

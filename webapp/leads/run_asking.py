@@ -25,7 +25,7 @@ from webapp.leads.states import Door, RunTrigger
 #: How old may be what is known of the workspaces' budgets.
 BUDGET_SECONDS = 2.0
 
-_ALSO_SET: dict[str, Any] = {"started_at": sa.func.now()}
+_ALSO_SET: dict[str, Any] = {"started_at": sa.func.now(), "stage": None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +53,11 @@ class Questions:
     @property
     def held(self) -> list[Claim]:
         return [Claim(one.item.run_id, one.item.attempt) for one in self._flying.values()]
+
+    @property
+    def at(self) -> dict[Claim, str]:
+        """The stage that each run under way waits in."""
+        return dict.fromkeys(self.held, "classify")
 
     def claim(self, session: Session, holder: Holder, size: int) -> tuple[list[Claim], bool]:
         """Due runs, and whether there are no more. Of those that may need a model no more are claimed than can be

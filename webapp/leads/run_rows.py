@@ -86,9 +86,9 @@ WHERE l.id = v.id AND l.version = v.was
 """
 _RUNS = """
 UPDATE runs AS r
-SET status = 'success', result_json = v.result, stages = v.stages, error = NULL, finished_at = now(),
-    lease_until = NULL
-FROM jsonb_to_recordset(%(rows)s::jsonb) AS v(id uuid, attempt int, result jsonb, stages jsonb)
+SET status = 'success', result_json = v.result, stages = v.stages, degraded = v.degraded, stage = NULL, error = NULL,
+    finished_at = now(), lease_until = NULL
+FROM jsonb_to_recordset(%(rows)s::jsonb) AS v(id uuid, attempt int, result jsonb, stages jsonb, degraded text[])
 WHERE r.id = v.id AND r.attempt = v.attempt AND r.status = 'running'
 """
 _EVENTS = """
@@ -110,6 +110,7 @@ def write(session: Session, settled: Sequence[Settled]) -> None:
                 "attempt": one.outcome.item.attempt,
                 "result": result,
                 "stages": one.outcome.stages,
+                "degraded": result["degraded"],
             }
         )
         row = _lead_row(one)
@@ -170,6 +171,7 @@ def _result(one: Settled) -> dict[str, Any]:
         "assignee_id": str(one.after.assignee_id) if one.after.assignee_id else None,
         "facts": {name: fact.value for name, fact in best(outcome.learned).items()},
         "degraded": [stage["name"] for stage in outcome.degraded],
+        "changed": one.before.version != one.after.version,
     }
     if one.suppressed:
         result["suppressed"] = one.suppressed.kind.value
@@ -187,7 +189,7 @@ def _result(one: Settled) -> dict[str, Any]:
 def _events(one: Settled, result: dict[str, Any]) -> list[dict[str, Any]]:
     item = one.outcome.item
     about = {"workspace_id": str(item.workspace_id), "lead_id": str(item.lead_id), "actor": audit.SYSTEM}
-    details = {key: value for key, value in result.items() if key not in ("facts", "degraded")}
+    details = {key: value for key, value in result.items() if key not in ("facts", "degraded", "changed")}
     details |= {"run_id": str(item.run_id), "attempt": item.attempt}
     if one.before.version != one.after.version:
         before = _verdict_columns(one.before)

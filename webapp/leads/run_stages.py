@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from webapp.leads import judging, suspicion
-from webapp.leads.flags import ALL_ON, OFF_BECAUSE, Flag, Flags
+from webapp.leads.flags import OFF_BECAUSE, SHIPPED, Flag, Flags
 from webapp.leads.judging import Heard
 from webapp.leads.judging_policy import NO_PREFERENCES, Preferences
 from webapp.leads.sla import DEFAULT as DEFAULT_SLA
@@ -53,7 +53,7 @@ class Rules:
     qualified_from: int
     currency: str
     region: str  # ISO 3166 country of numbers written without a country code; empty: the deployment's default
-    flags: Flags = ALL_ON
+    flags: Flags = SHIPPED
     scoring: score.Model = score.SHIPPED
     sla: Sla = DEFAULT_SLA
 

@@ -11,10 +11,10 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, aliased
 
-from webapp.leads import audit, cleansing, suppression
+from webapp.leads import audit, cleansing, suppression, task_texts
 from webapp.leads.claims import DELIVERIES, Claim, Holder, claim
 from webapp.leads.flags import released
-from webapp.leads.outbox import still_wanted
+from webapp.leads.outbox import TASK, still_wanted
 from webapp.leads.ports import DeliveryRequest, LeadSnapshot, Target
 from webapp.leads.states import DeliveryState, DestinationKind, DestinationMode
 from webapp.models.account import User
@@ -78,14 +78,16 @@ def _half_open() -> sa.ColumnElement[bool]:
         Destination.mode == DestinationMode.LIVE,
         sa.or_(Destination.paused_until.is_(None), Destination.paused_until <= sa.func.now()),
         Destination.open_until <= sa.func.now(),
-        sa.exists().where(Delivery.destination_id == Destination.id, _due(), _after_its_predecessors(), released()),
+        sa.exists().where(
+            Delivery.destination_id == Destination.id, _due(), _after_its_predecessors(), released(), task_texts.ready()
+        ),
     )
 
 
 def has_due(session: Session) -> bool:
     """Can anything be sent now? Unlike ``claims.has_due`` it leaves out what waits for a pause, an open breaker or an
     earlier step, so that the clock does not ring in vain."""
-    ready = sa.exists().where(_due(), _usable(), _after_its_predecessors(), released())
+    ready = sa.exists().where(_due(), _usable(), _after_its_predecessors(), released(), task_texts.ready())
     probe = sa.exists().where(_half_open())
     return bool(session.scalar(sa.select(sa.or_(ready, probe))))
 
@@ -93,7 +95,12 @@ def has_due(session: Session) -> bool:
 def claim_due(session: Session, holder: Holder, *, limit: int, lease: float) -> list[Claim]:
     """Up to ``limit`` sendable deliveries, oldest first."""
     return claim(
-        session, _ORDERED, holder, limit=limit, where=(_usable(), _after_its_predecessors(), released()), seconds=lease
+        session,
+        _ORDERED,
+        holder,
+        limit=limit,
+        where=(_usable(), _after_its_predecessors(), released(), task_texts.ready()),
+        seconds=lease,
     )
 
 
@@ -120,7 +127,7 @@ def claim_probes(session: Session, holder: Holder, *, limit: int, lease: float, 
     ).all()
     found: list[Claim] = []
     for destination_id in won:
-        where = (Delivery.destination_id == destination_id, _after_its_predecessors(), released())
+        where = (Delivery.destination_id == destination_id, _after_its_predecessors(), released(), task_texts.ready())
         found.extend(claim(session, _ORDERED, holder, limit=1, where=where, seconds=lease))
     return found
 
@@ -179,12 +186,17 @@ def load(session: Session, claims: Sequence[Claim]) -> list[Job]:
                     delivery_id=delivery.id,
                     action=delivery.action,
                     attempt=token.attempt,
-                    lead=snapshot(lead, person, assignee),
+                    lead=_with_text(session, delivery.action, snapshot(lead, person, assignee)),
                     remote=remote.get((lead.id, destination.id), {}),
                 ),
             )
         )
     return jobs
+
+
+def _with_text(session: Session, action: str, lead: LeadSnapshot) -> LeadSnapshot:
+    """A task takes its text along, which is fixed now."""
+    return replace(lead, task_text=task_texts.use(session, lead)) if action == TASK else lead
 
 
 def _withdraw(session: Session, token: Claim, delivery: Delivery, reason: str) -> None:

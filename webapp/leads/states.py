@@ -107,6 +107,54 @@ class TaskRequestState(StrEnum):
     FAILED = "failed"
 
 
+class RerunState(StrEnum):
+    """Where a re-run of many leads stands. QUEUED: between two looks at how far it is, too."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    CANCELLED = "cancelled"
+
+
+class TextState(StrEnum):
+    """Where the text of a lead's follow-up task stands."""
+
+    WANTED = "wanted"  # a model is to be asked
+    WRITING = "writing"
+    WRITTEN = "written"
+
+
+class TaskStep(StrEnum):
+    """What a follow-up task may tell people to do; a model chooses among these, and words none of its own."""
+
+    CALL = "call"
+    WRITE = "write"
+    ANSWER_THERE = "answer_there"
+    ASK_NEEDS = "ask_needs"
+    ASK_QUANTITY = "ask_quantity"
+    ASK_BUDGET = "ask_budget"
+    ASK_TIMING = "ask_timing"
+    ASK_DECIDER = "ask_decider"
+    QUOTE = "quote"
+    DEMO = "demo"
+    PROPOSE_TIMES = "propose_times"
+    CHECK_AVAILABLE = "check_available"
+    LOOK_UP = "look_up"
+    SOLVE = "solve"
+    APOLOGISE = "apologise"
+    TELL_LEAD = "tell_lead"
+    ASK_CONTACT = "ask_contact"
+    PARTNER = "partner"
+    NOTE = "note"
+    CLOSE = "close"
+
+
+class TextAuthor(StrEnum):
+    TEMPLATE = "template"
+    MODEL = "model"
+    PERSON = "person"
+
+
 class DestinationKind(StrEnum):
     TWENTY = "twenty"
     WEBHOOK = "webhook"

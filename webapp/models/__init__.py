@@ -19,7 +19,17 @@ from webapp.models.people import DuplicateSuggestion, PersonMerge
 from webapp.models.routing import Absence, Alert, RoutingRule, Team, TeamMember
 from webapp.models.scoring import LeadOutcome, ScoreFallback, ScoreVersion
 from webapp.models.suppression import Suppression, SuppressionList
-from webapp.models.work import Delivery, DeliveryAttempt, Destination, Run, SyncRequest, TaskRequest, WorkerSlot
+from webapp.models.work import (
+    Delivery,
+    DeliveryAttempt,
+    Destination,
+    Rerun,
+    Run,
+    SyncRequest,
+    TaskRequest,
+    TaskText,
+    WorkerSlot,
+)
 
 __all__ = [
     "Absence",
@@ -47,6 +57,7 @@ __all__ = [
     "PersonMerge",
     "Presence",
     "Quarantined",
+    "Rerun",
     "RoutingRule",
     "RulesetVersion",
     "Run",
@@ -57,6 +68,7 @@ __all__ = [
     "SuppressionList",
     "SyncRequest",
     "TaskRequest",
+    "TaskText",
     "Team",
     "TeamMember",
     "Touch",

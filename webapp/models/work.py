@@ -12,9 +12,12 @@ from webapp.leads.states import (
     DeliveryState,
     DestinationKind,
     DestinationMode,
+    RerunState,
     RunStatus,
     RunTrigger,
     TaskRequestState,
+    TextAuthor,
+    TextState,
 )
 from webapp.models.base import JSON, Base, Claimable, Created, Identified, InWorkspace, OfWorkspace, enum_column
 from webapp.models.lead import Lead
@@ -25,7 +28,9 @@ class Run(Identified, OfWorkspace, Created, Claimable, Base):
 
     ``payload_json`` is what came in (sensitive values encrypted), ``stages`` one object per stage in order:
     ``{name, status, input, output, evidence, error, started_at, ms}``. ``rank`` orders the backlog (0 first).
-    ``model_required``: somebody waits for a model's verdict, and the run fails without one.
+    ``model_required``: somebody waits for a model's verdict, and the run fails without one. ``degraded``: the stages
+    that went on with less. ``stage``: where a slow run under way is, since when; quick ones do not say. ``rerun_id``:
+    the re-run of many leads that asked for it.
     """
 
     __tablename__ = "runs"
@@ -33,6 +38,20 @@ class Run(Identified, OfWorkspace, Created, Claimable, Base):
         sa.Index("ix_runs_lead_id", "lead_id", "created_at"),
         sa.Index("ix_runs_due", "rank", "due_at", postgresql_where=sa.text("status IN ('queued', 'running')")),
         sa.Index("ix_runs_newest", "workspace_id", sa.text("created_at DESC"), sa.text("id DESC")),
+        sa.Index(
+            "ix_runs_degraded",
+            "workspace_id",
+            sa.text("created_at DESC"),
+            sa.text("id DESC"),
+            postgresql_where=sa.text("degraded <> '{}'"),
+        ),
+        sa.Index(
+            "uq_runs_rerun",
+            "rerun_id",
+            "lead_id",
+            unique=True,
+            postgresql_where=sa.text("rerun_id IS NOT NULL"),
+        ),
         sa.Index(
             "ix_runs_failed",
             "workspace_id",
@@ -55,8 +74,65 @@ class Run(Identified, OfWorkspace, Created, Claimable, Base):
     error: Mapped[str | None]
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
+    degraded: Mapped[list[str]] = mapped_column(ARRAY(sa.Text), default=list, server_default="{}")
+    stage: Mapped[str | None]
+    stage_since: Mapped[datetime | None]
+    rerun_id: Mapped[uuid.UUID | None] = mapped_column(sa.ForeignKey("reruns.id"))
 
     lead: Mapped[Lead] = relationship(lazy="raise_on_sql")
+
+
+class Rerun(Identified, InWorkspace, Created, Claimable, Base):
+    """Runs of many leads, asked for at once. ``lead_ids``: all of them, fixed when it was confirmed; ``position``: how
+    many have been looked at, of whom ``queued`` got a run and ``skipped`` had one waiting already or were gone.
+    ``filter``: the query parameters that chose them, for people. ``result``: what came of it, once it is over."""
+
+    __tablename__ = "reruns"
+    __table_args__ = (
+        sa.Index("ix_reruns_due", "due_at", postgresql_where=sa.text("state IN ('queued', 'running')")),
+        sa.Index("ix_reruns_newest", "workspace_id", sa.text("created_at DESC"), sa.text("id DESC")),
+        sa.CheckConstraint("queued + skipped = position AND position <= total", name="counts"),
+        sa.CheckConstraint("(state IN ('done', 'cancelled')) = (finished_at IS NOT NULL)", name="finished"),
+    )
+
+    state: Mapped[RerunState] = enum_column(RerunState, "state", server_default="queued")
+    lead_ids: Mapped[list[uuid.UUID]] = mapped_column(ARRAY(sa.Uuid))
+    total: Mapped[int]
+    filter: Mapped[JSON] = mapped_column(default=dict, server_default="{}")
+    position: Mapped[int] = mapped_column(default=0, server_default="0")
+    queued: Mapped[int] = mapped_column(default=0, server_default="0")
+    skipped: Mapped[int] = mapped_column(default=0, server_default="0")
+    requested_by: Mapped[str]
+    cancelled_by: Mapped[str | None]
+    finished_at: Mapped[datetime | None]
+    result: Mapped[JSON | None]
+
+
+class TaskText(Identified, InWorkspace, Created, Claimable, Base):
+    """What a lead's follow-up task says; one text for all destinations. ``body``: Markdown, NULL until written.
+
+    ``basis``: fingerprint of what it was written from. ``note``: why no model wrote it, in words. ``used_at``: it has
+    begun to go out, so a retry sends the same and nothing changes it any more.
+    """
+
+    __tablename__ = "task_texts"
+    __table_args__ = (
+        sa.Index("ix_task_texts_due", "due_at", postgresql_where=sa.text("state IN ('wanted', 'writing')")),
+        sa.CheckConstraint("(state = 'written') = (body IS NOT NULL)", name="written"),
+        sa.CheckConstraint("(body IS NULL) = (author IS NULL)", name="author_of_body"),
+        sa.CheckConstraint("used_at IS NULL OR state = 'written'", name="used"),
+    )
+
+    lead_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("leads.id"), unique=True)
+    state: Mapped[TextState] = enum_column(TextState, "state", server_default="wanted")
+    body: Mapped[str | None]
+    author: Mapped[TextAuthor | None] = enum_column(TextAuthor, "author")
+    basis: Mapped[str]
+    model: Mapped[str | None]
+    note: Mapped[str | None]
+    edited_by: Mapped[str | None]
+    written_at: Mapped[datetime | None]
+    used_at: Mapped[datetime | None]
 
 
 class WorkerSlot(Base):

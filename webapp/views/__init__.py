@@ -21,6 +21,7 @@ from webapp.views import (
     people,
     quarantine,
     queue,
+    reruns,
     rules,
     runs,
     scoring,
@@ -28,6 +29,7 @@ from webapp.views import (
     social_pages,
     sources,
     suppression,
+    task_texts,
     webpages,
 )
 
@@ -40,10 +42,12 @@ def register(app: Flask) -> None:
         queue,
         export,
         lead,
+        task_texts,
         corrections,
         people,
         decisions,
         runs,
+        reruns,
         deliveries,
         settings,
         rules,

@@ -8,9 +8,10 @@ from flask_login import current_user
 
 from jobs.queue import ring
 from webapp.extensions import db
-from webapp.leads import flags
+from webapp.leads import flags, task_texts
 from webapp.leads.flags import Flag
 from webapp.leads.states import Role
+from webapp.leads.task_texts import Preferences
 from webapp.security.roles import requires
 from webapp.views import helpers
 
@@ -48,6 +49,12 @@ FEATURES = {
         "None is planned. What waits already is held until you switch them on again; then you choose to send or "
         "discard it.",
     ),
+    Flag.LLM_COPYWRITING: Feature(
+        "Tasks written by the model",
+        "The model writes follow-up tasks: it chooses steps from our list and sums the message up. What it says is "
+        "checked to be the lead's own words; otherwise, and when it fails, the template is used.",
+        "Follow-up tasks say what the template says, by intent and priority.",
+    ),
 }
 
 
@@ -70,7 +77,27 @@ def _page(problem: str = "", status: int = 200) -> Any:
         }
         for flag, feature in FEATURES.items()
     ]
-    return helpers.show("pages/features.html", rows=rows, problem=problem, status=status)
+    return helpers.show(
+        "pages/features.html",
+        rows=rows,
+        problem=problem,
+        prefers=Preferences.of(current_user.workspace.settings.get("copywriting")),
+        has_model=helpers.settings().has_model,
+        copywriting=Flag.LLM_COPYWRITING,
+        status=status,
+    )
+
+
+@bp.post("/settings/copywriting")
+@requires(Role.ADMIN)
+def prefer() -> Any:
+    """In which language tasks are written."""
+    if request.form.get("language") not in task_texts.LANGUAGES:
+        abort(404)
+    task_texts.prefer(db.session(), helpers.here(), request.form["language"], actor=current_user.user.name)
+    db.session.commit()
+    helpers.toast("Saved", "new texts go by this")
+    return helpers.see("features.index")
 
 
 @bp.post("/settings/features/<name>")

@@ -14,7 +14,18 @@ from webapp.leads.states import DECIDED_STATUSES, DecisionAction, Role, RunStatu
 from webapp.leads.types import Verdict
 from webapp.models.lead import Lead
 from webapp.security.roles import requires
-from webapp.views import corrections, evidence, facts, helpers, judgement, knowledge, people, queue, waterfall
+from webapp.views import (
+    corrections,
+    evidence,
+    facts,
+    helpers,
+    judgement,
+    knowledge,
+    people,
+    queue,
+    task_texts,
+    waterfall,
+)
 
 bp = Blueprint("lead", __name__)
 
@@ -76,6 +87,7 @@ def pane(session: Session, lead: Lead) -> dict[str, Any]:
         "sends": not all(
             line.startswith("Nothing") or ": nothing, " in line or line.endswith("already sent.") for line in preview
         ),
+        "task": task_texts.section(session, lead),
         "events": history.events_of(session, lead),
         "touches": history.touches_of(session, lead),
         "duplicates": people.of(session, lead),

@@ -21,6 +21,7 @@ from webapp.leads.states import (
     Priority,
     QuarantineState,
     RejectReason,
+    RerunState,
     Role,
     RunStatus,
     RunTrigger,
@@ -68,6 +69,12 @@ DELIVERY_STATE: dict[DeliveryState, Status] = {
     DeliveryState.UNCERTAIN: Status("◐", "uncertain", "draft", "It may have arrived; the other side cannot say"),
     DeliveryState.DEAD: Status("▲", "not delivered", "esc", "Given up; needs a person"),
     DeliveryState.CANCELLED: Status("✕", "cancelled", "off", "Withdrawn before it was sent"),
+}
+RERUN_STATE: dict[RerunState, Status] = {
+    RerunState.QUEUED: Status("○", "under way", "over", "Its runs are queued and seen through"),
+    RerunState.RUNNING: Status("◔", "under way", "over", "Its runs are being queued"),
+    RerunState.DONE: Status("●", "done", "auto", "Every lead was looked at"),
+    RerunState.CANCELLED: Status("✕", "stopped", "off", "Stopped by a person; what was done stays"),
 }
 FETCH_STATE: dict[FetchState, Status] = {
     FetchState.PENDING: Status("○", "waiting", "off", "Comes in its turn"),
@@ -311,7 +318,7 @@ _BY_TYPE: dict[type, Mapping[Any, str]] = {
     DealState: {state: said.word for state, said in DEAL.items()},
 }
 _STATUSES: tuple[Mapping[Any, Status], ...] = (
-    STATUS, RUN_STATUS, DELIVERY_STATE, STAGE_STATUS, QUARANTINE_STATE, FETCH_STATE, IMPORT_STATE, DEAL,
+    STATUS, RUN_STATUS, DELIVERY_STATE, STAGE_STATUS, QUARANTINE_STATE, FETCH_STATE, IMPORT_STATE, RERUN_STATE, DEAL,
     ALERT_STATE,
 )  # fmt: skip
 
