@@ -13,11 +13,11 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from tests import factories
 from tests.leads.importing import queued, upload, work
-from webapp.leads import imports, review, run
+from webapp.leads import imports, lead_outcomes, review, run
 from webapp.leads.claims import IMPORTS as IMPORTS_BACKLOG
 from webapp.leads.claims import Holder, claim, enter
 from webapp.leads.errors import Conflict, Invalid, NotFound, Transient
-from webapp.leads.states import DecisionAction, DeliveryState, DestinationKind, ImportState
+from webapp.leads.states import DealState, DecisionAction, DeliveryState, DestinationKind, ImportState, OutcomeSource
 from webapp.models import (
     AuditEvent,
     Delivery,
@@ -503,7 +503,9 @@ def test_undo_keeps_what_somebody_has_built_upon(
     work(session_factory, tmp_path)
     run.process(session_factory, Holder())
     leads = {lead.email: lead for lead in session.scalars(sa.select(Lead))}
-    decided, sent, waiting, again = (leads[f"person{n}@example.com"] for n in range(4))
+    decided, sent, waiting, again, won = (leads[f"person{n}@example.com"] for n in range(5))
+    report = lead_outcomes.Report(DealState.WON)
+    lead_outcomes.record(session, workspace.id, won.id, report, source=OutcomeSource.CRM, actor="CRM", currency="EUR")
     review.decide(
         session,
         workspace.id,
@@ -527,8 +529,8 @@ def test_undo_keeps_what_somebody_has_built_upon(
     factories.make_lead(session, workspace, again.message, email=again.email)
     undo(session, session_factory, found)
     kept = set(session.scalars(sa.select(Lead.email)))
-    assert kept == {decided.email, sent.email, again.email}
-    assert (found.undo_removed, found.undo_kept) == (3, 3)
+    assert kept == {decided.email, sent.email, again.email, won.email}
+    assert (found.undo_removed, found.undo_kept) == (2, 4)
     for lead in (decided, sent, again):
         session.refresh(lead)
     # What the file said twice is taken back from the leads that stay, too; what came from elsewhere is not.
