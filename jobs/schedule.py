@@ -20,6 +20,7 @@ from jobs import queue, wiring
 from webapp import logs
 from webapp.config import ConfigError
 from webapp.leads import (
+    alerting,
     backlog,
     claims,
     crm_rounds,
@@ -54,7 +55,12 @@ def ring_runs(session: Session) -> None:
 
 def ring_deliveries(session: Session) -> None:
     """The same for deliveries; one whose destination is switched off or being left alone is not due."""
-    if deliver.has_due(session) or crm_rounds.has_due(session):
+    if (
+        deliver.has_due(session)
+        or crm_rounds.has_due(session)
+        or claims.has_due(session, claims.REPLAYS)
+        or alerting.has_due(session)
+    ):
         queue.ring_now(queue.DELIVERIES)
 
 
@@ -194,7 +200,7 @@ def give_out_backlog(session: Session) -> int:
 
 def settle_alerts(session: Session) -> int:
     """Resolve alerts whose trouble has passed. Returns how many."""
-    done = backlog.settle_alerts(session)
+    done = backlog.settle_alerts(session) + alerting.settle(session)
     session.commit()
     return done
 

@@ -6,6 +6,7 @@ They need nothing but the environment, so a stock ``rq worker`` can run them as 
 import logging
 import os
 import socket
+import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -15,12 +16,14 @@ from rq import get_current_job
 from jobs import queue, wiring
 from webapp import logs
 from webapp.leads import (
+    alerting,
     claims,
     copywriting,
     crm_tasks,
     deliver,
     fetching,
     imports,
+    replays,
     rerun_work,
     run,
     suppression_walk,
@@ -133,7 +136,8 @@ def drain_runs() -> int:
 
 
 def drain_deliveries() -> int:
-    """Send due deliveries, then go on with rounds of follow-up tasks; returns how many."""
+    """Send due deliveries, then go on with rounds of follow-up tasks and replays of dead letters, and tell of alerts;
+    returns how many."""
 
     def work(holder: Holder) -> Drained:
         with wiring.session_factory().begin() as session:
@@ -158,7 +162,16 @@ def drain_deliveries() -> int:
             writing=wiring.writing(),
             stop=lambda: should_stop(),
         )
-        return Drained(sent.done + rounds.done, sent.more or rounds.more)
+        again = replays.process(
+            wiring.session_factory(), holder, max_seconds=MAX_SECONDS, clock=time.monotonic, stop=lambda: should_stop()
+        )
+        alerting.tell(
+            wiring.session_factory(),
+            wiring.clients(),
+            public_url=wiring.settings().public_url,
+            stop=lambda: should_stop(),
+        )
+        return Drained(sent.done + rounds.done, sent.more or rounds.more or again.done > 0 or again.more)
 
     return _drain(queue.DELIVERIES, work)
 

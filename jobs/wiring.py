@@ -22,7 +22,8 @@ from webapp.leads.deliver import DeliveryPolicy
 from webapp.leads.fetching import FetchPolicy
 from webapp.leads.intake import Tenant
 from webapp.leads.judging import Judging
-from webapp.leads.ports import Clients, Fetcher, Model
+from webapp.leads.pacing import Pacer
+from webapp.leads.ports import Clients, Fetcher, Model, Target
 from webapp.leads.social_pages import StoredTokens
 from webapp.leads.states import FetchKind
 from webapp.models.account import Workspace
@@ -55,8 +56,14 @@ def session_factory() -> sessionmaker[Session]:
 @lru_cache(maxsize=1)
 def clients() -> Clients:
     """The clients of all destinations, with the credentials' keys."""
-    cipher = FieldCipher([key.get_secret_value() for key in settings().field_encryption_keys])
-    return Registry(settings(), cipher.decrypt)
+    # A session factory made at each use: this outlives a fork, the engine does not.
+    return clients_of(settings(), Pacer(lambda: session_factory()()).wait)
+
+
+def clients_of(found: Settings, pace: Callable[[Target], None] = lambda target: None) -> Clients:
+    """The same with other settings and, for a page's single call, without the rate budget."""
+    cipher = FieldCipher([key.get_secret_value() for key in found.field_encryption_keys])
+    return Registry(found, cipher.decrypt, pace)
 
 
 @lru_cache(maxsize=1)
@@ -123,7 +130,8 @@ def tenant_of(workspace: Workspace) -> Tenant:
 
 
 def delivery_policy() -> DeliveryPolicy:
-    return DeliveryPolicy(max_tries=settings().max_retries, retry_delay=settings().retry_delay)
+    found = settings()
+    return DeliveryPolicy(max_tries=found.max_retries, retry_delay=found.retry_delay, public_url=found.public_url)
 
 
 @lru_cache(maxsize=1)

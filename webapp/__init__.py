@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from flask_limiter import Limiter
 
     from webapp.config import Settings
-    from webapp.leads.ports import TokenState
+    from webapp.leads.ports import Clients, TokenState
 
 ROOT = Path(__file__).resolve().parent.parent
 #: So long may Meta take to answer while an admin waits.
@@ -73,6 +74,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.extensions["cipher"] = FieldCipher([key.get_secret_value() for key in settings.field_encryption_keys])
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.extensions["token_check"] = _token_check(settings)
+    app.extensions["destination_clients"] = _destination_clients(settings)
 
     queue.init(settings.redis_url.get_secret_value())
     db.init_app(app)
@@ -107,6 +109,18 @@ def _token_check(settings: Settings) -> Callable[[str, str, str], TokenState]:
         return wiring.graph(settings, timeout=TOKEN_CHECK_SECONDS).check(platform, page_id, token)
 
     return check
+
+
+def _destination_clients(settings: Settings) -> Callable[[], Clients]:
+    """The clients of destinations, for the admin who presses "send a test"."""
+
+    @lru_cache(maxsize=1)
+    def clients() -> Clients:
+        from jobs import wiring  # and with it the clients, which no other request needs
+
+        return wiring.clients_of(settings)
+
+    return clients
 
 
 def _limit_pages_only(app: Flask, limiter: Limiter) -> None:

@@ -246,6 +246,9 @@ class Settings(BaseSettings):
     n8n_webhook_timeout_seconds: float = setting(
         5.0, "N8N_WEBHOOK_TIMEOUT_SECONDS", "Time limit of one such post, clamped to 3–10 s."
     )
+    slack_api_url: str = setting(
+        "https://slack.com/api", "SLACK_API_URL", "Where Slack's Web API is; another one only for tests."
+    )
     delivery_timeout: float = setting(
         15.0, "DELIVERY_TIMEOUT", "Time limit of one delivery call, in seconds.", ge=1, le=120
     )

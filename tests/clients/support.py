@@ -4,8 +4,9 @@ import uuid
 from datetime import UTC, datetime
 from typing import Any
 
+from webapp.leads import fieldmap, kinds
 from webapp.leads.ports import DeliveryRequest, LeadSnapshot
-from webapp.leads.states import Intent, LeadStatus, NextAction, Priority
+from webapp.leads.states import DeliveryOperation, DestinationKind, Intent, LeadStatus, NextAction, Priority
 
 
 def a_lead(**over: Any) -> LeadSnapshot:
@@ -48,5 +49,17 @@ def a_lead(**over: Any) -> LeadSnapshot:
     return LeadSnapshot(**(values | over))
 
 
-def a_request(action: str, *, remote: dict[str, str] | None = None, **over: Any) -> DeliveryRequest:
-    return DeliveryRequest(uuid.uuid4(), action, 1, a_lead(**over), remote or {})
+def a_request(
+    action: str,
+    *,
+    kind: DestinationKind = DestinationKind.TWENTY,
+    remote: dict[str, str] | None = None,
+    mapping: dict[str, str] | None = None,
+    operation: DeliveryOperation = DeliveryOperation.SEND,
+    revision: int = 0,
+    **over: Any,
+) -> DeliveryRequest:
+    """With the fields that the kind's own mapping gives, and ``mapping`` over it."""
+    lead = a_lead(**over)
+    fields = fieldmap.filled(fieldmap.complete(kinds.of(kind).mapping, mapping or {}), fieldmap.document(lead))
+    return DeliveryRequest(uuid.uuid4(), action, 1, lead, remote or {}, fields, operation, revision)

@@ -1,5 +1,8 @@
 """Time limits, redirects, Retry-After, and what an excerpt may show."""
 
+import contextlib
+import socket
+import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -94,3 +97,43 @@ def test_excerpts_hold_no_secret_and_no_personal_data(server: _Echo) -> None:
 def test_a_body_without_end_is_cut(server: _Echo) -> None:
     server.answer = Response(200, text="x" * 5_000_000)
     assert HttpClient(server.url, timeout=5).call("GET").status == 200
+
+
+def test_an_answer_that_trickles_ends_with_the_time_limit(server: _Echo) -> None:
+    """Each byte alone comes in good time, all of them would take a minute."""
+    server.answer = Response(200, {"text": "x" * 60})
+    server.fail_next(kind="drip", seconds=60)
+    began = time.monotonic()
+    answer = HttpClient(server.url, timeout=0.5).call("POST", json_body={})
+    assert time.monotonic() - began < 5
+    assert (answer.status, answer.data) == (200, None)  # it took the call; what it had to say is not known
+
+
+def test_headers_that_trickle_do_as_well() -> None:
+    """A receiver that never gets to the end of its headers."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        stopped = threading.Event()
+
+        def trickle() -> None:
+            connection, _ = listening.accept()
+            with connection, contextlib.suppress(OSError):
+                connection.sendall(b"HTTP/1.1 200 OK\r\n")
+                while not stopped.wait(0.05):
+                    connection.sendall(b"X: y\r\n")
+
+        thread = threading.Thread(target=trickle)
+        thread.start()
+        began = time.monotonic()
+        try:
+            with pytest.raises(OutcomeUnknown, match="timed out"):
+                HttpClient(f"http://127.0.0.1:{listening.getsockname()[1]}", timeout=0.5).call("POST", json_body={})
+        finally:
+            stopped.set()
+            thread.join()
+    assert time.monotonic() - began < 5
+
+
+def test_an_answer_that_is_cut_off_leaves_the_outcome_unknown(server: _Echo) -> None:
+    server.fail_next(kind="cut_after")
+    with pytest.raises(OutcomeUnknown):
+        HttpClient(server.url, timeout=2).call("POST", json_body={})

@@ -225,4 +225,4 @@ def test_phone_parts() -> None:
         "primaryPhoneNumber": "912345678", "primaryPhoneCallingCode": "+84", "primaryPhoneCountryCode": "VN",
     }  # fmt: skip
     assert phone_parts("nonsense") is None
-    assert "phones" not in person_body(a_lead(phone_e164=None))
+    assert "phones" not in person_body(a_lead(phone_e164=None), {})

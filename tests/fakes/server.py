@@ -6,12 +6,16 @@ Faults, in Python (``fake.fail_next("POST /people", kind="500", times=2)``) or o
     500, 503, 404 …   that status, before anything is done
     500_after …       that status, although it was done
     401, 403          as the service words a bad credential
-    429               with Retry-After (``retry_after``; None leaves the header out)
+    expired           as the service words a credential that was good until now
+    429               with Retry-After (``retry_after``: seconds, ``date`` for an HTTP date a second or two ahead; None
+                      leaves the header out)
     reset_before      connection reset, nothing done        reset_after   … although it was done
     hang, hang_after  no answer for ``seconds``, then the connection closes
     slow              the right answer, ``seconds`` late
+    drip              the right answer, a byte at a time over ``seconds``
+    cut_after         done, and the connection reset in the middle of the answer
+    partial           a part of what was asked is done and a part refused, where the service knows such a thing
     garbage           200 with a body that is no JSON
-    drip              a byte now and then for ``seconds``, never an end
 
 ``GET /__state`` shows what is stored, ``GET /__requests`` what was sent, ``POST /__reset`` forgets all of it.
 """
@@ -24,7 +28,8 @@ import struct
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar, Self
 from urllib.parse import parse_qsl, urlsplit
@@ -55,12 +60,31 @@ class Response:
     json: Any = None
     headers: dict[str, str] = field(default_factory=dict)
     text: str | None = None
-    drip: float = 0.0  # seconds for which single bytes are sent instead
+    drip: float | None = None  # seconds over which the answer trickles
+    cut: bool = False  # reset in the middle of the answer
 
     def encoded(self) -> bytes:
         if self.text is not None:
             return self.text.encode()
         return b"" if self.json is None else json.dumps(self.json, ensure_ascii=False).encode()
+
+
+#: What a matrix of faults goes through, as arguments of :meth:`FakeServer.fail_next`; see above. ``partial`` is only for
+#: services that have it.
+FAULTS: dict[str, dict[str, Any]] = {
+    "500": {"kind": "500"},
+    "500 although it was done": {"kind": "500_after"},
+    "reset before commit": {"kind": "reset_before"},
+    "reset after commit": {"kind": "reset_after"},
+    "reset in the middle of the answer": {"kind": "cut_after"},
+    "hang": {"kind": "hang"},
+    "hang after commit": {"kind": "hang_after"},
+    "429 with seconds": {"kind": "429", "retry_after": "1"},
+    "429 with a date": {"kind": "429", "retry_after": "date"},
+    "401 expired": {"kind": "expired"},
+    "slow drip": {"kind": "drip"},
+    "garbage": {"kind": "garbage"},
+}
 
 
 @dataclass
@@ -141,6 +165,14 @@ class FakeServer:
         """How the service words a bare error."""
         return Response(status, {"error": f"fault {status}"})
 
+    def expired(self) -> Response:
+        """How the service words a credential that has run out."""
+        return self.error(401)
+
+    def partial(self, request: Request) -> Response:
+        """Does a part of what is asked, and says so in the service's words."""
+        raise NotImplementedError(f"{type(self).__name__} knows no partial failure")
+
     def throttled(self, retry_after: str | None) -> Response:
         found = self.error(429)
         if retry_after is not None:
@@ -165,17 +197,23 @@ class FakeServer:
         if fault is None:
             return self.handle(request)
         kind, _, when = fault.kind.partition("_")
-        if when == "after":
-            self.handle(request)
+        done = self.handle(request) if when == "after" else None
         if kind in ("hang", "slow"):
             self._closing.wait(fault.seconds)
             return self.handle(request) if kind == "slow" else None
-        if kind == "drip":
-            return Response(200, drip=fault.seconds)
         if kind == "garbage":
             return Response(200, text="<html>not JSON", headers={"Content-Type": "text/html"})
         if kind == "429":
-            return self.throttled(fault.retry_after)
+            asked = formatdate(time.time() + 2, usegmt=True) if fault.retry_after == "date" else fault.retry_after
+            return self.throttled(asked)
+        if kind == "expired":
+            return self.expired()
+        if kind == "partial":
+            return self.partial(request)
+        if kind == "drip":
+            return replace(self.handle(request), drip=fault.seconds)
+        if kind == "cut" and done is not None:
+            return replace(done, cut=True)
         return None if kind == "reset" else self.error(int(kind))
 
     def _control(self, request: Request) -> Response:
@@ -252,9 +290,6 @@ def _handler_for(fake: FakeServer) -> type[BaseHTTPRequestHandler]:
             if response is None:
                 self._reset()
                 return
-            if response.drip:
-                self._drip(response.drip)
-                return
             content = response.encoded()
             self.send_response(response.status)
             headers = {"Content-Type": "application/json; charset=utf-8"} | response.headers
@@ -262,21 +297,26 @@ def _handler_for(fake: FakeServer) -> type[BaseHTTPRequestHandler]:
                 self.send_header(name, value)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
-            self.wfile.write(content)
+            if response.cut:
+                self.wfile.write(content[: len(content) // 2])
+                self.wfile.flush()
+                self._reset()
+                return
+            if response.drip is None:
+                self.wfile.write(content)
+                self.wfile.flush()
+                return
             self.wfile.flush()
+            self._trickle(content, response.drip)
+
+        def _trickle(self, content: bytes, seconds: float) -> None:
+            for position in range(len(content)):
+                if fake._closing.wait(seconds / len(content)):
+                    return
+                self.wfile.write(content[position : position + 1])
+                self.wfile.flush()
 
         do_GET = do_POST = do_PATCH = do_PUT = do_DELETE = _serve
-
-        def _drip(self, seconds: float) -> None:
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", "1000000")
-            self.end_headers()
-            until = time.monotonic() + seconds
-            while time.monotonic() < until and not fake._closing.wait(0.05):
-                self.wfile.write(b" ")
-                self.wfile.flush()
-            self.close_connection = True
 
         def _reset(self) -> None:
             # Lingering for no time makes close() send RST instead of FIN.

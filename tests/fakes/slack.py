@@ -49,12 +49,16 @@ class SlackFake(FakeServer):
             return self._incoming_webhook(request)
         if request.headers.get("authorization") != f"Bearer {self.token}":
             return _no("invalid_auth" if request.headers.get("authorization") else "not_authed")
-        arguments = {**request.query, **(request.json or {})}
+        # Methods that read take no JSON, whatever is sent.
+        reads = request.path in ("/api/conversations.history", "/api/auth.test")
+        arguments = {**request.query, **({} if reads else request.json or {})}
         match request.path:
             case "/api/auth.test":
                 return Response(200, {"ok": True, "team": "Test", "user": "bot", "team_id": "T000", "user_id": "U000"})
             case "/api/chat.postMessage":
                 return self._post(arguments)
+            case "/api/chat.update":
+                return self._update(arguments)
             case "/api/conversations.history":
                 return self._history(arguments)
         return _no("unknown_method")
@@ -71,6 +75,18 @@ class SlackFake(FakeServer):
             return _no("msg_too_long")
         message = self._store(channel, arguments)
         return Response(200, {"ok": True, "channel": channel, "ts": message["ts"], "message": message})
+
+    def _update(self, arguments: dict[str, Any]) -> Response:
+        channel, ts = arguments.get("channel", ""), arguments.get("ts")
+        with self.lock:
+            found = next((m for m in self.messages.get(channel, []) if m["ts"] == ts), None)
+            if found is None:
+                return _no("message_not_found")
+            found |= {k: arguments[k] for k in ("text", "blocks", "metadata") if arguments.get(k)}
+        return Response(200, {"ok": True, "channel": channel, "ts": ts, "text": found.get("text")})
+
+    def expired(self) -> Response:
+        return _no("token_expired")
 
     def _history(self, arguments: dict[str, Any]) -> Response:
         channel, oldest = arguments.get("channel", ""), float(arguments.get("oldest") or 0)

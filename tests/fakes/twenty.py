@@ -94,6 +94,18 @@ class TwentyFake(FakeServer):
         return self._live("tasks")
 
     @property
+    def companies(self) -> list[Record]:
+        return self._live("companies")
+
+    @property
+    def notes(self) -> list[Record]:
+        return self._live("notes")
+
+    @property
+    def note_targets(self) -> list[Record]:
+        return self._live("noteTargets")
+
+    @property
     def task_targets(self) -> list[Record]:
         return self._live("taskTargets")
 
@@ -126,6 +138,9 @@ class TwentyFake(FakeServer):
         }
         error, message = known.get(status, ("INTERNAL_SERVER_ERROR", "Internal server error"))
         return Response(status, {"statusCode": status, "error": error, "messages": [message]})
+
+    def expired(self) -> Response:
+        return Response(401, {"statusCode": 401, "error": "UNAUTHENTICATED", "messages": ["Token has expired."]})
 
     def throttled(self, retry_after: str | None) -> Response:
         return _rate_limited(100, 60.0, retry_after)

@@ -31,6 +31,7 @@ class Limits:
     delivery_timeout: float = 5.0
     n8n_webhook_timeout_seconds: float = 3.0
     outbound_allow_cidrs: Sequence[str] = field(default=("127.0.0.0/8",))
+    slack_api_url: str = "https://slack.invalid/api"
 
 
 def clients(**over: Any) -> Registry:

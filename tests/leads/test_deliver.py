@@ -31,6 +31,7 @@ from tests.leads.delivering import (
     twenty_destination,
     webhook_destination,
 )
+from tests.waiting import until
 from webapp.leads import deliver
 from webapp.leads.claims import Holder, SlotTaken
 from webapp.leads.ports import DeliveryRequest, Receipt, Target
@@ -516,7 +517,7 @@ def test_the_breaker_opens_and_one_probe_closes_it(
     for _ in range(12):
         planned(session, workspace)
     twenty.fail_next("POST /people", kind="503", times=6)
-    policy = replace(EAGER, breaker_failures=5, breaker_seconds=0.4, threads=1)
+    policy = replace(EAGER, breaker_failures=5, breaker_seconds=1.5, threads=1)
     drained = drain(session_factory, policy=policy)
     assert not drained.more
     assert len(twenty.requests) == 5
@@ -524,18 +525,21 @@ def test_the_breaker_opens_and_one_probe_closes_it(
     assert crm.failures == 5
     assert crm.open_until is not None
     assert drain(session_factory, policy=policy).done == 0  # open: nobody calls
-    time.sleep(0.45)
-    with session_factory() as other:
-        assert deliver.has_due(other)
+    until(lambda: _has_due(session_factory))
     drain(session_factory, policy=policy)  # half-open: the probe fails
     assert len(twenty.requests) == 6
     assert drain(session_factory, policy=policy).done == 0
-    time.sleep(0.45)
+    until(lambda: _has_due(session_factory))
     _until_done(session, session_factory, policy=policy)
     session.refresh(crm)
     assert crm.failures == 0
     assert crm.open_until is None
     _once(twenty, 12)
+
+
+def _has_due(session_factory: Factory) -> bool:
+    with session_factory() as session:
+        return deliver.has_due(session)
 
 
 def test_only_one_of_many_workers_probes(

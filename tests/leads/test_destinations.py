@@ -6,18 +6,31 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from pydantic import SecretStr
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, sessionmaker
 
 from tests.conftest import environment
 from tests.factories import make_workspace
-from tests.leads.delivering import CIPHER, count, events, planned
+from tests.fakes.webhook_receiver import WebhookReceiver
+from tests.leads.delivering import (
+    CIPHER,
+    count,
+    drain,
+    events,
+    outcomes,
+    planned,
+    rows,
+    states,
+    webhook_destination,
+)
 from webapp.clients.registry import Registry
 from webapp.clients.twenty import TwentyClient
 from webapp.config import Settings, load_settings
 from webapp.leads import destinations
+from webapp.leads.destinations import Wanted
 from webapp.leads.errors import Conflict, Invalid, NotFound
 from webapp.leads.sending import target_of
 from webapp.leads.states import DeliveryState, DestinationKind, DestinationMode
+from webapp.leads.triggers import DEFAULT_ON
 from webapp.models import Destination, Workspace
 
 
@@ -78,21 +91,97 @@ def test_without_a_default_workspace_nothing_is_made(session: Session, app: Any)
 
 
 def test_a_name_that_an_admin_has_taken_is_left_to_them(session: Session, workspace: Workspace) -> None:
-    destinations.create_webhook(session, workspace.id, "Twenty", "https://example.com/h", cipher=CIPHER)
+    _webhook(session, workspace, "Twenty")
     assert _sync(session, **TWENTY)[DestinationKind.TWENTY].name == "Twenty 2"
 
 
+def _webhook(
+    session: Session, workspace: Workspace, name: str = "Hook", url: str = "https://example.com/h?x=1", **more: Any
+) -> tuple[Destination, dict[str, str]]:
+    wanted = Wanted(name, {"url": url, "secret": more.pop("secret", "")}, {}, **more)
+    return destinations.create(session, workspace.id, DestinationKind.WEBHOOK, wanted, cipher=CIPHER, actor="Mai")
+
+
 def test_a_webhook_is_made_with_a_secret_that_is_shown_once(session: Session, workspace: Workspace) -> None:
-    row, secret = destinations.create_webhook(
-        session, workspace.id, " Hook ", "https://example.com/h?x=1", cipher=CIPHER, actor="Mai", only_qualified=True
-    )
+    row, made = _webhook(session, workspace, " Hook ", rules={"on": list(DEFAULT_ON), "qualified_only": True})
     session.commit()
-    assert len(base64.b64decode(secret.removeprefix("whsec_"))) == 32
-    assert (row.name, row.config) == ("Hook", {"url": "https://example.com/h?x=1", "trigger": "qualified"})
-    assert secret not in str(row.credentials)
+    assert len(base64.b64decode(made["secret"].removeprefix("whsec_"))) == 32
+    assert (row.name, row.config) == ("Hook", {"url": "https://example.com/h?x=1"})
+    assert row.rules == {"qualified_only": True}
+    assert made["secret"] not in str(row.credentials)
     assert destinations.listing(session, workspace.id) == [row]
     with pytest.raises(Conflict):
-        destinations.create_webhook(session, workspace.id, "Hook", "https://example.com/2", cipher=CIPHER)
+        _webhook(session, workspace)
+
+
+def test_a_secret_that_is_left_empty_stays(session: Session, workspace: Workspace) -> None:
+    row, _ = _webhook(session, workspace)
+    before = CIPHER.decrypt(str(row.credentials))
+    wanted = Wanted("Renamed", {"url": "https://example.com/2", "secret": ""}, {"per_second": "5"})
+    changed = destinations.change(session, workspace.id, row.id, wanted, cipher=CIPHER, actor="Mai")
+    assert (changed.name, changed.config["url"], changed.options) == (
+        "Renamed",
+        "https://example.com/2",
+        {"per_second": 5},
+    )
+    assert CIPHER.decrypt(str(changed.credentials)) == before
+    (event,) = events(session, None, "DESTINATION_CHANGED")
+    assert event.details["changed"] == ["name", "settings", "limits"]
+
+
+def test_only_what_differs_from_the_kind_s_own_fields_is_stored(session: Session, workspace: Workspace) -> None:
+    values = {"url": "https://crm.example.com/rest", "token": "t", "task_target_field": "targetPersonId"}
+    wanted = Wanted(
+        "CRM", values, {}, mapping={"jobTitle": "job_title", "city": "", "x.linkedin": "attributes.linkedin"}
+    )
+    row, _ = destinations.create(session, workspace.id, DestinationKind.TWENTY, wanted, cipher=CIPHER)
+    assert row.mapping == {"city": "", "x.linkedin": "attributes.linkedin"}
+    assert target_of(row).mapping["name.firstName"] == "first_name"
+    broken = Wanted("CRM 2", values, {"per_second": "-1"}, rules={"on": []}, mapping={"task.title": "", "city": "a..b"})
+    with pytest.raises(Invalid) as invalid:
+        destinations.create(session, workspace.id, DestinationKind.TWENTY, broken, cipher=CIPHER)
+    assert {problem.field for problem in invalid.value.details} == {"per_second", "on", "task.title", "city"}
+
+
+def test_a_rotation_signs_with_both_secrets_until_the_old_one_is_given_up(
+    session: Session, workspace: Workspace
+) -> None:
+    row, made = _webhook(session, workspace)
+    _, fresh = destinations.rotate_secret(session, workspace.id, row.id, cipher=CIPHER, actor="Mai")
+    assert CIPHER.decrypt(str(row.credentials)) == {"secret": fresh, "old_secret": made["secret"]}
+    _, none = destinations.rotate_secret(session, workspace.id, row.id, cipher=CIPHER, actor="Mai")
+    assert none is None
+    assert CIPHER.decrypt(str(row.credentials)) == {"secret": fresh}
+
+
+def test_one_with_a_history_is_kept(session: Session, workspace: Workspace) -> None:
+    row, _ = _webhook(session, workspace)
+    planned(session, workspace)
+    with pytest.raises(Conflict):
+        destinations.remove(session, workspace.id, row.id, actor="Mai")
+    other, _ = _webhook(session, workspace, "Other")
+    assert destinations.remove(session, workspace.id, other.id, actor="Mai") == "Other"
+
+
+def test_what_was_only_recorded_is_sent_when_somebody_says_so(
+    session: Session, workspace: Workspace, session_factory: sessionmaker[Session]
+) -> None:
+    with WebhookReceiver() as receiver:
+        hook = webhook_destination(session, workspace, receiver, mode=DestinationMode.SHADOW)
+        lead = planned(session, workspace)
+        drain(session_factory)
+        row = rows(session)["lead.approved"]
+        assert (row.state, outcomes(session, row)) == (DeliveryState.SHADOWED, ["shadowed"])
+        assert (row.payload or {})["data"]["id"] == str(lead.id)
+        assert receiver.requests == []
+        destinations.set_mode(session, workspace.id, hook.id, DestinationMode.LIVE, actor="Mai")
+        session.commit()
+        drain(session_factory)
+        assert receiver.requests == []
+        destinations.set_mode(session, workspace.id, hook.id, DestinationMode.LIVE, actor="Mai", send_shadowed=True)
+        session.commit()
+        drain(session_factory)
+        assert (states(session), len(receiver.deliveries)) == ({"lead.approved": "delivered"}, 1)
 
 
 @pytest.mark.parametrize(
@@ -111,12 +200,12 @@ def test_every_bad_field_is_named(
     session: Session, workspace: Workspace, name: str, url: str, secret: str | None, fields: list[str]
 ) -> None:
     with pytest.raises(Invalid) as invalid:
-        destinations.create_webhook(session, workspace.id, name, url, secret, cipher=CIPHER)
+        _webhook(session, workspace, name, url, secret=secret or "")
     assert [problem.field for problem in invalid.value.details] == fields
 
 
 def test_switching(session: Session, workspace: Workspace) -> None:
-    row, _ = destinations.create_webhook(session, workspace.id, "Hook", "https://example.com", cipher=CIPHER)
+    row, _ = _webhook(session, workspace)
     off = destinations.set_mode(session, workspace.id, row.id, DestinationMode.OFF, actor="Mai")
     assert off.mode is DestinationMode.OFF
     row.open_until, row.failures = sa.func.now(), 7
@@ -132,7 +221,7 @@ def test_switching(session: Session, workspace: Workspace) -> None:
 
 
 def test_waiting_counts_by_destination(session: Session, workspace: Workspace) -> None:
-    row, _ = destinations.create_webhook(session, workspace.id, "Hook", "https://example.com", cipher=CIPHER)
+    row, _ = _webhook(session, workspace)
     planned(session, workspace)
     planned(session, workspace)
     assert destinations.waiting(session, workspace.id) == {row.id: {DeliveryState.PENDING: 2}}

@@ -94,7 +94,7 @@ def test_only_destinations_of_the_workspace_that_are_on_count(
 
 
 def test_a_trigger_rule_narrows(session: Session, workspace: Workspace, destination: Destination) -> None:
-    destination.config = {**destination.config, "trigger": "qualified"}
+    destination.rules = {"qualified_only": True}
     assert _plan(session, decided_lead(session, workspace, qualified=False)) == 0
     assert _plan(session, decided_lead(session, workspace, qualified=True)) == 3
 

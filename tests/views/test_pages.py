@@ -272,15 +272,24 @@ def test_webhooks_are_added_switched_and_environment_ones_are_not(
     client: FlaskClient, session: Session, workspace: Workspace, login: Callable[..., Any]
 ) -> None:
     login(client, Role.ADMIN)
-    assert client.post("/settings/destinations", data={"name": "x", "url": "ftp://x"}).status_code == 422
-    created = client.post("/settings/destinations", data={"name": "Ops", "url": "https://ops.example/hook"})
+    add = "/settings/destinations/new/webhook"
+    on = {"on": ["approved", "overridden", "new_auto"]}
+    assert client.get("/settings/destinations/new/nonsense").status_code == 404
+    assert client.post(add, data={"name": "x", "url": "ftp://x", **on}).status_code == 422
+    created = client.post(add, data={"name": "Ops", "url": "https://ops.example/hook", **on})
     assert created.status_code == 201 and "whsec_" in created.text
     hook = session.scalars(sa.select(Destination)).one()
-    assert "Switched off" in client.post(f"/settings/destinations/{hook.id}/off", follow_redirects=True).text
+    there = f"/settings/destinations/{hook.id}"
+    assert "whsec_" not in client.get(there).text
+    shown = client.post(there, data={"preview": "1", "more-name": "who", "more-value": "Lead: {message}", **on}).text
+    assert "what it would hold" in shown and "Lead: {message}" in shown
+    assert "Switched off" in client.post(f"{there}/off", follow_redirects=True).text
+    assert "only watching" in client.post(f"{there}/shadow", follow_redirects=True).text
     session.execute(sa.update(Destination).values(managed_by="environment"))
     session.commit()
-    assert client.post(f"/settings/destinations/{hook.id}/on").status_code == 409
+    assert client.post(f"{there}/live").status_code == 409
     assert "set by the environment" in client.get("/settings/destinations").text
+    assert "set by the environment" in client.get(there).text
 
 
 def test_log_in_tells_nobody_who_exists_and_goes_only_to_our_pages(

@@ -10,11 +10,11 @@ import socket
 from collections.abc import Sequence
 from typing import Any
 
-from requests.adapters import HTTPAdapter
-from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connection import HTTPConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
-from urllib3.poolmanager import PoolManager
+
+from webapp.clients.deadline import TimedAdapter, TimedHTTPConnection, TimedHTTPSConnection, remaining
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -65,7 +65,7 @@ def _connect(connection: HTTPConnection, allow: Sequence[Network]) -> socket.soc
             for option in connection.socket_options or ():
                 sock.setsockopt(*option)
             if isinstance(connection.timeout, int | float):
-                sock.settimeout(connection.timeout)
+                sock.settimeout(remaining(connection.timeout))
             sock.connect(address)
             return sock
         except OSError as error:
@@ -76,23 +76,19 @@ def _connect(connection: HTTPConnection, allow: Sequence[Network]) -> socket.soc
     raise NewConnectionError(connection, f"Failed to establish a new connection: {last}") from last
 
 
-class GuardedAdapter(HTTPAdapter):
+class GuardedAdapter(TimedAdapter):
     """Mount it on a requests.Session for http:// and https://."""
 
     def __init__(self, allow: Sequence[Network] = (), **kwargs: Any) -> None:
-        self._allow = tuple(allow)
-        super().__init__(**kwargs)
+        allowed = tuple(allow)
 
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        allow = self._allow
-
-        class GuardedHTTPConnection(HTTPConnection):
+        class GuardedHTTPConnection(TimedHTTPConnection):
             def _new_conn(self) -> socket.socket:
-                return _connect(self, allow)
+                return _connect(self, allowed)
 
-        class GuardedHTTPSConnection(HTTPSConnection):
+        class GuardedHTTPSConnection(TimedHTTPSConnection):
             def _new_conn(self) -> socket.socket:
-                return _connect(self, allow)
+                return _connect(self, allowed)
 
         class GuardedHTTPPool(HTTPConnectionPool):
             ConnectionCls = GuardedHTTPConnection
@@ -100,9 +96,8 @@ class GuardedAdapter(HTTPAdapter):
         class GuardedHTTPSPool(HTTPSConnectionPool):
             ConnectionCls = GuardedHTTPSConnection
 
-        super().init_poolmanager(*args, **kwargs)
-        manager: PoolManager = self.poolmanager
-        manager.pool_classes_by_scheme = {"http": GuardedHTTPPool, "https": GuardedHTTPSPool}
+        self.pools = {"http": GuardedHTTPPool, "https": GuardedHTTPSPool}
+        super().__init__(**kwargs)
 
     def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
         raise Blocked("proxies are not used for addresses that users enter")

@@ -9,17 +9,17 @@ import os
 import re
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
 import requests
-from requests.adapters import HTTPAdapter
 from requests.utils import get_environ_proxies
 from urllib3.exceptions import NewConnectionError
 
+from webapp.clients.deadline import TimedAdapter, within
 from webapp.clients.guard import Blocked, GuardedAdapter, Network
 from webapp.leads.errors import Transient
 from webapp.leads.ports import Exchange, OutcomeUnknown, Refused, Throttled, Unreached
@@ -59,14 +59,16 @@ class HttpClient:
         timeout: float,
         allow: Sequence[Network] | None = None,
         secrets: Sequence[str] = (),
+        pace: Callable[[], None] = lambda: None,
     ) -> None:
         """``allow`` None: the operator's own URL, not guarded; else what is allowed besides public addresses.
-        ``secrets`` never appear in an excerpt."""
+        ``secrets`` never appear in an excerpt. ``pace`` waits for the call's turn in the rate budget."""
         self._base_url = base_url
         self._headers = {"User-Agent": "lead-ops-console", "Accept": "application/json", **(headers or {})}
         self._timeout = timeout
         self._allow = allow
         self._secrets = tuple(secret for secret in secrets if secret)
+        self._pace = pace
         self._idle: deque[requests.Session] = deque()
 
     def call(
@@ -88,18 +90,20 @@ class HttpClient:
         extra = {"Content-Type": "application/json"} if body is not None else {}
         session = self._borrow()
         reads = method in ("GET", "HEAD")
+        self._pace()
         try:
-            response = session.request(
-                method,
-                self._base_url.rstrip("/") + path if path else self._base_url,
-                params=params,
-                data=body,
-                headers={**extra, **(headers or {})},
-                timeout=(min(CONNECT_TIMEOUT, self._timeout), self._timeout),
-                allow_redirects=False,
-                stream=True,
-            )
-            content = self._read(response)
+            with within(self._timeout) as ends_at:
+                response = session.request(
+                    method,
+                    self._base_url.rstrip("/") + path if path else self._base_url,
+                    params=params,
+                    data=body,
+                    headers={**extra, **(headers or {})},
+                    timeout=(min(CONNECT_TIMEOUT, self._timeout), self._timeout),
+                    allow_redirects=False,
+                    stream=True,
+                )
+                content = _read(response, ends_at)
         except Blocked as error:
             raise Refused(f"blocked: {error}", exchange=Exchange(payload=shown)) from None
         except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema) as error:
@@ -126,7 +130,7 @@ class HttpClient:
         session.headers.update(self._headers)
         if self._allow is None:
             session.proxies.update(get_environ_proxies(self._base_url))
-            adapter: HTTPAdapter = HTTPAdapter(pool_connections=2, pool_maxsize=2, max_retries=0)
+            adapter = TimedAdapter(pool_connections=2, pool_maxsize=2, max_retries=0)
         else:
             adapter = GuardedAdapter(self._allow, pool_connections=2, pool_maxsize=2, max_retries=0)
         bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("SSL_CERT_FILE")
@@ -136,22 +140,27 @@ class HttpClient:
         session.mount("https://", adapter)
         return session
 
-    def _read(self, response: requests.Response) -> bytes:
-        """The body, within the time limit as a whole: one that trickles must not hold a thread for ever."""
-        ends_at = time.monotonic() + self._timeout
-        found = bytearray()
-        for chunk in response.iter_content(16_384):
-            found += chunk
-            if len(found) > MAX_BODY or time.monotonic() > ends_at:
-                response.close()
-                break
-        return bytes(found)
-
     def _excerpt(self, content: bytes) -> str:
         text = content[: _EXCERPT * 4].decode("utf-8", "replace").replace("\x00", "")
         for secret in self._secrets:
             text = text.replace(secret, "***")
         return redact(text)[:_EXCERPT]
+
+
+def _read(response: requests.Response, ends_at: float) -> bytes:
+    """The body, or as much of it as came by ``ends_at``: the status is known by then."""
+    found = bytearray()
+    try:
+        for chunk in response.iter_content(16_384):
+            found += chunk
+            if len(found) > MAX_BODY:
+                response.close()
+                break
+    except requests.ConnectionError:
+        if time.monotonic() < ends_at:
+            raise
+        response.close()
+    return bytes(found)
 
 
 def redact(text: str) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from webapp.clients.http import HttpClient
-from webapp.leads.errors import Transient
+from webapp.leads.errors import Permanent, Transient
 from webapp.leads.ports import DeliveryRequest, LeadSnapshot, Receipt, Throttled
 from webapp.leads.states import LABEL_VIEW, PRIORITY_VIEW
 
@@ -32,6 +32,12 @@ class FollowUpClient:
             self._sleep(FAST_RETRY)
             answer = self._http.call("POST", json_body=body, headers=headers, shown=body)
         return Receipt(None, answer.exchange)
+
+    def render(self, request: DeliveryRequest) -> dict[str, Any]:
+        return follow_up(request.lead)
+
+    def probe(self) -> str:
+        raise Permanent("A workflow has no harmless call: posting to it would start it.")
 
     def reconcile(self, request: DeliveryRequest) -> Receipt | None:
         """A workflow cannot be asked whether it ran."""

@@ -3,11 +3,14 @@
 import threading
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from webapp.clients import guard
+from webapp.clients.guard import Network
 from webapp.clients.http import HttpClient
 from webapp.clients.n8n import FollowUpClient
+from webapp.clients.slack import IncomingClient, SlackClient
 from webapp.clients.twenty import TwentyClient
 from webapp.clients.webhook import WebhookClient
 from webapp.leads.errors import Permanent
@@ -16,6 +19,9 @@ from webapp.leads.states import DestinationKind
 
 #: ``managed_by`` of what the operator configured: its URL skips the SSRF guard.
 _OPERATOR = "environment"
+
+#: Waits for a call's turn in the destination's rate budget.
+Pace = Callable[[Target], None]
 
 
 class OutboundSettings(Protocol):
@@ -27,58 +33,107 @@ class OutboundSettings(Protocol):
     def n8n_webhook_timeout_seconds(self) -> float: ...
     @property
     def outbound_allow_cidrs(self) -> Sequence[str]: ...
+    @property
+    def slack_api_url(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Making:
+    """What a client is made of. KeyError and ValueError mean that the destination is not configured well."""
+
+    target: Target
+    credentials: Mapping[str, Any]
+    settings: Any
+    allow: tuple[Network, ...] | None
+    pace: Callable[[], None]
+
+    def http(
+        self,
+        base_url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+        operators: bool = False,
+    ) -> HttpClient:
+        """``operators``: the address is not a user's, so it skips the SSRF guard."""
+        return HttpClient(
+            base_url,
+            headers=headers,
+            timeout=timeout or self.settings.delivery_timeout,
+            allow=None if operators else self.allow,
+            secrets=tuple(str(value) for value in self.credentials.values()),
+            pace=self.pace,
+        )
+
+
+def _twenty(making: Making) -> DestinationClient:
+    config = making.target.config
+    http = making.http(str(config["url"]), headers={"Authorization": f"Bearer {making.credentials['token']}"})
+    return TwentyClient(http, task_target_field=str(config.get("task_target_field") or "targetPersonId"))
+
+
+def _webhook(making: Making) -> DestinationClient:
+    secrets = [making.credentials["secret"], making.credentials.get("old_secret")]
+    return WebhookClient(making.http(str(making.target.config["url"])), secrets=[str(one) for one in secrets if one])
+
+
+def _n8n(making: Making) -> DestinationClient:
+    timeout = making.settings.n8n_webhook_timeout_seconds
+    return FollowUpClient(making.http(str(making.credentials["url"]), timeout=timeout))
+
+
+def _slack(making: Making) -> DestinationClient:
+    headers = {"Authorization": f"Bearer {making.credentials['token']}"}
+    http = making.http(making.settings.slack_api_url, headers=headers, operators=True)
+    return SlackClient(http, channel=str(making.target.config["channel"]))
+
+
+def _slack_webhook(making: Making) -> DestinationClient:
+    return IncomingClient(making.http(str(making.credentials["url"])))
+
+
+#: One line per kind.
+FACTORIES: dict[DestinationKind, Callable[[Making], DestinationClient]] = {
+    DestinationKind.TWENTY: _twenty,
+    DestinationKind.WEBHOOK: _webhook,
+    DestinationKind.N8N: _n8n,
+    DestinationKind.SLACK: _slack,
+    DestinationKind.SLACK_WEBHOOK: _slack_webhook,
+}
 
 
 class Registry:
     """``leads.ports.Clients``: one client per destination as it is configured now, kept for its connections."""
 
-    def __init__(self, settings: OutboundSettings, decrypt: Callable[[str], Any]) -> None:
+    def __init__(
+        self, settings: OutboundSettings, decrypt: Callable[[str], Any], pace: Pace = lambda target: None
+    ) -> None:
         self._settings = settings
         self._decrypt = decrypt
+        self._pace = pace
         self._lock = threading.Lock()
         self._made: dict[uuid.UUID, tuple[object, DestinationClient]] = {}
 
     def client_for(self, target: Target) -> DestinationClient:
         """The target's client. Permanent when its configuration or credentials make no sense."""
-        now = (target.kind, dict(target.config), target.credentials, target.managed_by)
+        now = (target.kind, dict(target.config), dict(target.options), target.credentials, target.managed_by)
         with self._lock:
             known = self._made.get(target.id)
             if known is None or known[0] != now:
-                try:
-                    credentials = self._decrypt(target.credentials) if target.credentials else {}
-                except ValueError as error:
-                    raise Permanent(f"the destination's credentials cannot be read: {error}") from None
-                known = (now, client_for(target, credentials, self._settings))
+                known = (now, self._make(target))
                 self._made[target.id] = known
             return known[1]
 
-
-def client_for(target: Target, credentials: Mapping[str, Any], settings: OutboundSettings) -> DestinationClient:
-    """A new client of ``target`` with its decrypted ``credentials``."""
-    allow = None if target.managed_by == _OPERATOR else guard.networks(settings.outbound_allow_cidrs)
-    try:
-        match target.kind:
-            case DestinationKind.TWENTY:
-                token = str(credentials["token"])
-                http = HttpClient(
-                    str(target.config["url"]),
-                    headers={"Authorization": f"Bearer {token}"},
-                    timeout=settings.delivery_timeout,
-                    allow=allow,
-                    secrets=(token,),
-                )
-                field = str(target.config.get("task_target_field") or "targetPersonId")
-                return TwentyClient(http, task_target_field=field)
-            case DestinationKind.WEBHOOK:
-                secret = str(credentials["secret"])
-                http = HttpClient(
-                    str(target.config["url"]), timeout=settings.delivery_timeout, allow=allow, secrets=(secret,)
-                )
-                return WebhookClient(http, secret=secret)
-            case DestinationKind.N8N:
-                url = str(credentials["url"])
-                timeout = settings.n8n_webhook_timeout_seconds
-                return FollowUpClient(HttpClient(url, timeout=timeout, allow=allow, secrets=(url,)))
-    except (KeyError, ValueError) as error:
-        raise Permanent(f"the destination is not configured well: {type(error).__name__}") from None
-    raise Permanent(f"there is no client for {target.kind}")
+    def _make(self, target: Target) -> DestinationClient:
+        try:
+            credentials = self._decrypt(target.credentials) if target.credentials else {}
+        except ValueError as error:
+            raise Permanent(f"the destination's credentials cannot be read: {error}") from None
+        factory = FACTORIES.get(target.kind)
+        if factory is None:
+            raise Permanent(f"there is no client for {target.kind}")
+        allow = None if target.managed_by == _OPERATOR else guard.networks(self._settings.outbound_allow_cidrs)
+        try:
+            return factory(Making(target, credentials, self._settings, allow, lambda: self._pace(target)))
+        except (KeyError, ValueError) as error:
+            raise Permanent(f"the destination is not configured well: {type(error).__name__}") from None

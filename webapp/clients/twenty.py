@@ -1,8 +1,9 @@
-"""Twenty CRM (REST core API): a person, a follow-up task for them, and the link between the two.
+"""Twenty CRM (REST core API): a person, a follow-up task for them and the link between the two, their company, a note.
 
 Twenty has no idempotency header. A person is upserted (matched by id or by primary e-mail), so sending again is
 harmless. Tasks and task targets take an id of ours: the POST is without ``upsert``, so that a task that a colleague
-has already moved on is never overwritten, and "duplicate" means that an earlier attempt arrived.
+has already moved on is never overwritten, and "duplicate" means that an earlier attempt arrived. A later decision
+changes what the task says, and closes or reopens it; who has it and where it stands is otherwise the colleagues'.
 """
 
 import contextlib
@@ -21,6 +22,7 @@ from webapp.clients.http import Answer, HttpClient
 from webapp.leads.errors import Permanent
 from webapp.leads.ports import (
     DeliveryRequest,
+    Exchange,
     FollowUp,
     LeadSnapshot,
     OutcomeUnknown,
@@ -30,7 +32,7 @@ from webapp.leads.ports import (
     Unreached,
     remote_id_for,
 )
-from webapp.leads.states import Intent, NextAction, Priority
+from webapp.leads.states import DeliveryOperation, Intent, NextAction, Priority
 
 #: Ids of people without an e-mail; never to be changed.
 _NAMESPACE = uuid.UUID("6f1b3b1e-5f4c-5d0e-9a51-6c3f0f0d7a11")
@@ -45,6 +47,8 @@ _IDS = 60
 _FOLLOW_UP = "📞 Sales Follow-up"
 _OPEN = 'or(status[neq]:"DONE",status[is]:NULL)'
 _MAX_MESSAGE = 4_000
+#: Mapped fields that are not the person's.
+_OF_OTHERS = ("company.", "task.")
 
 #: How soon somebody has to follow up. P0 now, P1 today, P2 this week, P3 whenever (taxonomy: priority).
 DUE_IN = {
@@ -63,7 +67,7 @@ _STEPS = {
 
 
 class TwentyClient:
-    """``send`` handles the actions ``person``, ``task`` and ``task_target``. Also :class:`leads.ports.CrmTasks`."""
+    """``send`` handles the actions of webapp.leads.kinds.twenty. Also :class:`leads.ports.CrmTasks`."""
 
     reconciles = True
 
@@ -87,13 +91,18 @@ class TwentyClient:
             case "person":
                 return self._person(request)
             case "task":
-                return self._create("tasks", "task", self._task_body(request))
+                return self._task(request)
             case "task_target":
                 return self._create("taskTargets", "taskTarget", self._target_body(request))
+            case "company":
+                return self._company(request)
+            case "note":
+                return self._note(request)
         raise Permanent(f"Twenty knows no action {request.action!r}")
 
     def reconcile(self, request: DeliveryRequest) -> Receipt | None:
-        """A person needs none: the upsert is idempotent. Tasks and links are looked up by their id."""
+        """A person needs none: the upsert is idempotent, and so are company and note, whose ids are known. Tasks and
+        links are looked up by their id."""
         match request.action:
             case "task":
                 return self._find("tasks", "task", str(remote_id(request)), None)
@@ -101,11 +110,34 @@ class TwentyClient:
                 return self._find("taskTargets", "taskTarget", str(remote_id(request)), None)
         return None
 
+    def render(self, request: DeliveryRequest) -> dict[str, Any]:
+        match request.action:
+            case "person":
+                return person_body(request.lead, request.fields)
+            case "task":
+                return self._task_fields(request) if not request.withdrawn else _closed(request)
+            case "task_target":
+                person = request.remote.get("person", "(the person's id)")
+                return {"taskId": str(uuid5_of(request, "task")), self._task_target_field: person}
+            case "company":
+                return _company_body(request.fields)
+            case "note":
+                return _note_body(request.lead)
+        return {}
+
+    def probe(self) -> str:
+        """Reads one person and, where the key may, the members."""
+        self._http.call("GET", "/people", params={"limit": "1", "depth": "0"})
+        members = len(self._read_members())
+        if not members:
+            return "Twenty knows the key. It may not read workspace members, so tasks stay unassigned."
+        return f"Twenty knows the key, and tasks can be given to {members} member{'s' if members != 1 else ''}."
+
     # People
 
     def _person(self, request: DeliveryRequest) -> Receipt:
         lead = request.lead
-        body = person_body(lead)
+        body = person_body(lead, request.fields)
         if "emails" not in body:
             body["id"] = self._person_by_phone(lead) or str(person_id(lead))
         try:
@@ -135,15 +167,97 @@ class TwentyClient:
                 return str(person["id"])
         return None
 
+    # The company
+
+    def _company(self, request: DeliveryRequest) -> Receipt:
+        """Found by its domain, else its name, or made; then the person is linked to it."""
+        body = _company_body(request.fields)
+        if not body:
+            return Receipt()  # nothing is known of a company
+        company_id, exchange = self._company_id(request.lead, body)
+        person = request.remote.get("person")
+        if person is not None and self._patch("people", "person", person, {"companyId": company_id}) is None:
+            raise Permanent("the person is not in Twenty any more")
+        return Receipt(company_id, exchange)
+
+    def _company_id(self, lead: LeadSnapshot, body: dict[str, Any]) -> tuple[str, Exchange]:
+        found = self._find_company(body)
+        if found is not None:
+            return found
+        key = body.get("domainName", {}).get("primaryLinkUrl") or str(body["name"]).casefold()
+        made = {"id": str(uuid.uuid5(_NAMESPACE, f"{lead.workspace_id}:company:{key}")), **body}
+        try:
+            receipt = self._create("companies", "company", made)
+        except Refused as error:
+            # Another delivery made it under the same domain a moment ago.
+            if not _is_duplicate(error) or (found := self._find_company(body)) is None:
+                raise
+            return found
+        return str(receipt.remote_id), receipt.exchange
+
+    def _find_company(self, body: dict[str, Any]) -> tuple[str, Exchange] | None:
+        if "domainName" in body:
+            wanted = f'domainName.primaryLinkUrl[ilike]:"%{_quoted(body["domainName"]["primaryLinkUrl"])}%"'
+        else:
+            wanted = f'name[ilike]:"{_quoted(str(body["name"]))}"'
+        answer = self._http.call("GET", "/companies", params={"filter": wanted, "depth": "0", "limit": "10"})
+        for company in _records(answer, "companies"):
+            theirs = _domain((company.get("domainName") or {}).get("primaryLinkUrl"))
+            if "domainName" not in body or theirs == body["domainName"]["primaryLinkUrl"]:
+                return str(company["id"]), answer.exchange
+        return None
+
+    # The note
+
+    def _note(self, request: DeliveryRequest) -> Receipt:
+        note_id = uuid5_of(request, "note")
+        body = _note_body(request.lead)
+        if request.operation is not DeliveryOperation.SEND:
+            changed = self._patch("notes", "note", note_id, body)
+            return Receipt(note_id, changed or Exchange(payload=body))
+        receipt = self._create("notes", "note", {"id": note_id, **body})
+        if (person := request.remote.get("person")) is not None:
+            link = {"id": uuid5_of(request, "note_target"), "noteId": note_id, "targetPersonId": person}
+            self._create("noteTargets", "noteTarget", link)
+        return receipt
+
+    def _patch(self, plural: str, singular: str, record_id: str, body: dict[str, Any]) -> Exchange | None:
+        """Change a record; None when it is not there any more. Harmless to repeat."""
+        answer = self._http.call(
+            "PATCH",
+            f"/{plural}/{record_id}",
+            params={"depth": "0"},
+            json_body=body,
+            shown=body,
+            accept=frozenset({400, 404}),
+        )
+        if answer.status < 300:
+            return answer.exchange
+        if self._look_up(plural, singular, record_id) is None:
+            return None
+        raise Refused(f"answered {answer.status}", exchange=answer.exchange)
+
     # Tasks
 
-    def _task_body(self, request: DeliveryRequest) -> dict[str, Any]:
-        lead = request.lead
-        return {
-            "id": str(remote_id(request)),
-            **_task_fields(lead, since=lead.event_at),
-            "assigneeId": self._member_id(lead.assignee_email),
-        }
+    def _task(self, request: DeliveryRequest) -> Receipt:
+        if request.operation is DeliveryOperation.SEND:
+            fields = self._task_fields(request)
+            assignee = self._member_id(request.lead.assignee_email)
+            return self._create("tasks", "task", {"id": str(remote_id(request)), **fields, "assigneeId": assignee})
+        task_id = request.remote.get("task") or str(remote_id(request))
+        if request.withdrawn:
+            body = _closed(request)
+        else:
+            body = self._task_fields(request)
+            if request.operation is not DeliveryOperation.RESTORE:
+                del body["status"]  # a colleague's
+        return Receipt(task_id, self._patch("tasks", "task", task_id, body) or Exchange(payload=body))
+
+    def _task_fields(self, request: DeliveryRequest) -> dict[str, Any]:
+        fields = _task_fields(request.lead, since=request.lead.event_at)
+        if title := request.fields.get("task.title"):
+            fields["title"] = _one_line(title)
+        return fields
 
     def _target_body(self, request: DeliveryRequest) -> dict[str, Any]:
         try:
@@ -346,29 +460,62 @@ def person_id(lead: LeadSnapshot) -> uuid.UUID:
     return uuid.uuid5(_NAMESPACE, f"{lead.workspace_id}:{key}")
 
 
-def person_body(lead: LeadSnapshot) -> dict[str, Any]:
-    """Only fields that we own and know: an upsert overwrites whatever it is sent."""
+def uuid5_of(request: DeliveryRequest, action: str) -> str:
+    return remote_id_for(request.delivery_id, action)
+
+
+def person_body(lead: LeadSnapshot, fields: Mapping[str, str]) -> dict[str, Any]:
+    """Only fields that we own and know: an upsert overwrites whatever it is sent. ``fields``: as mapped; a dot leads
+    into a composite field. E-mail and phone, by which people are told apart, are the lead's own."""
     body: dict[str, Any] = {}
-    first, last = _names(lead)
-    if first or last:
-        body["name"] = {"firstName": first, "lastName": last}
+    for name, value in fields.items():
+        if name.startswith(_OF_OTHERS):
+            continue
+        *outer, last = name.split(".")
+        place = body
+        for part in outer:
+            place = place.setdefault(part, {})
+        place[last] = _one_line(value)
+    if "name" in body:
+        body["name"] = {"firstName": "", "lastName": ""} | body["name"]
     if lead.email:
         body["emails"] = {"primaryEmail": canonical_email(lead.email)}
     phone = phone_parts(lead.phone_e164)
     if phone:
         body["phones"] = phone
-    if lead.job_title:
-        body["jobTitle"] = lead.job_title
-    if lead.city:
-        body["city"] = lead.city
     return body
 
 
-def _names(lead: LeadSnapshot) -> tuple[str, str]:
-    if lead.first_name or lead.last_name:
-        return _one_line(lead.first_name or ""), _one_line(lead.last_name or "")
-    first, _, last = _one_line(lead.name or lead.author_name or "").partition(" ")
-    return first, last
+def _company_body(fields: Mapping[str, str]) -> dict[str, Any]:
+    """Empty when nothing is known of a company."""
+    name, domain = fields.get("company.name"), _domain(fields.get("company.domain"))
+    if not name and not domain:
+        return {}
+    body: dict[str, Any] = {"name": _one_line(name or str(domain))}
+    return body | ({"domainName": {"primaryLinkUrl": domain}} if domain else {})
+
+
+def _domain(url: str | None) -> str | None:
+    """``https://www.Acme.com/x`` → ``acme.com``; None for nothing."""
+    host = (url or "").strip().lower().rpartition("//")[2].split("/")[0].split(":")[0]
+    return host.removeprefix("www.") or None
+
+
+def _quoted(text: str) -> str:
+    """For a filter's value, which ends at a double quote and knows % and _ as wildcards."""
+    return text.replace("\\", "").replace('"', "").replace("%", "\\%").replace("_", "\\_")
+
+
+def _note_body(lead: LeadSnapshot) -> dict[str, Any]:
+    title = f"Verdict: {lead.intent.value.replace('_', ' ')}, {lead.priority.value}"
+    reasons = "\n".join(f"- {_escape(_one_line(reason))}" for reason in lead.reasons)
+    text = task_markdown(lead) + (f"\n\n## Why\n\n{reasons}" if reasons else "")
+    return {"title": title, "bodyV2": {"markdown": text}}
+
+
+def _closed(request: DeliveryRequest) -> dict[str, Any]:
+    """A task that was made for a lead that is none after all."""
+    return {"status": "DONE", "title": f"✕ Withdrawn — {_one_line(request.lead.display_name)}"}
 
 
 def canonical_email(email: str) -> str:

@@ -1,14 +1,20 @@
 """Outgoing webhooks as Standard Webhooks has them: signed, with an id that is the same on every attempt."""
 
 import json
+import uuid
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from standardwebhooks.webhooks import Webhook
 
-from webapp.clients.http import HttpClient
+from webapp.clients.http import Answer, HttpClient
 from webapp.leads.ports import DeliveryRequest, LeadSnapshot, Receipt
 
+#: Sent in place of the event when a lead is taken back later (webapp.leads.kinds.webhook).
+WITHDRAWN = "lead.withdrawn"
+#: Sent by the test button; it is about no lead.
+TEST_EVENT = "test.ping"
 #: The specification's limit of a body.
 MAX_BYTES = 20_000
 
@@ -18,22 +24,31 @@ class WebhookClient:
 
     reconciles = False
 
-    def __init__(self, http: HttpClient, *, secret: str) -> None:
+    def __init__(self, http: HttpClient, *, secrets: Sequence[str]) -> None:
+        """``secrets``: the one that counts, and the one before while receivers change over; each signs."""
         self._http = http
-        self._webhook = Webhook(secret)
+        self._signers = [Webhook(secret) for secret in secrets]
 
     def send(self, request: DeliveryRequest) -> Receipt:
-        payload = event(request)
+        return Receipt(None, self._post(request.message_id, event(request)).exchange)
+
+    def render(self, request: DeliveryRequest) -> dict[str, Any]:
+        return event(request)
+
+    def probe(self) -> str:
+        payload = {"type": TEST_EVENT, "timestamp": _iso(datetime.now(UTC)), "data": {}}
+        answer = self._post(str(uuid.uuid4()), payload)
+        return f"It took an event of the type {TEST_EVENT} and answered {answer.status}."
+
+    def _post(self, message_id: str, payload: dict[str, Any]) -> Answer:
         body = minified(payload)
         sent_at = datetime.now(UTC)  # of this attempt, aware: sign() takes the wall clock as UTC
-        message_id = str(request.delivery_id)
         headers = {
             "webhook-id": message_id,
             "webhook-timestamp": str(int(sent_at.timestamp())),
-            "webhook-signature": self._webhook.sign(message_id, sent_at, body),
+            "webhook-signature": " ".join(signer.sign(message_id, sent_at, body) for signer in self._signers),
         }
-        answer = self._http.call("POST", body=body.encode(), headers=headers, shown=payload)
-        return Receipt(None, answer.exchange)
+        return self._http.call("POST", body=body.encode(), headers=headers, shown=payload)
 
     def reconcile(self, request: DeliveryRequest) -> Receipt | None:
         """A receiver cannot be asked: it is sent again, under the same id."""
@@ -43,7 +58,8 @@ class WebhookClient:
 def event(request: DeliveryRequest) -> dict[str, Any]:
     """``{"type", "timestamp": of the event, "data": the lead}``, cut to the size limit at the message."""
     lead = request.lead
-    payload = {"type": request.action, "timestamp": _iso(lead.event_at), "data": lead_view(lead)}
+    kind = WITHDRAWN if request.withdrawn else request.action
+    payload = {"type": kind, "timestamp": _iso(lead.event_at), "data": lead_view(lead) | dict(request.fields)}
     data = payload["data"]
     assert isinstance(data, dict)
     if _size(payload) >= MAX_BYTES:

@@ -66,10 +66,20 @@ Read it top-down::
     decided  review        approve, override, reject, undo, assign; who is here
 
     out      outbox        which effects a lead calls for; written in the deciding transaction
-             destinations  where they go
+             ├ triggers    which leads a destination wants
+             └ withdrawing what was delivered and should not have been is taken back
+             destinations  where they go: made, changed, switched
+             ├ kinds       what each kind of destination is: settings, steps, fields, promises
+             ├ fieldmap    which value of a lead fills which field there
+             └ trial       trying a destination out
              deliver       the loop that sends what is due: claim, call, save
+             ├ draining    the loop itself; fetching uses it too
              ├ sending     before a call: claim, look at the lead again, load
-             └ outcomes    after a call: delivery, attempt, breaker, audit event
+             ├ pacing      the rate budget that all workers share
+             └ outcomes    after a call: delivery, attempt, breaker, audit event, alert
+             replays       dead letters asked for again: one put right, or many in the background
+             alerting      alerts about deliveries, and alerts sent on to chat or mail
+             delivery_figures  calls, failures and times of each destination by the hour
              crm_sync      the same on request: what is due and not in the CRM, and where it stands
              crm_tasks     follow-up tasks in the CRM on request: rounds of small steps
              ├ crm_rounds  how such a round is asked for and told

@@ -20,13 +20,14 @@ from webapp.leads.states import (
     DeliveryState,
     FetchState,
     ImportState,
+    ReplayState,
     RerunState,
     RunStatus,
     TaskRequestState,
     TextState,
 )
 from webapp.models.inbound import Fetch, Import
-from webapp.models.work import Delivery, Rerun, Run, TaskRequest, TaskText, WorkerSlot
+from webapp.models.work import Delivery, ReplayRequest, Rerun, Run, TaskRequest, TaskText, WorkerSlot
 
 #: Covers only hangs and lost hosts: a restarted worker frees its own claims at once.
 LEASE_SECONDS = 30
@@ -68,9 +69,12 @@ FETCHES = Backlog("fetches", Fetch, Fetch.state, FetchState.PENDING, FetchState.
 TASKS = Backlog(
     "tasks", TaskRequest, TaskRequest.state, TaskRequestState.QUEUED, TaskRequestState.RUNNING, (TaskRequest.due_at,)
 )
+REPLAYS = Backlog(
+    "replays", ReplayRequest, ReplayRequest.state, ReplayState.QUEUED, ReplayState.RUNNING, (ReplayRequest.due_at,)
+)
 RERUNS = Backlog("reruns", Rerun, Rerun.state, RerunState.QUEUED, RerunState.RUNNING, (Rerun.due_at,))
 TEXTS = Backlog("texts", TaskText, TaskText.state, TextState.WANTED, TextState.WRITING, (TaskText.due_at,))
-BACKLOGS = (RUNS, DELIVERIES, IMPORTS, UNDOS, FETCHES, TASKS, RERUNS, TEXTS)
+BACKLOGS = (RUNS, DELIVERIES, IMPORTS, UNDOS, FETCHES, TASKS, RERUNS, TEXTS, REPLAYS)
 
 
 @dataclass(frozen=True, slots=True)

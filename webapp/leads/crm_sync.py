@@ -5,7 +5,7 @@ due, and afterwards where they stand. Nothing here commits.
 """
 
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -121,7 +121,7 @@ def start(session: Session, workspace_id: uuid.UUID, *, undo_seconds: int, actor
             (lead_id, one.id, step)
             for lead_id in sorted(wanted)
             for one in wanted[lead_id]
-            for step in outbox.crm_steps()
+            for step in outbox.crm_steps(one.config)
         )
         outbox.plan_steps(session, workspace_id, steps)
         _hurry(session, wanted, [one.id for one in destinations], actor=actor)
@@ -147,9 +147,29 @@ def _not_there(
         )
         .order_by(Lead.created_at, Lead.id)
     )
-    if destination.config.get("trigger") == "qualified":
-        query = query.where(Lead.qualified.is_(True))
-    return session.execute(query)
+    return session.execute(query.where(*_narrowed(destination.rules)))
+
+
+def _narrowed(rules: Mapping[str, Any]) -> list[sa.ColumnElement[bool]]:
+    """The filters of webapp.leads.triggers as SQL. On which occasion a lead goes there by itself is not asked: somebody
+    has asked for all that are due."""
+    columns = {
+        "intent": Lead.intent,
+        "priority": Lead.priority,
+        "source": Lead.source,
+        "country": Lead.attributes["country"].astext,
+        "lang": Lead.lang,
+    }
+    conditions: list[sa.ColumnElement[bool]] = [
+        sa.func.lower(sa.cast(column, sa.Text)).in_([value.lower() for value in rules[name]])
+        for name, column in columns.items()
+        if rules.get(name)
+    ]
+    if rules.get("qualified_only"):
+        conditions.append(Lead.qualified.is_(True))
+    if rules.get("min_score") is not None:
+        conditions.append(Lead.score >= rules["min_score"])
+    return conditions
 
 
 def _hurry(session: Session, lead_ids: Iterable[uuid.UUID], destination_ids: list[uuid.UUID], *, actor: str) -> None:

@@ -24,7 +24,8 @@ from webapp.leads.claims import Claim, Holder, backoff
 from webapp.leads.copywriting import TEMPLATES, Writing
 from webapp.leads.crm_people import Someone
 from webapp.leads.crm_rounds import OVER, Intended, Progress, has_due
-from webapp.leads.deliver import DeliveryPolicy, SessionFactory
+from webapp.leads.deliver import DeliveryPolicy
+from webapp.leads.draining import SessionFactory
 from webapp.leads.errors import LeadError, Permanent, Transient
 from webapp.leads.outbox import TASK_TARGET
 from webapp.leads.ports import (

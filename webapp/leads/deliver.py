@@ -7,21 +7,33 @@ threads does nothing but network calls, so that no call ever happens inside a tr
 
 import logging
 import time
+import uuid
+from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 
 from sqlalchemy.orm import Session
 
 from webapp.leads import outcomes, sending
-from webapp.leads.claims import DELIVERIES, LEASE_SECONDS, Claim, Holder, SlotTaken, backoff, is_current, renew
+from webapp.leads.claims import DELIVERIES, LEASE_SECONDS, Claim, Holder, backoff
+from webapp.leads.draining import TICK, Drain, SessionFactory
 from webapp.leads.errors import Ambiguous, LeadError, Permanent
 from webapp.leads.outbox import cancel, plan, plan_follow_up, plan_many, preview, replay
 from webapp.leads.outcomes import Saved
-from webapp.leads.ports import Clients, Drained, Receipt, Refused, Throttled, exchange_of
+from webapp.leads.ports import (
+    Clients,
+    DestinationClient,
+    Drained,
+    OutcomeUnknown,
+    Receipt,
+    Refused,
+    Throttled,
+    exchange_of,
+)
 from webapp.leads.sending import Job, has_due
-from webapp.leads.states import DeliveryState
+from webapp.leads.states import DeliveryOperation, DeliveryState
+from webapp.leads.withdrawing import withdraw
 
 __all__ = [
     "DeliveryPolicy",
@@ -34,15 +46,10 @@ __all__ = [
     "preview",
     "process",
     "replay",
+    "withdraw",
 ]
 
 log = logging.getLogger(__name__)
-
-SessionFactory = Callable[[], AbstractContextManager[Session]]
-
-#: How often an unfinished drain looks for newly due rows and renews its leases, in seconds.
-_TICK = 0.5
-_RENEW_EVERY = LEASE_SECONDS / 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +58,9 @@ class DeliveryPolicy:
 
     ``retry_delay`` is the first back-off; it doubles with each try up to ``max_delay``, and full jitter draws from
     0 to that. ``throttle_delay``: the pause after a 429 without Retry-After. ``max_pause`` bounds what the other side
-    may ask for.
+    may ask for. ``threads`` of one drain, of which one destination gets at most ``share`` while it answers and
+    ``share_failing`` once it has failed, so that a dead one does not hold what others need. ``public_url`` of the
+    console, for links to the lead.
     """
 
     max_tries: int = 8
@@ -61,7 +70,10 @@ class DeliveryPolicy:
     max_pause: float = 3_600.0
     breaker_failures: int = 5
     breaker_seconds: float = 30.0
-    threads: int = 8
+    threads: int = 32
+    share: int = 16
+    share_failing: int = 2
+    public_url: str | None = None
     lease_seconds: float = LEASE_SECONDS
 
 
@@ -81,97 +93,71 @@ def process(
     ``stop`` is asked before each claim; True ends the drain the same way. Raises SlotTaken, once such calls are over
     and saved, when another process has the holder's slot now.
     """
-    with ThreadPoolExecutor(policy.threads, thread_name_prefix="deliver") as pool:
-        drain = _Drain(session_factory, holder, clients, policy, pool)
-        try:
-            return drain.run(max_rows, max_seconds, stop)
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+    turns = _Turns(session_factory, holder, clients, policy)
+    drain: Drain[Saved] = Drain(
+        DELIVERIES,
+        session_factory,
+        holder,
+        threads=policy.threads,
+        lease_seconds=policy.lease_seconds,
+        name="deliver",
+    )
+    drain.run(turns, max_rows=max_rows, max_seconds=max_seconds, stop=stop)
+    with session_factory() as session:
+        return Drained(turns.saved, has_due(session))
 
 
-class _Drain:
-    """One bounded drain. All its methods run in one thread; only :meth:`_attempt` runs in the pool's."""
+class _Turns:
+    """What one drain does between its calls. All in one thread; only :meth:`_attempt` runs in the pool's."""
 
     def __init__(
-        self,
-        session_factory: SessionFactory,
-        holder: Holder,
-        clients: Clients,
-        policy: DeliveryPolicy,
-        pool: ThreadPoolExecutor,
+        self, session_factory: SessionFactory, holder: Holder, clients: Clients, policy: DeliveryPolicy
     ) -> None:
         self._session_factory = session_factory
         self._holder = holder
         self._clients = clients
         self._policy = policy
-        self._pool = pool
-        self._flying: dict[Future[Saved], Claim] = {}
-        self._renewed_at = time.monotonic()
+        self._flying: Counter[uuid.UUID] = Counter()  # by destination
         self._probed_at = float("-inf")
-        self._claimed = 0
-        self._slot_taken = False
+        self.saved = 0
 
-    def run(self, max_rows: int, max_seconds: float, stop: Callable[[], bool]) -> Drained:
-        ends_at = time.monotonic() + max_seconds
-        done: list[Saved] = []
-        saved = 0
-        claiming = True
-        while True:
-            claiming = claiming and time.monotonic() < ends_at and self._claimed < max_rows and not stop()
-            claiming = claiming and not self._slot_taken
-            saved += len(done)
-            self._turn(done, room=max_rows - self._claimed if claiming else 0)
-            if not self._flying:
-                break
-            finished, _ = wait(self._flying, timeout=_TICK, return_when=FIRST_COMPLETED)
-            done = [future.result() for future in finished]
-            for future in finished:
-                del self._flying[future]
-            self._keep_leases()
-        if self._slot_taken:
-            raise SlotTaken(self._holder.slot)
-        with self._session_factory() as session:
-            return Drained(saved, has_due(session))
-
-    def _turn(self, done: Sequence[Saved], *, room: int) -> None:
-        """Save what is done, claim for the free threads, commit; then set the threads to work."""
-        policy, lease = self._policy, self._policy.lease_seconds
-        room = min(room, policy.threads - len(self._flying))
-        if not done and room <= 0:
-            return
+    def __call__(self, done: Sequence[Saved], room: int) -> list[tuple[Claim, Callable[[], Saved]]]:
+        """Save what is done, claim for the free threads, commit."""
+        policy = self._policy
+        self._flying.subtract(result.job.target.id for result in done)
         with self._session_factory() as session:
             outcomes.save(
                 session, done, breaker_failures=policy.breaker_failures, breaker_seconds=policy.breaker_seconds
             )
-            claims: list[Claim] = []
-            if self._claimed == 0 and room > 0 and not is_current(session, self._holder):
-                self._slot_taken, room = True, 0
-            if room > 0 and time.monotonic() - self._probed_at >= _TICK:
-                self._probed_at = time.monotonic()
-                claims += sending.claim_probes(
-                    session, self._holder, limit=room, lease=lease, hold=policy.breaker_seconds
-                )
-                room -= len(claims)
-            if room > 0:
-                claims += sending.claim_due(session, self._holder, limit=room, lease=lease)
             # Loaded in the claim's own transaction: this is the look at the lead just before sending, since a
             # thread is free for each of them.
-            jobs = sending.load(session, claims)
+            jobs = sending.load(session, self._claim(session, room), public_url=policy.public_url)
             session.commit()
-        self._claimed += len(claims)
-        for job in jobs:
-            self._flying[self._pool.submit(self._attempt, job)] = job.claim
+        self.saved += len(done)
+        self._flying.update(job.target.id for job in jobs)
+        return [(job.claim, partial(self._attempt, job)) for job in jobs]
 
-    def _keep_leases(self) -> None:
-        """Renew in good time, and see whether another process has taken this worker's place."""
-        if time.monotonic() - self._renewed_at < min(_RENEW_EVERY, self._policy.lease_seconds / 3):
-            return
-        self._renewed_at = time.monotonic()
-        with self._session_factory() as session:
-            if self._flying:
-                renew(session, DELIVERIES, list(self._flying.values()), seconds=self._policy.lease_seconds)
-            self._slot_taken = not is_current(session, self._holder)
-            session.commit()
+    def _claim(self, session: Session, room: int) -> list[Claim]:
+        policy, lease = self._policy, self._policy.lease_seconds
+        if room <= 0:
+            return []
+        claims: list[Claim] = []
+        if time.monotonic() - self._probed_at >= TICK:
+            self._probed_at = time.monotonic()
+            claims += sending.claim_probes(session, self._holder, limit=room, lease=lease, hold=policy.breaker_seconds)
+        # Those that have least under way come first, each with an equal part of what is free.
+        places = sorted(sending.with_work(session).items(), key=lambda place: self._flying[place[0]])
+        for number, (destination_id, failures) in enumerate(places):
+            free = room - len(claims)
+            if free <= 0:
+                break
+            share = policy.share_failing if failures else policy.share
+            limit = min(share - self._flying[destination_id], -(-free // (len(places) - number)))
+            if limit > 0:
+                claims += sending.claim_due(
+                    session, self._holder, limit=limit, lease=lease, destination_id=destination_id
+                )
+        return claims
 
     def _attempt(self, job: Job) -> Saved:
         """One try on the wire; runs in the pool, outside any transaction. Every Exception becomes a result."""
@@ -182,15 +168,19 @@ class _Drain:
         try:
             client = self._clients.client_for(job.target)
             reconciles = client.reconciles
-            if job.check_first:
+            if job.target.shadow:
+                return _shadowed(job, client, ms=_ms_since(started))
+            if job.check_first and job.request.operation is DeliveryOperation.SEND:
+                if not reconciles and not job.target.sends_again:
+                    raise OutcomeUnknown("it may have arrived already, and the other side cannot be asked")
                 receipt, outcome = client.reconcile(job.request), "reconciled"
             if receipt is None:
-                receipt, outcome = client.send(job.request), "delivered"
+                receipt, outcome = client.send(job.request), "withdrawn" if job.request.withdrawn else "delivered"
         except Exception as error:
             return _failed(job, error, self._policy, ms=_ms_since(started), reconciles=reconciles)
         return Saved(
             job=job,
-            state=DeliveryState.DELIVERED,
+            state=DeliveryState.WITHDRAWN if job.request.withdrawn else DeliveryState.DELIVERED,
             outcome=outcome,
             tries=job.tries + 1,
             ms=_ms_since(started),
@@ -200,6 +190,18 @@ class _Drain:
             excerpt=receipt.exchange.excerpt,
             healthy=True,
         )
+
+
+def _shadowed(job: Job, client: DestinationClient, *, ms: int) -> Saved:
+    """What would have been sent, and nothing else: nothing is known of the destination by it."""
+    return Saved(
+        job=job,
+        state=DeliveryState.SHADOWED,
+        outcome="shadowed",
+        tries=0,
+        ms=ms,
+        payload=client.render(job.request),
+    )
 
 
 def _ms_since(started: float) -> int:
@@ -222,6 +224,8 @@ def _failed(job: Job, error: Exception, policy: DeliveryPolicy, *, ms: int, reco
         state, outcome = DeliveryState.DEAD, "dead"
     elif throttled:
         pause = delay = pause or policy.throttle_delay
+    elif ambiguous and not reconciles and not job.target.sends_again and not unforeseen:
+        state, outcome = DeliveryState.UNCERTAIN, "uncertain"
     elif tries >= policy.max_tries:
         state, outcome = DeliveryState.DEAD, "dead"
         if ambiguous and not reconciles:

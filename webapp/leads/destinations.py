@@ -3,20 +3,19 @@
 Credentials are encrypted before they reach a row. Nothing here commits.
 """
 
-import base64
-import binascii
-import secrets
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
-from urllib.parse import urlsplit
 
 import sqlalchemy as sa
 from pydantic import SecretStr
 from sqlalchemy.orm import Session
 
-from webapp.leads import audit
+from webapp.leads import alerting, audit, fieldmap, kinds, triggers
 from webapp.leads.errors import Conflict, Invalid, NotFound, Problem
+from webapp.leads.kinds import webhook
+from webapp.leads.kinds.base import ASK_A_PERSON, SEND_AGAIN, WHEN_UNCERTAIN, Field, Kind, Unknown, origin
 from webapp.leads.states import DeliveryState, DestinationKind, DestinationMode
 from webapp.models.account import Workspace
 from webapp.models.base import scoped
@@ -27,8 +26,18 @@ ENVIRONMENT = "environment"
 DEFAULT_WORKSPACE = "default"
 TWENTY_NAME, FOLLOW_UP_NAME = "Twenty", "n8n follow-up"
 
-#: Standard Webhooks: a secret has 24 to 64 random bytes.
-_SECRET_BYTES = (24, 64)
+#: The rate budget that all workers share (webapp.leads.pacing); empty: none.
+LIMITS = (
+    Field("per_second", "Calls a second", "number", "Empty: no limit", required=False, bounds=(0.01, 10_000)),
+    Field("per_minute", "Calls a minute", "number", "Empty: no limit", required=False, bounds=(1, 600_000)),
+)
+ON_UNCERTAIN = Field(
+    WHEN_UNCERTAIN,
+    "When nobody can tell whether it arrived",
+    "choice",
+    required=False,
+    choices=((ASK_A_PERSON, "wait for a person"), (SEND_AGAIN, "send again: it may arrive twice")),
+)
 
 
 class Cipher(Protocol):
@@ -82,7 +91,7 @@ def sync_environment(session: Session, settings: OutboundSettings, cipher: Ciphe
         workspace_id,
         DestinationKind.N8N,
         FOLLOW_UP_NAME,
-        {"url": _origin(url)},
+        {"url": origin(url) if url else None},
         {"url": url} if url else None,
     )
 
@@ -130,13 +139,6 @@ def _reads_as(cipher: Cipher, stored: str | None, credentials: dict[str, str]) -
         return False
 
 
-def _origin(url: str | None) -> str | None:
-    if not url:
-        return None
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
-
-
 def _free_name(session: Session, workspace_id: uuid.UUID, name: str) -> str:
     """``name``, or a numbered one when an admin has given it to a destination of their own."""
     taken = set(session.scalars(sa.select(Destination.name).where(Destination.workspace_id == workspace_id)))
@@ -148,77 +150,237 @@ def listing(session: Session, workspace_id: uuid.UUID) -> Sequence[Destination]:
     return session.scalars(scoped(Destination, workspace_id).order_by(Destination.name)).all()
 
 
-def create_webhook(
+def find(session: Session, workspace_id: uuid.UUID, destination_id: uuid.UUID) -> Destination:
+    """NotFound outside the workspace."""
+    row: Destination | None = session.scalar(scoped(Destination, workspace_id).where(Destination.id == destination_id))
+    if row is None:
+        raise NotFound("There is no such destination.")
+    return row
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A destination as a form has it: all values as text. ``rules`` and ``mapping`` None: left as they are."""
+
+    name: str
+    values: Mapping[str, str]
+    options: Mapping[str, str]
+    rules: Mapping[str, Any] | None = None
+    mapping: Mapping[str, str] | None = None
+
+
+def create(
     session: Session,
     workspace_id: uuid.UUID,
-    name: str,
-    url: str,
-    secret: str | None = None,
+    kind: DestinationKind,
+    wanted: Wanted,
     *,
     cipher: Cipher,
     actor: str = audit.SYSTEM,
-    only_qualified: bool = False,
-) -> tuple[Destination, str]:
-    """A signed outgoing webhook. Returns it with its signing secret (``whsec_…``, made unless given), to be shown once.
+    mode: DestinationMode = DestinationMode.LIVE,
+) -> tuple[Destination, dict[str, str]]:
+    """Returns it with the secrets that were made for it, to be shown once.
 
-    Invalid names every bad field, Conflict a name that is taken. Whether the URL points to a public address is
-    checked when it is called, since names may resolve to anything later.
+    Invalid names every bad field, Conflict a name that is taken.
     """
-    name, url = name.strip(), url.strip()
-    secret = secret.strip() if secret and secret.strip() else new_secret()
-    problems = [
-        problem for problem in (_name_problem(name), _url_problem(url), _secret_problem(secret)) if problem is not None
-    ]
-    if problems:
-        raise Invalid("The webhook cannot be saved.", details=tuple(problems))
-    if session.scalar(scoped(Destination, workspace_id).where(Destination.name == name)) is not None:
-        raise Conflict(f"There is already a destination called {name}.", code="resource_exists")
+    known = kinds.of(kind)
+    config, secrets, problems = known.read(wanted.values)
+    name = wanted.name.strip()
+    options, more = _options(known, wanted.options)
+    rules, wrong = _rules(known, wanted.rules)
+    mapping = _mapping(wanted.mapping or {}, known)
+    _refuse([_name_problem(name), *problems, *more, *wrong, *_mapping_problems(mapping, known)])
+    _free(session, workspace_id, name)
+    made = {
+        field.name: secrets[field.name]
+        for field in known.fields
+        if field.made is not None and not wanted.values.get(field.name, "").strip()
+    }
     row = Destination(
         workspace_id=workspace_id,
-        kind=DestinationKind.WEBHOOK,
+        kind=kind,
         name=name,
-        config={"url": url} | ({"trigger": "qualified"} if only_qualified else {}),
-        credentials=cipher.encrypt({"secret": secret}),
+        config=config,
+        credentials=cipher.encrypt(secrets) if secrets else None,
+        rules=rules,
+        mapping=mapping,
+        options=options,
+        mode=mode,
     )
     session.add(row)
     session.flush()
-    audit.record(session, workspace_id, "DESTINATION_SET", actor=actor, destination=name, url=_origin(url))
-    return row, secret
+    audit.record(session, workspace_id, "DESTINATION_SET", actor=actor, destination=name, kind=kind.value)
+    return row, made
 
 
-def new_secret() -> str:
-    """A Standard Webhooks signing secret of 32 random bytes."""
-    return "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
+def change(
+    session: Session,
+    workspace_id: uuid.UUID,
+    destination_id: uuid.UUID,
+    wanted: Wanted,
+    *,
+    cipher: Cipher,
+    actor: str,
+) -> Destination:
+    """The same for one that is there; a secret that is left empty stays. What waits goes out by the new settings.
+
+    Of one that the environment manages only rules, mapping and options are taken.
+    """
+    row = _locked(session, workspace_id, destination_id)
+    known = kinds.of(row.kind)
+    operators = row.managed_by == ENVIRONMENT
+    stored = {} if operators or not row.credentials else _readable(cipher, row.credentials)
+    config, secrets, problems = (row.config, stored, ()) if operators else known.read(wanted.values, stored)
+    if row.config.get("rotating"):
+        config = {**config, "rotating": True}
+    name = row.name if operators else wanted.name.strip()
+    options, more = _options(known, wanted.options)
+    rules, wrong = (row.rules, ()) if wanted.rules is None else _rules(known, wanted.rules)
+    mapping = row.mapping if wanted.mapping is None else _mapping(wanted.mapping, known)
+    _refuse([_name_problem(name), *problems, *more, *wrong, *_mapping_problems(mapping, known)])
+    if name != row.name:
+        _free(session, workspace_id, name)
+    changed = [
+        words
+        for words, before, after in (
+            ("name", row.name, name),
+            ("settings", row.config, config),
+            ("credentials", stored, secrets),
+            ("rules", row.rules, rules),
+            ("fields", row.mapping, mapping),
+            ("limits", row.options, options),
+        )
+        if before != after
+    ]
+    if not changed:
+        return row
+    if secrets != stored:
+        row.credentials = cipher.encrypt(secrets)
+    if config != row.config or secrets != stored:  # whatever was wrong with the other side may be right now
+        row.failures, row.open_until, row.paused_until = 0, None, None
+        row.tested_at, row.test_problem = None, None
+    if options != row.options:
+        row.second_at = row.minute_at = None
+    row.name, row.config, row.rules, row.mapping, row.options = name, config, rules, mapping, options
+    session.flush()
+    audit.record(session, workspace_id, "DESTINATION_CHANGED", actor=actor, destination=name, changed=changed)
+    return row
+
+
+def rotate_secret(
+    session: Session, workspace_id: uuid.UUID, destination_id: uuid.UUID, *, cipher: Cipher, actor: str
+) -> tuple[Destination, str | None]:
+    """Begin or end a rotation of a webhook's signing secret. Returns the new one, to be shown once, or None when the old
+    one has just been given up: until then each post carries the signatures of both."""
+    row = _editable(session, workspace_id, destination_id)
+    if row.kind is not DestinationKind.WEBHOOK:
+        raise Conflict("Only a webhook has a signing secret.")
+    secrets = _readable(cipher, row.credentials or "")
+    if "old_secret" in secrets:
+        del secrets["old_secret"]
+        fresh = None
+    else:
+        fresh = webhook.new_secret()
+        secrets = {"secret": fresh, "old_secret": secrets["secret"]}
+    row.credentials = cipher.encrypt(secrets)
+    row.config = {**row.config, "rotating": True} if fresh else {k: v for k, v in row.config.items() if k != "rotating"}
+    session.flush()
+    event = "DESTINATION_SECRET_NEW" if fresh else "DESTINATION_SECRET_OLD_GONE"
+    audit.record(session, workspace_id, event, actor=actor, destination=row.name)
+    return row, fresh
+
+
+def remove(session: Session, workspace_id: uuid.UUID, destination_id: uuid.UUID, *, actor: str) -> str:
+    """Delete one that nothing was ever queued for; returns its name. Conflict otherwise: its history is kept, switch it
+    off."""
+    row = _editable(session, workspace_id, destination_id)
+    if session.scalar(sa.select(sa.exists().where(Delivery.destination_id == row.id))):
+        raise Conflict("Leads have gone there, and what happened to them is kept. Switch it off instead.")
+    name = row.name
+    session.delete(row)
+    session.flush()
+    audit.record(session, workspace_id, "DESTINATION_REMOVED", actor=actor, destination=name)
+    return name
+
+
+def tested(session: Session, workspace_id: uuid.UUID, destination_id: uuid.UUID, problem: str | None) -> None:
+    """Keep what a test found."""
+    row = find(session, workspace_id, destination_id)
+    row.tested_at, row.test_problem = sa.func.now(), problem[:500] if problem else None
+    session.flush()
+
+
+#: For kinds that reach people.
+ALERTS = Field(alerting.OPTION, "Also tell of trouble in the console (alerts)", "switch", required=False)
+
+
+def _options(kind: Kind, given: Mapping[str, str]) -> tuple[dict[str, Any], list[Problem]]:
+    fields = list(LIMITS)
+    if kind.unknown is not Unknown.ASKS:
+        fields.append(ON_UNCERTAIN)
+    if kind.tells_alerts:
+        fields.append(ALERTS)
+    found: dict[str, Any] = {}
+    problems = []
+    for field in fields:
+        try:
+            value = field.read(given.get(field.name, ""))
+        except ValueError as error:
+            problems.append(Problem(field.name, str(error)))
+            continue
+        if value is not None and value is not False:
+            found[field.name] = value
+    return found, problems
+
+
+def _rules(kind: Kind, given: Mapping[str, Any] | None) -> tuple[dict[str, Any], tuple[Problem, ...]]:
+    return (dict(kind.rules or {}), ()) if given is None else triggers.checked(given)
+
+
+def _mapping(given: Mapping[str, str], kind: Kind) -> dict[str, str]:
+    """As it is stored: only what differs from the kind's own; an emptied field is left out on purpose."""
+    own = {field.name: field.template for field in kind.mapping}
+    cleaned = {name.strip(): template.strip() for name, template in given.items() if name.strip()}
+    return {name: text for name, text in cleaned.items() if text != own.get(name, "")}
+
+
+def _mapping_problems(mapping: Mapping[str, str], kind: Kind) -> tuple[Problem, ...]:
+    return fieldmap.problems_of(mapping, kind.mapping, open_fields=kind.open_fields)
+
+
+def _refuse(problems: Sequence[Problem | None]) -> None:
+    if found := tuple(problem for problem in problems if problem is not None):
+        raise Invalid("The destination cannot be saved.", details=found)
+
+
+def _free(session: Session, workspace_id: uuid.UUID, name: str) -> None:
+    if session.scalar(scoped(Destination, workspace_id).where(Destination.name == name)) is not None:
+        raise Conflict(f"There is already a destination called {name}.", code="resource_exists")
+
+
+def _readable(cipher: Cipher, stored: str) -> dict[str, Any]:
+    """Credentials in the clear; none when no key opens them any more, so that they are asked for anew."""
+    try:
+        return dict(cipher.decrypt(stored))
+    except ValueError:
+        return {}
 
 
 def _name_problem(name: str) -> Problem | None:
     return None if 1 <= len(name) <= 80 else Problem("name", "must have 1 to 80 characters")
 
 
-def _url_problem(url: str) -> Problem | None:
-    try:
-        parts = urlsplit(url)
-        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        good = False
-    if good and not parts.username and not parts.password and len(url) <= 2_000:
-        return None
-    return Problem("url", "must be an http:// or https:// URL without a user name")
-
-
-def _secret_problem(secret: str) -> Problem | None:
-    try:
-        size = len(base64.b64decode(secret.removeprefix("whsec_"), validate=True))
-    except (binascii.Error, ValueError):
-        size = 0
-    low, high = _SECRET_BYTES
-    return None if low <= size <= high else Problem("secret", f"must be whsec_ and {low} to {high} bytes in base64")
-
-
 def set_mode(
-    session: Session, workspace_id: uuid.UUID, destination_id: uuid.UUID, mode: DestinationMode, *, actor: str
+    session: Session,
+    workspace_id: uuid.UUID,
+    destination_id: uuid.UUID,
+    mode: DestinationMode,
+    *,
+    actor: str,
+    send_shadowed: bool = False,
 ) -> Destination:
-    """Switch on or off. Off: nothing new is queued and what waits stays waiting; on again also closes the breaker.
+    """Switch on, off, or to watching only. Off: nothing new is queued and what waits stays waiting; on again also closes
+    the breaker, and sends what was only recorded if ``send_shadowed`` says so.
 
     NotFound outside the workspace; Conflict for one that the environment manages.
     """
@@ -227,21 +389,34 @@ def set_mode(
         row.mode = mode
         if mode is DestinationMode.LIVE:
             row.failures, row.open_until, row.paused_until = 0, None, None
-        audit.record(
-            session,
-            workspace_id,
-            f"DESTINATION_{'ON' if mode is DestinationMode.LIVE else 'OFF'}",
-            actor=actor,
-            destination=row.name,
-        )
+        audit.record(session, workspace_id, _SWITCHED[mode], actor=actor, destination=row.name)
+    if mode is DestinationMode.LIVE and send_shadowed:
+        sent = session.execute(
+            sa.update(Delivery)
+            .where(Delivery.destination_id == row.id, Delivery.state == DeliveryState.SHADOWED)
+            .values(state=DeliveryState.PENDING, due_at=sa.func.now(), updated_at=sa.func.now())
+            .returning(Delivery.id)
+            .execution_options(synchronize_session=False)
+        ).all()
+        if sent:
+            audit.record(
+                session, workspace_id, "SHADOWED_SENT", actor=actor, destination=row.name, deliveries=len(sent)
+            )
     session.flush()
     return row
 
 
+_SWITCHED = {
+    DestinationMode.LIVE: "DESTINATION_ON",
+    DestinationMode.SHADOW: "DESTINATION_SHADOW",
+    DestinationMode.OFF: "DESTINATION_OFF",
+}
+
+
 def waiting(session: Session, workspace_id: uuid.UUID) -> dict[uuid.UUID, dict[DeliveryState, int]]:
-    """How many deliveries stand where, by destination (delivered and cancelled ones left out)."""
+    """How many deliveries stand where, by destination (what is over and done with left out)."""
     counts: dict[uuid.UUID, dict[DeliveryState, int]] = {}
-    over = (DeliveryState.DELIVERED, DeliveryState.CANCELLED)
+    over = (DeliveryState.DELIVERED, DeliveryState.CANCELLED, DeliveryState.WITHDRAWN)
     for destination_id, state, count in session.execute(
         sa.select(Delivery.destination_id, Delivery.state, sa.func.count())
         .where(Delivery.workspace_id == workspace_id, Delivery.state.not_in(over))
@@ -251,12 +426,17 @@ def waiting(session: Session, workspace_id: uuid.UUID) -> dict[uuid.UUID, dict[D
     return counts
 
 
-def _editable(session: Session, workspace_id: uuid.UUID, destination_id: uuid.UUID) -> Destination:
+def _locked(session: Session, workspace_id: uuid.UUID, destination_id: uuid.UUID) -> Destination:
     row: Destination | None = session.scalar(
         scoped(Destination, workspace_id).where(Destination.id == destination_id).with_for_update()
     )
     if row is None:
         raise NotFound("There is no such destination.")
+    return row
+
+
+def _editable(session: Session, workspace_id: uuid.UUID, destination_id: uuid.UUID) -> Destination:
+    row = _locked(session, workspace_id, destination_id)
     if row.managed_by == ENVIRONMENT:
         raise Conflict("This destination is managed by the environment; change its variables there.")
     return row

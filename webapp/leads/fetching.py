@@ -9,12 +9,10 @@ worker after another (a lock of microseconds), and a row whose host is busy is n
 """
 
 import logging
-import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import nextafter
 from typing import Any
 
@@ -22,7 +20,8 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session, aliased
 
 from webapp.leads import audit, dedupe, intake, leadgen, rulebook, sla
-from webapp.leads.claims import FETCHES, LEASE_SECONDS, Claim, Holder, SlotTaken, backoff, claim, is_current, renew
+from webapp.leads.claims import FETCHES, LEASE_SECONDS, Claim, Holder, backoff, claim
+from webapp.leads.draining import Drain, SessionFactory
 from webapp.leads.errors import Invalid, LeadError, Permanent
 from webapp.leads.intake import LeadIn, Tenant
 from webapp.leads.judging_policy import Preferences
@@ -35,11 +34,6 @@ from webapp.models.lead import Lead
 
 log = logging.getLogger(__name__)
 
-SessionFactory = Callable[[], AbstractContextManager[Session]]
-
-#: How often an unfinished drain looks for newly due rows and for leases to renew, in seconds.
-_TICK = 0.5
-_RENEW_EVERY = LEASE_SECONDS / 3
 #: Any number will do, as long as nothing else locks it: who claims fetches holds it until their commit.
 _CLAIM_LOCK = 0x6665746368
 
@@ -100,12 +94,13 @@ def process(
     limit). ``stop`` is asked before each claim. Raises SlotTaken, once such calls are over and saved, when another
     process has the holder's slot now.
     """
-    with ThreadPoolExecutor(policy.threads, thread_name_prefix="fetch") as pool:
-        drain = _Drain(session_factory, holder, fetchers, policy, pool)
-        try:
-            return drain.run(max_rows, max_seconds, stop)
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+    turns = _Turns(session_factory, holder, fetchers, policy)
+    drain: Drain[_Outcome] = Drain(
+        FETCHES, session_factory, holder, threads=policy.threads, lease_seconds=policy.lease_seconds, name="fetch"
+    )
+    drain.run(turns, max_rows=max_rows, max_seconds=max_seconds, stop=stop)
+    with session_factory() as session:
+        return Drained(turns.settled, has_due(session))
 
 
 def has_due(session: Session) -> bool:
@@ -138,8 +133,8 @@ def _seconds(value: float) -> sa.ColumnElement[Any]:
     return sa.func.make_interval(0, 0, 0, 0, 0, 0, value)
 
 
-class _Drain:
-    """One bounded drain. All its methods run in one thread; only :meth:`_attempt` runs in the pool's."""
+class _Turns:
+    """What one drain does between its calls. All in one thread; only :meth:`_attempt` runs in the pool's."""
 
     def __init__(
         self,
@@ -147,43 +142,22 @@ class _Drain:
         holder: Holder,
         fetchers: Mapping[FetchKind, Fetcher],
         policy: FetchPolicy,
-        pool: ThreadPoolExecutor,
     ) -> None:
         self._session_factory = session_factory
         self._holder = holder
         self._fetchers = fetchers
         self._policy = policy
-        self._pool = pool
-        self._flying: dict[Future[_Outcome], Claim] = {}
-        self._renewed_at = time.monotonic()
-        self._claimed = 0
-        self._slot_taken = False
+        self.settled = 0
 
-    def run(self, max_rows: int, max_seconds: float, stop: Callable[[], bool]) -> Drained:
-        ends_at = time.monotonic() + max_seconds
-        settled = 0
-        while True:
-            room = min(max_rows - self._claimed, self._policy.threads - len(self._flying))
-            if room > 0 and time.monotonic() < ends_at and not stop() and not self._slot_taken:
-                for job in self._claim(room):
-                    self._flying[self._pool.submit(self._attempt, job)] = job.claim
-            if not self._flying:
-                break
-            finished, _ = wait(self._flying, timeout=_TICK, return_when=FIRST_COMPLETED)
-            for future in finished:
-                settled += self._save(future.result())
-                del self._flying[future]
-            self._keep_leases()
-        if self._slot_taken:
-            raise SlotTaken(self._holder.slot)
-        with self._session_factory() as session:
-            return Drained(settled, has_due(session))
+    def __call__(self, done: Sequence[_Outcome], room: int) -> list[tuple[Claim, Callable[[], _Outcome]]]:
+        """Save what is done, claim for the free threads."""
+        for outcome in done:
+            self.settled += self._save(outcome)
+        jobs = self._claim(room) if room > 0 else []
+        return [(job.claim, partial(self._attempt, job)) for job in jobs]
 
     def _claim(self, room: int) -> list[_Job]:
         with self._session_factory() as session:
-            if self._claimed == 0 and not is_current(session, self._holder):
-                self._slot_taken = True
-                return []
             session.execute(sa.select(sa.func.pg_advisory_xact_lock(_CLAIM_LOCK)))
             claims = claim(
                 session,
@@ -195,7 +169,6 @@ class _Drain:
             )
             jobs = _load(session, claims, self._policy)
             session.commit()
-        self._claimed += len(jobs)
         return jobs
 
     def _save(self, outcome: _Outcome) -> int:
@@ -213,17 +186,6 @@ class _Drain:
             settled = _settle(session, outcome, self._policy)
             session.commit()
             return settled
-
-    def _keep_leases(self) -> None:
-        """Renew in good time, and see whether another process has taken this worker's place."""
-        if time.monotonic() - self._renewed_at < min(_RENEW_EVERY, self._policy.lease_seconds / 3):
-            return
-        self._renewed_at = time.monotonic()
-        with self._session_factory() as session:
-            if self._flying:
-                renew(session, FETCHES, list(self._flying.values()), seconds=self._policy.lease_seconds)
-            self._slot_taken = not is_current(session, self._holder)
-            session.commit()
 
     def _attempt(self, job: _Job) -> _Outcome:
         """One call, in the pool and outside any transaction. Every Exception becomes an outcome."""

@@ -1,54 +1,52 @@
 """The outbox: which effects a lead should have, written in the transaction that decides it.
 
 One row per (lead, destination, action), UNIQUE in the database, so that deciding twice never sends twice: a row that
-exists is kept, and only a cancelled one comes back to life. ``webapp.leads.deliver`` sends what is due.
+exists is kept. A cancelled one comes back to life, one that was sent is changed there where the lead is another one now,
+and one that was taken back there is brought back. ``webapp.leads.deliver`` sends what is due, ``webapp.leads.withdrawing``
+takes back what should not have been.
 
 Nothing here commits.
 """
 
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from webapp.leads import audit, flags
+from webapp.leads import audit, flags, kinds, triggers
 from webapp.leads.errors import Conflict
+from webapp.leads.kinds.base import Step, Unknown
+from webapp.leads.kinds.n8n import FOLLOW_UP
+from webapp.leads.kinds.twenty import PERSON, TASK, TASK_TARGET
+from webapp.leads.kinds.webhook import EVENTS
 from webapp.leads.states import (
     PRIORITY_VIEW,
     UNDELIVERABLE_INTENTS,
+    DeliveryOperation,
     DeliveryState,
     DestinationKind,
     DestinationMode,
     Door,
     Intent,
     LeadStatus,
+    Trigger,
 )
 from webapp.models.base import new_id
 from webapp.models.lead import Lead, Person
 from webapp.models.work import Delivery, Destination
 
-PERSON, TASK, TASK_TARGET = "person", "task", "task_target"
-FOLLOW_UP = "follow_up"
+__all__ = ["FOLLOW_UP", "PERSON", "TASK", "TASK_TARGET"]
 
-#: The event type, and so the action, of an outgoing webhook by the status that caused it.
-EVENT_TYPES = {
-    LeadStatus.NEW_AUTO: "lead.auto_approved",
-    LeadStatus.APPROVED: "lead.approved",
-    LeadStatus.OVERRIDDEN: "lead.overridden",
-}
 #: What may be delivered at all (taxonomy: qualified and deliverable).
-DELIVERABLE_STATUSES = frozenset(EVENT_TYPES)
-
-_LABELS = {PERSON: "person", TASK: "follow-up task", TASK_TARGET: "link between the two"}
-
-
-class Effect(NamedTuple):
-    """One action at a destination; ``step`` is its place in the lead's order there."""
-
-    action: str
-    step: int
+DELIVERABLE_STATUSES = frozenset({LeadStatus.NEW_AUTO, LeadStatus.APPROVED, LeadStatus.OVERRIDDEN})
+_STATUS_EVENTS = {
+    LeadStatus.NEW_AUTO: EVENTS[Trigger.NEW_AUTO],
+    LeadStatus.APPROVED: EVENTS[Trigger.APPROVED],
+    LeadStatus.OVERRIDDEN: EVENTS[Trigger.OVERRIDDEN],
+}
 
 
 SUPPRESSED = "the suppression list holds it back"
@@ -75,35 +73,39 @@ def _never_because(intent: Intent, do_not_contact: bool, suppressed: bool) -> st
     return None
 
 
-def effects(kind: DestinationKind, config: dict[str, Any], lead: Lead) -> tuple[Effect, ...]:
-    """What a decided lead has to bring about at one destination; empty when its trigger rule leaves the lead out."""
-    if config.get("trigger") == "qualified" and not lead.qualified:
-        return ()
-    if kind is DestinationKind.TWENTY:
-        return crm_steps()
-    if kind is DestinationKind.WEBHOOK:
-        event_type = EVENT_TYPES.get(lead.status)
-        return (Effect(event_type, 0),) if event_type else ()
-    return ()  # the n8n follow-up has its own rule: plan_follow_up
+def steps_at(kind: DestinationKind, config: Mapping[str, Any], rules: Mapping[str, Any], lead: Any) -> tuple[Step, ...]:
+    """What a lead has to bring about at one destination; empty when its rules leave the lead out."""
+    if kind not in kinds.KINDS or kind is DestinationKind.N8N:
+        return ()  # the n8n follow-up has its own rule: plan_follow_up
+    return kinds.of(kind).steps_for(triggers.matched(rules, lead), config)
 
 
-def crm_steps() -> tuple[Effect, ...]:
+def crm_steps(config: Mapping[str, Any]) -> tuple[Step, ...]:
     """What makes a lead complete in a CRM."""
-    return (Effect(PERSON, 0), Effect(TASK, 1), Effect(TASK_TARGET, 2))
+    return kinds.of(DestinationKind.TWENTY).steps_for(frozenset(Trigger), config)
 
 
 def still_wanted(
-    kind: DestinationKind, config: dict[str, Any], lead: Lead, action: str, *, do_not_contact: bool, suppressed: bool
+    destination: Destination, lead: Lead, action: str, *, do_not_contact: bool, suppressed: bool
 ) -> str | None:
     """Asked just before sending: None to go on, else why not. ``suppressed``: by the list as it is at this moment."""
     if suppressed:
         return SUPPRESSED
+    kind = DestinationKind(destination.kind)
     if kind is DestinationKind.N8N:
         return "the lead was rejected" if lead.status is LeadStatus.REJECTED else None
-    blocked = blocked_because(lead, do_not_contact=do_not_contact, suppressed=suppressed)
-    if blocked is None and all(effect.action != action for effect in effects(kind, config, lead)):
-        blocked = "it is no longer what the lead calls for"
-    return blocked
+    if do_not_contact:
+        return "the person is marked do-not-contact"
+    if any(step.action == action for step in steps_at(kind, destination.config, destination.rules, lead)):
+        return None
+    return (
+        blocked_because(lead, do_not_contact=False, suppressed=suppressed) or "it is no longer what the lead calls for"
+    )
+
+
+def what_it_is(lead: Any) -> str:
+    """As far as the other side is told when it changes: ``deliveries.sent_as``."""
+    return f"{lead.intent.value} {lead.priority.value}"
 
 
 def plan(session: Session, lead: Lead, *, decision_id: uuid.UUID | None = None, due_in_seconds: float) -> int:
@@ -121,27 +123,28 @@ def plan_many(
     session: Session, leads: Sequence[Lead], *, decision_id: uuid.UUID | None = None, due_in_seconds: float
 ) -> int:
     """:func:`plan` for a batch of leads in three statements."""
-    candidates = [lead for lead in leads if blocked_because(lead, do_not_contact=False) is None]
-    targets = _destinations(session, {lead.workspace_id for lead in candidates})
-    if not targets:
-        return 0
-    silent = _do_not_contact(session, candidates)
-    quiet = flags.without_webhooks(session, {lead.workspace_id for lead in candidates})
+    leads = [lead for lead in leads if lead.suppression_id is None]
+    targets = _destinations(session, {lead.workspace_id for lead in leads})
+    quiet = flags.without_webhooks(session, {lead.workspace_id for lead in leads}) if targets else set()
     rows = [
-        _Row(lead.workspace_id, lead.id, target.id, *effect)
-        for lead in candidates
-        if lead.person_id not in silent
+        _row(lead, target.id, step)
+        for lead in leads
         for target in targets
         if target.workspace_id == lead.workspace_id
         and not (target.kind in flags.WEBHOOK_KINDS and lead.workspace_id in quiet)
-        for effect in effects(target.kind, target.config, lead)
+        for step in steps_at(target.kind, target.config, target.rules, lead)
     ]
+    if not rows:
+        return 0
+    silent = _do_not_contact(session, leads)
+    spoken = {lead.id for lead in leads if lead.person_id not in silent}
+    rows = [row for row in rows if row.lead_id in spoken]
     return _insert(session, rows, decision_id=decision_id, due_in_seconds=due_in_seconds)
 
 
-def plan_steps(session: Session, workspace_id: uuid.UUID, steps: Iterable[tuple[uuid.UUID, uuid.UUID, Effect]]) -> int:
-    """Queue these (lead, destination, effect), due at once; for who has asked for each of the leads already."""
-    rows = [_Row(workspace_id, lead_id, destination_id, *effect) for lead_id, destination_id, effect in steps]
+def plan_steps(session: Session, workspace_id: uuid.UUID, steps: Iterable[tuple[uuid.UUID, uuid.UUID, Step]]) -> int:
+    """Queue these (lead, destination, step), due at once; for who has asked for each of the leads already."""
+    rows = [_Row(workspace_id, lead_id, there, step.action, step.step, False, None) for lead_id, there, step in steps]
     return _insert(session, rows, due_in_seconds=0)
 
 
@@ -158,7 +161,7 @@ def plan_follow_up(session: Session, lead: Lead) -> int:
         sa.select(Destination.id)
         .where(
             Destination.kind == DestinationKind.N8N,
-            Destination.mode == DestinationMode.LIVE,
+            Destination.mode != DestinationMode.OFF,
             sa.or_(Destination.workspace_id == lead.workspace_id, Destination.managed_by == "environment"),
         )
         .order_by((Destination.workspace_id == lead.workspace_id).desc(), Destination.id)
@@ -166,7 +169,8 @@ def plan_follow_up(session: Session, lead: Lead) -> int:
     )
     if destination_id is None:
         return 0
-    return _insert(session, [_Row(lead.workspace_id, lead.id, destination_id, FOLLOW_UP, 0)], due_in_seconds=0)
+    row = _Row(lead.workspace_id, lead.id, destination_id, FOLLOW_UP, 0, False, None)
+    return _insert(session, [row], due_in_seconds=0)
 
 
 def cancel(session: Session, lead_id: uuid.UUID, *, reason: str, actor: str = audit.SYSTEM) -> int:
@@ -177,21 +181,10 @@ def cancel(session: Session, lead_id: uuid.UUID, *, reason: str, actor: str = au
 def replay(session: Session, delivery: Delivery, *, actor: str) -> None:
     """Queue a dead or uncertain delivery again, with all its tries. Conflict when it is neither.
 
-    One whose outcome is unknown is reconciled before it is sent again.
+    One whose outcome is unknown is reconciled before it is sent again, where the other side can be asked; where it
+    cannot, this is the person who decides that it goes out again.
     """
-    row = session.execute(
-        sa.update(Delivery)
-        .where(Delivery.id == delivery.id, Delivery.state.in_((DeliveryState.DEAD, DeliveryState.UNCERTAIN)))
-        .values(
-            state=DeliveryState.PENDING,
-            tries=0,
-            due_at=sa.func.now(),
-            lease_until=None,
-            updated_at=sa.func.now(),
-        )
-        .returning(Delivery.workspace_id, Delivery.lead_id, Delivery.action)
-        .execution_options(synchronize_session=False)
-    ).one_or_none()
+    row = next(iter(send_again(session, [delivery.id])), None)
     if row is None:
         raise Conflict("Only a dead or uncertain delivery can be sent again.")
     session.expire(delivery)
@@ -204,6 +197,27 @@ def replay(session: Session, delivery: Delivery, *, actor: str) -> None:
         delivery_id=str(delivery.id),
         action=row.action,
     )
+
+
+def send_again(session: Session, delivery_ids: Sequence[uuid.UUID]) -> Sequence[Any]:
+    """Queue those of these that are dead or uncertain, with all their tries. Returns ``(workspace_id, lead_id, action)``
+    of each."""
+    cannot_tell = [kind for kind, known in kinds.KINDS.items() if known.unknown is not Unknown.ASKS]
+    told = sa.select(Destination.kind.in_(cannot_tell)).where(Destination.id == Delivery.destination_id)
+    return session.execute(
+        sa.update(Delivery)
+        .where(Delivery.id.in_(delivery_ids), Delivery.state.in_((DeliveryState.DEAD, DeliveryState.UNCERTAIN)))
+        .values(
+            state=DeliveryState.PENDING,
+            tries=0,
+            ambiguous=sa.and_(Delivery.ambiguous, ~told.scalar_subquery()),
+            due_at=sa.func.now(),
+            lease_until=None,
+            updated_at=sa.func.now(),
+        )
+        .returning(Delivery.workspace_id, Delivery.lead_id, Delivery.action)
+        .execution_options(synchronize_session=False)
+    ).all()
 
 
 def preview(session: Session, lead: Lead) -> list[str]:
@@ -233,25 +247,43 @@ def preview(session: Session, lead: Lead) -> list[str]:
 
 
 def _sentence(target: Any, lead: Lead, sent: set[tuple[uuid.UUID, str]]) -> str:
-    if target.config.get("trigger") == "qualified" and not lead.qualified:
-        return f"{target.name}: nothing, only qualified leads go there."
+    names = ("intent", "priority", "source", "lang", "score", "qualified", "attributes")
+    approved = SimpleNamespace(
+        **{name: getattr(lead, name) for name in names}, status=LeadStatus.APPROVED, settled_at=lead.settled_at or True
+    )
+    steps = steps_at(target.kind, target.config, target.rules, approved)
+    if not steps:
+        if target.rules.get("qualified_only") and not lead.qualified:
+            return f"{target.name}: nothing, only qualified leads go there."
+        return f"{target.name}: nothing, its rules leave this lead out."
+    shadow = " (recorded only)" if target.mode is DestinationMode.SHADOW else ""
     if target.kind is DestinationKind.WEBHOOK:
-        return f"{target.name}: notice of the approval."
-    steps = [effect.action for effect in effects(target.kind, target.config, lead)]
-    open_steps = [_LABELS[step] for step in steps if (target.id, step) not in sent and step != TASK_TARGET]
-    if not open_steps:
+        return f"{target.name}: notice of the approval{shadow}."
+    labels = [
+        step.label for step in steps if (target.id, step.action) not in sent and not step.label.startswith("link")
+    ]
+    if not labels:
         return f"{target.name}: already sent."
-    return f"{target.name}: {' and '.join(open_steps)}."
+    listed = " and ".join(labels) if len(labels) < 3 else f"{', '.join(labels[:-1])} and {labels[-1]}"
+    return f"{target.name}: {listed}{shadow}."
 
 
 def _destinations(session: Session, workspace_ids: set[uuid.UUID]) -> Sequence[Any]:
     if not workspace_ids:
         return ()
     return session.execute(
-        sa.select(Destination.id, Destination.workspace_id, Destination.kind, Destination.config, Destination.name)
+        sa.select(
+            Destination.id,
+            Destination.workspace_id,
+            Destination.kind,
+            Destination.config,
+            Destination.rules,
+            Destination.mode,
+            Destination.name,
+        )
         .where(
             Destination.workspace_id.in_(workspace_ids),
-            Destination.mode == DestinationMode.LIVE,
+            Destination.mode != DestinationMode.OFF,
             Destination.kind != DestinationKind.N8N,
         )
         .order_by(Destination.name)
@@ -266,30 +298,51 @@ def _do_not_contact(session: Session, leads: Iterable[Lead]) -> set[uuid.UUID | 
 
 
 class _Row(NamedTuple):
-    """A delivery to queue."""
+    """A delivery to queue. ``updates``: one that was sent is changed there when ``sent_as`` is another now."""
 
     workspace_id: uuid.UUID
     lead_id: uuid.UUID
     destination_id: uuid.UUID
     action: str
     step: int
+    updates: bool
+    sent_as: str | None
+
+
+def _row(lead: Lead, destination_id: uuid.UUID, step: Step) -> _Row:
+    is_now = what_it_is(lead)
+    return _Row(lead.workspace_id, lead.id, destination_id, step.action, step.step, step.updates, is_now)
 
 
 #: Arrays, so that it is one prepared statement for any number of rows. ``extend``: rows that wait and were never tried
 #: take the new ``due_at`` as well.
 _QUEUE = sa.text(
     """
-    INSERT INTO deliveries (id, workspace_id, lead_id, destination_id, action, step, decision_id, due_at)
-    SELECT r.*, CAST(:decision_id AS uuid), now() + make_interval(secs => CAST(:seconds AS float8))
-    FROM unnest(
-        CAST(:id AS uuid[]), CAST(:workspace_id AS uuid[]), CAST(:lead_id AS uuid[]),
-        CAST(:destination_id AS uuid[]), CAST(:action AS text[]), CAST(:step AS smallint[])
-    ) AS r
+    WITH wanted AS (
+        SELECT * FROM unnest(
+            CAST(:id AS uuid[]), CAST(:workspace_id AS uuid[]), CAST(:lead_id AS uuid[]),
+            CAST(:destination_id AS uuid[]), CAST(:action AS text[]), CAST(:step AS smallint[]),
+            CAST(:updates AS bool[]), CAST(:sent_as AS text[])
+        ) AS w (id, workspace_id, lead_id, destination_id, action, step, updates, sent_as)
+    )
+    INSERT INTO deliveries AS d
+        (id, workspace_id, lead_id, destination_id, action, step, sent_as, decision_id, due_at)
+    SELECT id, workspace_id, lead_id, destination_id, action, step, sent_as, CAST(:decision_id AS uuid),
+        now() + make_interval(secs => CAST(:seconds AS float8))
+    FROM wanted
     ON CONFLICT (lead_id, destination_id, action) DO UPDATE SET
         state = 'pending', due_at = excluded.due_at, decision_id = excluded.decision_id, tries = 0,
-        last_error = NULL, updated_at = now()
-    WHERE deliveries.state = 'cancelled'
-        OR (CAST(:extend AS bool) AND deliveries.state = 'pending' AND deliveries.tries = 0)
+        last_error = NULL, updated_at = now(),
+        operation = CASE d.state
+            WHEN 'delivered' THEN 'update' WHEN 'withdrawn' THEN 'restore' WHEN 'pending' THEN d.operation
+            ELSE 'send' END,
+        revision = d.revision + CASE WHEN d.state IN ('delivered', 'withdrawn') THEN 1 ELSE 0 END
+    WHERE d.state IN ('cancelled', 'shadowed', 'withdrawn')
+        OR (CAST(:extend AS bool) AND d.state = 'pending' AND d.tries = 0)
+        OR (
+            d.state = 'delivered' AND d.sent_as <> excluded.sent_as
+            AND EXISTS (SELECT FROM wanted AS w WHERE w.id = excluded.id AND w.updates)
+        )
     RETURNING id
     """
 )
@@ -314,7 +367,7 @@ def _insert(
 
 def _cancel_pointless(session: Session, lead: Lead) -> None:
     """An override of what was to go out as auto-approved must not announce both."""
-    pointless = [event for status, event in EVENT_TYPES.items() if status is not lead.status]
+    pointless = [event for status, event in _STATUS_EVENTS.items() if status is not lead.status]
     _cancel(
         session,
         sa.and_(Delivery.lead_id == lead.id, Delivery.action.in_(pointless)),
@@ -323,11 +376,39 @@ def _cancel_pointless(session: Session, lead: Lead) -> None:
     )
 
 
+def before(operation: DeliveryOperation, *, tried: bool) -> DeliveryState:
+    """Where a delivery stands when its operation is called off. ``tried``: it may have taken effect."""
+    match operation:
+        case DeliveryOperation.SEND:
+            return DeliveryState.CANCELLED
+        case DeliveryOperation.WITHDRAW if tried:
+            return DeliveryState.WITHDRAWN
+        case DeliveryOperation.RESTORE if not tried:
+            return DeliveryState.WITHDRAWN
+    return DeliveryState.DELIVERED
+
+
+def _called_off() -> sa.ColumnElement[Any]:
+    """:func:`before` as SQL."""
+    tried = sa.or_(Delivery.tries > 0, Delivery.ambiguous)
+    whens = [
+        (sa.and_(Delivery.operation == operation, tried if was_tried else ~tried), before(operation, tried=was_tried))
+        for operation in DeliveryOperation
+        for was_tried in (False, True)
+    ]
+    return sa.case(*((condition, sa.literal(state.value)) for condition, state in whens))
+
+
 def _cancel(session: Session, which: sa.ColumnElement[bool], *, reason: str, actor: str) -> int:
+    sending = Delivery.operation == DeliveryOperation.SEND
     rows = session.execute(
         sa.update(Delivery)
         .where(which, Delivery.state == DeliveryState.PENDING, Delivery.action != FOLLOW_UP)
-        .values(state=DeliveryState.CANCELLED, last_error=reason, updated_at=sa.func.now())
+        .values(
+            state=_called_off(),
+            last_error=sa.case((sending, sa.literal(reason)), else_=sa.null()),
+            updated_at=sa.func.now(),
+        )
         .returning(Delivery.id, Delivery.workspace_id, Delivery.lead_id)
         .execution_options(synchronize_session=False)
     ).all()

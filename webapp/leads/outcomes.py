@@ -12,7 +12,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from webapp.leads import audit
+from webapp.leads import alerting, audit, withdrawing
+from webapp.leads.outbox import what_it_is
+from webapp.leads.ports import Target
 from webapp.leads.sending import Job, seconds
 from webapp.leads.states import DeliveryState, DestinationMode
 from webapp.models.base import new_id
@@ -23,7 +25,8 @@ from webapp.models.work import Destination
 class Saved:
     """What is to be written of one attempt.
 
-    ``state`` PENDING means again in ``delay`` seconds. ``outcome``: delivered | reconciled | retry | dead | uncertain.
+    ``state`` PENDING means again in ``delay`` seconds. ``outcome``: delivered | withdrawn | reconciled | retry | dead |
+    uncertain | shadowed.
     ``healthy``: what it says about the destination (None: nothing). ``pause``: seconds the destination asked for.
     """
 
@@ -51,10 +54,10 @@ _SAVE = sa.text(
             CAST(:id AS uuid[]), CAST(:attempt AS int[]), CAST(:state AS text[]), CAST(:tries AS int[]),
             CAST(:ambiguous AS bool[]), CAST(:delay AS float8[]), CAST(:remote_id AS text[]),
             CAST(:payload AS text[]), CAST(:error AS text[]), CAST(:attempt_id AS uuid[]), CAST(:ms AS int[]),
-            CAST(:http_status AS int[]), CAST(:outcome AS text[]), CAST(:excerpt AS text[])
+            CAST(:http_status AS int[]), CAST(:outcome AS text[]), CAST(:excerpt AS text[]), CAST(:sent_as AS text[])
         ) AS f (
             id, attempt, state, tries, ambiguous, delay, remote_id, payload, error, attempt_id, ms, http_status,
-            outcome, excerpt
+            outcome, excerpt, sent_as
         )
     ), saved AS (
         UPDATE deliveries AS d SET
@@ -66,6 +69,7 @@ _SAVE = sa.text(
             remote_id = coalesce(f.remote_id, d.remote_id),
             payload = coalesce(CAST(f.payload AS jsonb), d.payload),
             last_error = f.error,
+            sent_as = CASE WHEN f.state = 'delivered' THEN f.sent_as ELSE d.sent_as END,
             delivered_at = CASE WHEN f.state = 'delivered' THEN now() ELSE d.delivered_at END,
             updated_at = now()
         FROM found AS f
@@ -95,6 +99,11 @@ def save(session: Session, results: Sequence[Saved], *, breaker_failures: int, b
     kept = [result for result in results if result.job.claim.id in ours]
     for result in kept:
         _tell(session, result)
+    if sent := [result.job.claim.id for result in kept if result.state in _SETTLED]:
+        withdrawing.after_sending(session, sent)
+    targets = {result.job.target.id: result.job.target for result in kept}
+    for target in sorted(targets.values(), key=lambda target: str(target.id)):
+        _alarm(session, target, [result for result in kept if result.job.target.id == target.id])
     for target_id in sorted({result.job.target.id for result in kept}, key=str):
         about = [result for result in kept if result.job.target.id == target_id]
         _save_health(session, target_id, about, breaker_failures, breaker_seconds)
@@ -117,9 +126,11 @@ def _columns(results: Sequence[Saved]) -> dict[str, list[Any]]:
         "http_status": [result.http_status for result in results],
         "outcome": [result.outcome for result in results],
         "excerpt": [result.excerpt for result in results],
+        "sent_as": [what_it_is(result.job.request.lead) for result in results],
     }
 
 
+_SETTLED = (DeliveryState.DELIVERED, DeliveryState.WITHDRAWN)
 _GIVEN_UP = {
     DeliveryState.DEAD: "DELIVERY_DEAD",
     DeliveryState.UNCERTAIN: "DELIVERY_UNCERTAIN",
@@ -133,15 +144,26 @@ def _tell(session: Session, result: Saved) -> None:
         "destination": job.target.name,
         "action": job.request.action,
     }
-    if result.state is DeliveryState.DELIVERED:
+    sent = {DeliveryState.DELIVERED: "DELIVERY_SENT", DeliveryState.WITHDRAWN: "DELIVERY_WITHDRAWN"}
+    if result.state in sent:
         audit.record(
-            session, job.workspace_id, "DELIVERY_SENT", lead_id=job.lead_id, remote_id=result.remote_id, **facts
+            session, job.workspace_id, sent[result.state], lead_id=job.lead_id, remote_id=result.remote_id, **facts
         )
     elif result.state in _GIVEN_UP:
         event = _GIVEN_UP[result.state]
         audit.record(session, job.workspace_id, event, lead_id=job.lead_id, error=result.error, **facts)
     if result.gone:
         audit.record(session, job.target.workspace_id, "DESTINATION_GONE", **facts)
+
+
+def _alarm(session: Session, target: Target, results: Sequence[Saved]) -> None:
+    """In the order of kinds and keys, so that two workers cannot deadlock."""
+    if any(result.gone for result in results):
+        alerting.gone(session, target)
+    stuck = [result for result in results if result.state in _GIVEN_UP]
+    for workspace_id in sorted({result.job.workspace_id for result in stuck}, key=str):
+        theirs = [result for result in stuck if result.job.workspace_id == workspace_id]
+        alerting.given_up(session, target, workspace_id, theirs[-1].error, times=len(theirs))
 
 
 def _save_health(

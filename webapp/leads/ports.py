@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from webapp.leads.errors import Ambiguous, Permanent, Transient
 from webapp.leads.intake import LeadIn as LeadIn  # clients make them, and import the ports alone
-from webapp.leads.states import DestinationKind, FetchKind, Intent, LeadStatus, NextAction, Priority, TaskStep
+from webapp.leads.states import DeliveryOperation, DestinationKind, FetchKind, Intent, LeadStatus, NextAction, Priority, TaskStep
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,11 @@ class Drained:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A destination as a client needs it. ``credentials`` is still encrypted; whoever builds the client decrypts."""
+    """A destination as a client needs it. ``credentials`` is still encrypted; whoever builds the client decrypts.
+
+    ``mapping``: target field → template, complete. ``options``: rate budget, what follows an unknown outcome.
+    ``sends_again``: where the other side cannot be asked, a call whose outcome is unknown may be repeated. ``shadow``:
+    nothing is to be sent."""
 
     id: uuid.UUID
     workspace_id: uuid.UUID
@@ -34,6 +38,10 @@ class Target:
     config: Mapping[str, Any]
     credentials: str | None
     managed_by: str | None
+    mapping: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    sends_again: bool = False
+    shadow: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +84,9 @@ class LeadSnapshot:
     event_at: datetime  # of the decision, else of the settling run: the same on every retry
     consent_at: datetime | None = None
     task_text: str | None = None  # what its follow-up task says, as Markdown
+    attributes: Mapping[str, str] = field(default_factory=dict)  # whatever was sent besides, nothing sensitive
+    facts: Mapping[str, Any] = field(default_factory=dict)  # what enrichment found, by name
+    url: str | None = None  # its page in the console
 
     @property
     def display_name(self) -> str:
@@ -87,7 +98,9 @@ class LeadSnapshot:
 class DeliveryRequest:
     """One effect to bring about. ``delivery_id`` never changes for it, so it is the idempotency key.
 
-    ``remote``: remote ids of the steps before, by action. ``attempt``: the fencing token, for logs only.
+    ``remote``: remote ids of the lead's steps there, its own included, by action. ``attempt``: the fencing token, for
+    logs only. ``fields``: the mapped target fields that yielded something. ``operation``: what to do; ``revision``: how
+    often something else was asked for after the first sending.
     """
 
     delivery_id: uuid.UUID
@@ -95,6 +108,18 @@ class DeliveryRequest:
     attempt: int
     lead: LeadSnapshot
     remote: Mapping[str, str] = field(default_factory=dict)
+    fields: Mapping[str, str] = field(default_factory=dict)
+    operation: DeliveryOperation = DeliveryOperation.SEND
+    revision: int = 0
+
+    @property
+    def message_id(self) -> str:
+        """For receivers that deduplicate: the same on every attempt, another one for each change."""
+        return str(self.delivery_id if not self.revision else uuid.uuid5(self.delivery_id, str(self.revision)))
+
+    @property
+    def withdrawn(self) -> bool:
+        return self.operation is DeliveryOperation.WITHDRAW
 
 
 def remote_id_for(delivery_id: uuid.UUID, action: str) -> str:
@@ -129,11 +154,33 @@ class DestinationClient(Protocol):
     reconciles: bool
 
     def send(self, request: DeliveryRequest) -> Receipt:
-        """Bring the effect about. Raises Transient, Ambiguous or Permanent (see below)."""
+        """Bring the effect about. Raises Transient, Ambiguous or Permanent (see below).
+
+        With another ``operation`` than SEND, do that: change what is there, or take it back. Both are only asked of
+        actions whose :class:`~webapp.leads.kinds.base.Step` says so, are harmless to repeat, and count as done where
+        the record is not there any more.
+        """
+        ...
+
+    def render(self, request: DeliveryRequest) -> dict[str, Any]:
+        """The body that :meth:`send` would send first, as people may see it; calls nothing."""
+        ...
+
+    def probe(self) -> str:
+        """A harmless call that shows whether the destination works; what it found, in words. Raises as ``send``."""
         ...
 
     def reconcile(self, request: DeliveryRequest) -> Receipt | None:
         """After an unknown outcome: the receipt when the effect is there, None when it has to be sent (again)."""
+        ...
+
+
+@runtime_checkable
+class TellsAlerts(Protocol):
+    """A destination that can also tell people of trouble in the console."""
+
+    def tell(self, message: str, link: str | None) -> None:
+        """Errors as of :class:`DestinationClient`."""
         ...
 
 

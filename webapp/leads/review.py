@@ -105,6 +105,14 @@ def decide(
     deliver.cancel(session, lead.id, reason=f"{actor.name} {_DONE[lead.status]} the lead")
     if action is not DecisionAction.REJECT:
         deliver.plan(session, lead, decision_id=decision.id, due_in_seconds=undo_seconds)
+    deliver.withdraw(
+        session,
+        lead,
+        reason=f"{actor.name} {_DONE[lead.status]} the lead",
+        due_in_seconds=undo_seconds,
+        decision_id=decision.id,
+        actor=actor.name,
+    )
     audit.record(
         session,
         workspace_id,
@@ -166,7 +174,8 @@ def undo(session: Session, workspace_id: uuid.UUID, lead_id: uuid.UUID, *, actor
             f"{decision.created_at:%H:%M:%S} UTC. Override or reject it instead."
         )
     gone = sa.exists().where(
-        Delivery.decision_id == decision.id, Delivery.state.in_((DeliveryState.SENDING, DeliveryState.DELIVERED))
+        Delivery.decision_id == decision.id,
+        Delivery.state.in_((DeliveryState.SENDING, DeliveryState.DELIVERED, DeliveryState.WITHDRAWN)),
     )
     if session.scalar(sa.select(gone)):
         raise Conflict("It is on its way already and cannot be taken back. Override or reject the lead instead.")

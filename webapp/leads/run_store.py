@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session, aliased
 
-from webapp.leads import alerts, assigning, flags, outbox, scoring, sla
+from webapp.leads import alerts, assigning, flags, outbox, scoring, sla, triggers
 from webapp.leads.claims import Claim
 from webapp.leads.judging_policy import Mode, Policy, Preferences
 from webapp.leads.lead_outcomes import RecordCache
@@ -339,7 +339,7 @@ def _deliveries(session: Session, settled: Sequence[Settled], hold_seconds: floa
     """A lead that the machine is sure of goes out once its first run has settled; one that is not so any
     more, not."""
     auto = LeadStatus.NEW_AUTO
-    due, follow_ups = [], []
+    due, follow_ups, early = [], [], []
     for one in settled:
         lead_id, before, after = one.outcome.item.lead_id, one.before, one.after
         goes_out = after.status is auto and after.intent not in UNDELIVERABLE_INTENTS
@@ -347,14 +347,19 @@ def _deliveries(session: Session, settled: Sequence[Settled], hold_seconds: floa
             due.append(lead_id)
         elif before.status is auto and before.settled and not after.decided and before != after:
             outbox.cancel(session, lead_id, reason="the verdict was lowered")
+        if not goes_out and (one.first or before != after):
+            early.append(lead_id)
         if one.first and PRIORITY_VIEW[after.priority] == "high" and not one.suppressed:
             follow_ups.append(lead_id)
-    if not due and not follow_ups:
+    if not due and not follow_ups and not early:
         return
     # Most batches of a backlog share one answer to "is there a destination at all?", so ask that before
     # loading leads.
-    live = sa.select(Destination.kind).where(Destination.mode == DestinationMode.LIVE).distinct()
-    kinds = set(session.scalars(live))
+    live = sa.select(Destination.kind, Destination.rules).where(Destination.mode != DestinationMode.OFF).distinct()
+    found = session.execute(live).all()
+    kinds = {row.kind for row in found}
+    if any(triggers.before_decision(row.rules) for row in found):
+        due += early
     if kinds - {DestinationKind.N8N} and due:
         outbox.plan_many(session, _leads(session, due), due_in_seconds=hold_seconds)
     if DestinationKind.N8N in kinds:

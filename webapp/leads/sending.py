@@ -4,19 +4,19 @@ Every function runs in a short transaction of its caller's, and none of them cal
 """
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, aliased
 
-from webapp.leads import audit, cleansing, suppression, task_texts
+from webapp.leads import audit, cleansing, fieldmap, kinds, outbox, pacing, suppression, task_texts
 from webapp.leads.claims import DELIVERIES, Claim, Holder, claim
 from webapp.leads.flags import released
-from webapp.leads.outbox import TASK, still_wanted
 from webapp.leads.ports import DeliveryRequest, LeadSnapshot, Target
-from webapp.leads.states import DeliveryState, DestinationKind, DestinationMode
+from webapp.leads.states import DeliveryOperation, DeliveryState, DestinationKind, DestinationMode
+from webapp.leads.types import Fact, best
 from webapp.models.account import User
 from webapp.models.lead import Lead, Person
 from webapp.models.work import Delivery, DeliveryAttempt, Destination
@@ -45,21 +45,26 @@ def seconds(value: float) -> sa.ColumnElement[Any]:
 
 
 def _after_its_predecessors() -> sa.ColumnElement[bool]:
-    """Steps of a lead at a destination go in order: the ones before must have been delivered."""
+    """Steps of a lead at a destination go in order: the ones before must have been delivered. Taking back waits for
+    nothing."""
     before = aliased(Delivery)
-    return ~sa.exists().where(
+    waits = sa.exists().where(
         before.lead_id == Delivery.lead_id,
         before.destination_id == Delivery.destination_id,
         before.step < Delivery.step,
-        before.state != DeliveryState.DELIVERED,
+        before.state.not_in((DeliveryState.DELIVERED, DeliveryState.SHADOWED)),
     )
+    return sa.or_(Delivery.operation == DeliveryOperation.WITHDRAW, ~waits)
 
 
 def _usable() -> sa.ColumnElement[bool]:
-    """The destination is on, has not asked for a pause, and its breaker is closed."""
-    return sa.exists().where(
-        Destination.id == Delivery.destination_id,
-        Destination.mode == DestinationMode.LIVE,
+    return sa.exists().where(Destination.id == Delivery.destination_id, _open())
+
+
+def _open() -> sa.ColumnElement[bool]:
+    """The destination is on (or watches), has not asked for a pause, and its breaker is closed."""
+    return sa.and_(
+        Destination.mode != DestinationMode.OFF,
         sa.or_(Destination.paused_until.is_(None), Destination.paused_until <= sa.func.now()),
         Destination.open_until.is_(None),
     )
@@ -75,7 +80,7 @@ def _due() -> sa.ColumnElement[bool]:
 def _half_open() -> sa.ColumnElement[bool]:
     """The breaker's time is over and something waits for the destination: it may be probed."""
     return sa.and_(
-        Destination.mode == DestinationMode.LIVE,
+        Destination.mode != DestinationMode.OFF,
         sa.or_(Destination.paused_until.is_(None), Destination.paused_until <= sa.func.now()),
         Destination.open_until <= sa.func.now(),
         sa.exists().where(
@@ -92,16 +97,39 @@ def has_due(session: Session) -> bool:
     return bool(session.scalar(sa.select(sa.or_(ready, probe))))
 
 
-def claim_due(session: Session, holder: Holder, *, limit: int, lease: float) -> list[Claim]:
-    """Up to ``limit`` sendable deliveries, oldest first."""
-    return claim(
-        session,
-        _ORDERED,
-        holder,
-        limit=limit,
-        where=(_usable(), _after_its_predecessors(), released(), task_texts.ready()),
-        seconds=lease,
+#: How far ahead the rate budget of a destination may be spent before nothing more is claimed for it, in seconds.
+_AHEAD = 1.0
+
+
+def with_work(session: Session) -> dict[uuid.UUID, int]:
+    """Destinations for which something may be sent now → their failures in a row. One whose rate budget is spent for the
+    next second is left out: threads that wait for it would be missing elsewhere."""
+    ahead = [
+        sa.func.coalesce(sa.extract("epoch", column - sa.func.now()), 0).label(column.key)
+        for column in (Destination.second_at, Destination.minute_at)
+    ]
+    rows = session.execute(
+        sa.select(Destination.id, Destination.failures, Destination.options, *ahead).where(
+            _open(), sa.exists().where(Delivery.destination_id == Destination.id, _due(), released(), task_texts.ready())
+        )
     )
+    return {
+        row.id: row.failures
+        for row in rows
+        if pacing.wait_for(row.options, second=float(row.second_at), minute=float(row.minute_at)) <= _AHEAD
+    }
+
+
+def claim_due(session: Session, holder: Holder, *, limit: int, lease: float, destination_id: uuid.UUID) -> list[Claim]:
+    """Up to ``limit`` sendable deliveries of a destination, oldest first."""
+    where = (
+        Delivery.destination_id == destination_id,
+        _usable(),
+        _after_its_predecessors(),
+        released(),
+        task_texts.ready(),
+    )
+    return claim(session, _ORDERED, holder, limit=limit, where=where, seconds=lease)
 
 
 def claim_probes(session: Session, holder: Holder, *, limit: int, lease: float, hold: float) -> list[Claim]:
@@ -132,11 +160,12 @@ def claim_probes(session: Session, holder: Holder, *, limit: int, lease: float, 
     return found
 
 
-def load(session: Session, claims: Sequence[Claim]) -> list[Job]:
+def load(session: Session, claims: Sequence[Claim], *, public_url: str | None = None) -> list[Job]:
     """What the threads need of the claimed rows. Rows that are no longer wanted are cancelled on the way.
 
     A claim before this one that left no attempt behind was cut off in the middle (its worker was killed): its call
-    may have taken effect, so the row counts as ambiguous and says so in its attempts.
+    may have taken effect, so the row counts as ambiguous and says so in its attempts. ``public_url``: of the console,
+    for links to the lead.
     """
     if not claims:
         return []
@@ -154,40 +183,40 @@ def load(session: Session, claims: Sequence[Claim]) -> list[Job]:
         .order_by(Delivery.due_at, Delivery.step)
         .execution_options(populate_existing=True)
     ).all()
-    remote = _remote_ids(session, [row[0] for row in rows if row[0].step > 0])
+    remote = _remote_ids(session, [row[0] for row in rows if row[0].step > 0 or row[0].revision])
     held = suppression.held_now(session, {row[1].id: row[1] for row in rows}.values())
     jobs: list[Job] = []
     for delivery, lead, destination, person, assignee, was_told in rows:
         token = tokens[delivery.id]
         silent = person is not None and person.do_not_contact
-        unwanted = still_wanted(
-            destination.kind,
-            destination.config,
-            lead,
-            delivery.action,
-            do_not_contact=silent,
-            suppressed=lead.id in held,
-        )
+        unwanted = _unwanted(delivery, destination, lead, silent=silent, suppressed=lead.id in held)
         if unwanted is not None:
-            _withdraw(session, token, delivery, unwanted)
+            _call_off(session, token, delivery, unwanted)
             continue
         cut_off = token.attempt > 1 and not was_told
         if cut_off:
             _note_cut_off(session, delivery, token)
+        target = target_of(destination)
+        edited = delivery.edited or {}
+        shot = _put_right(snapshot(lead, person, assignee, public_url=public_url), edited)
         jobs.append(
             Job(
                 claim=token,
                 workspace_id=delivery.workspace_id,
                 lead_id=lead.id,
-                target=target_of(destination),
+                target=target,
                 tries=delivery.tries,
                 check_first=delivery.ambiguous or cut_off,
                 request=DeliveryRequest(
                     delivery_id=delivery.id,
                     action=delivery.action,
                     attempt=token.attempt,
-                    lead=_with_text(session, delivery.action, snapshot(lead, person, assignee)),
+                    lead=_with_text(session, delivery.action, shot),
                     remote=remote.get((lead.id, destination.id), {}),
+                    fields=fieldmap.filled(target.mapping, fieldmap.document(shot))
+                    | {name: text for name, text in edited.items() if not name.startswith(_LEADS_OWN)},
+                    operation=delivery.operation,
+                    revision=delivery.revision,
                 ),
             )
         )
@@ -196,17 +225,42 @@ def load(session: Session, claims: Sequence[Claim]) -> list[Job]:
 
 def _with_text(session: Session, action: str, lead: LeadSnapshot) -> LeadSnapshot:
     """A task takes its text along, which is fixed now."""
-    return replace(lead, task_text=task_texts.use(session, lead)) if action == TASK else lead
+    return replace(lead, task_text=task_texts.use(session, lead)) if action == outbox.TASK else lead
 
 
-def _withdraw(session: Session, token: Claim, delivery: Delivery, reason: str) -> None:
+#: Marks what a person put right in the lead itself rather than in a field there (webapp.leads.replays).
+_LEADS_OWN = "lead."
+
+
+def _put_right(shot: LeadSnapshot, edited: Mapping[str, str]) -> LeadSnapshot:
+    own: dict[str, Any] = {
+        name.removeprefix(_LEADS_OWN): text or None for name, text in edited.items() if name.startswith(_LEADS_OWN)
+    }
+    if "phone" in own:
+        own["phone_e164"] = own["phone"] if str(own["phone"] or "").startswith("+") else None
+    return replace(shot, **own) if own else shot
+
+
+def _unwanted(
+    delivery: Delivery, destination: Destination, lead: Lead, *, silent: bool, suppressed: bool
+) -> str | None:
+    """Why the claimed call is not to be made after all."""
+    if delivery.operation is not DeliveryOperation.SEND and destination.mode is DestinationMode.SHADOW:
+        return "the destination only watches now"
+    if delivery.operation is DeliveryOperation.WITHDRAW:
+        here = (DestinationKind(destination.kind), destination.config, destination.rules, lead)
+        return "the lead is wanted there again" if outbox.steps_at(*here) else None
+    return outbox.still_wanted(destination, lead, delivery.action, do_not_contact=silent, suppressed=suppressed)
+
+
+def _call_off(session: Session, token: Claim, delivery: Delivery, reason: str) -> None:
     """Cancel a row that was just claimed. Its token is given back, since no attempt was made under it: a gap in the
     attempts means a worker that was lost. Nobody but this transaction has seen the token."""
     session.execute(
         sa.update(Delivery)
         .where(Delivery.id == token.id, Delivery.attempt == token.attempt)
         .values(
-            state=DeliveryState.CANCELLED,
+            state=outbox.before(delivery.operation, tried=delivery.tries > 0 or delivery.ambiguous),
             attempt=token.attempt - 1,
             lease_until=None,
             last_error=reason,
@@ -255,6 +309,7 @@ def _remote_ids(session: Session, later: Sequence[Delivery]) -> dict[tuple[uuid.
 
 def target_of(row: Destination) -> Target:
     """The destination as clients need it."""
+    kind = kinds.KINDS.get(DestinationKind(row.kind))
     return Target(
         id=row.id,
         workspace_id=row.workspace_id,
@@ -263,6 +318,10 @@ def target_of(row: Destination) -> Target:
         config=row.config,
         credentials=row.credentials,
         managed_by=row.managed_by,
+        mapping=fieldmap.complete(kind.mapping if kind else (), row.mapping or {}),
+        options=row.options or {},
+        sends_again=kind is not None and kind.sends_again(row.options or {}),
+        shadow=row.mode is DestinationMode.SHADOW,
     )
 
 
@@ -271,9 +330,19 @@ def _as_shown(lead: Lead, part: str | None) -> str | None:
     return (cleansing.clean_name(part) or part) if "name" in lead.cleaned else part
 
 
-def snapshot(lead: Lead, person: Person | None, assignee: User | None) -> LeadSnapshot:
+#: What field encryption marks sealed values with (webapp.security.fields).
+_SEALED = "enc:"
+
+
+def snapshot(
+    lead: Lead, person: Person | None, assignee: User | None, *, public_url: str | None = None
+) -> LeadSnapshot:
     """The lead as destinations may see it: no sensitive attribute, whatever was sent."""
-    known = {key: value for key, value in lead.attributes.items() if isinstance(value, str) and value.strip()}
+    known = {
+        key: value
+        for key, value in lead.attributes.items()
+        if isinstance(value, str) and value.strip() and not value.startswith(_SEALED)
+    }
     return LeadSnapshot(
         lead_id=lead.id,
         workspace_id=lead.workspace_id,
@@ -310,4 +379,14 @@ def snapshot(lead: Lead, person: Person | None, assignee: User | None) -> LeadSn
         decided_by=lead.decided_by,
         created_at=lead.created_at,
         event_at=lead.decided_at or lead.settled_at or lead.created_at,
+        attributes=known,
+        facts=_facts(lead),
+        url=f"{public_url.rstrip('/')}/queue/{lead.id}" if public_url else None,
     )
+
+
+def _facts(lead: Lead) -> dict[str, Any]:
+    """Name → the value that is trusted most, of what a run has stored."""
+    stored = lead.facts or ()
+    found = (Fact(one["name"], one.get("value"), "", float(one.get("confidence") or 0)) for one in stored)
+    return {name: fact.value for name, fact in best(found).items()}

@@ -96,6 +96,17 @@ class DeliveryState(StrEnum):
     UNCERTAIN = "uncertain"  # may or may not have arrived, and the other side cannot tell
     DEAD = "dead"  # dead letter: needs a person
     CANCELLED = "cancelled"
+    SHADOWED = "shadowed"  # recorded what would have been sent, and sent nothing
+    WITHDRAWN = "withdrawn"  # was delivered, and has been taken back on the other side
+
+
+class DeliveryOperation(StrEnum):
+    """What the next call of a delivery does on the other side."""
+
+    SEND = "send"
+    UPDATE = "update"  # it is there: bring it up to date
+    RESTORE = "restore"  # it is there, taken back: make it count again
+    WITHDRAW = "withdraw"  # take it back
 
 
 class TaskRequestState(StrEnum):
@@ -159,11 +170,39 @@ class DestinationKind(StrEnum):
     TWENTY = "twenty"
     WEBHOOK = "webhook"
     N8N = "n8n"  # the follow-up contract of WEBHOOK_URL
+    SLACK = "slack"  # a bot
+    SLACK_WEBHOOK = "slack_webhook"  # an incoming webhook
+    HUBSPOT = "hubspot"
+    SALESFORCE = "salesforce"
+    SHEETS = "sheets"
+    EMAIL = "email"
+    CALLBACK = "callback"  # the address that came with the lead
 
 
 class DestinationMode(StrEnum):
     LIVE = "live"
+    SHADOW = "shadow"  # records what would be sent, and sends nothing
     OFF = "off"
+
+
+class Trigger(StrEnum):
+    """What about a lead makes a destination want it (webapp.leads.triggers)."""
+
+    APPROVED = "approved"
+    OVERRIDDEN = "overridden"
+    NEW_AUTO = "new_auto"
+    PRIORITY_HIGH = "priority_high"
+    QUALIFIED = "qualified"
+    COLD = "cold"
+    REJECTED = "rejected"
+
+
+class ReplayState(StrEnum):
+    """Where a replay of many dead letters stands."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
 
 
 class Role(StrEnum):

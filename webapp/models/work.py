@@ -9,9 +9,11 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from webapp.leads.states import (
+    DeliveryOperation,
     DeliveryState,
     DestinationKind,
     DestinationMode,
+    ReplayState,
     RerunState,
     RunStatus,
     RunTrigger,
@@ -149,7 +151,12 @@ class WorkerSlot(Base):
 class Destination(Identified, InWorkspace, Created, Base):
     """Where effects go. ``credentials`` is encrypted. ``managed_by`` ``environment``: made from settings, not editable.
 
-    The breaker lives here so that all workers agree: ``failures`` in a row, and ``open_until`` while it is open.
+    ``rules``: which leads (webapp.leads.triggers). ``mapping``: target field → template, where it differs from the
+    kind's own (webapp.leads.fieldmap). ``options``: rate budget and what follows an unknown outcome
+    (webapp.leads.kinds.base.Options).
+
+    The breaker lives here so that all workers agree: ``failures`` in a row, and ``open_until`` while it is open. So
+    does the rate budget: when the next call may be made (webapp.leads.pacing).
     """
 
     __tablename__ = "destinations"
@@ -163,6 +170,13 @@ class Destination(Identified, InWorkspace, Created, Base):
         DestinationMode, "mode", default=DestinationMode.LIVE, server_default="live"
     )
     managed_by: Mapped[str | None]
+    rules: Mapped[JSON] = mapped_column(default=dict, server_default="{}")
+    mapping: Mapped[JSON] = mapped_column(default=dict, server_default="{}")
+    options: Mapped[JSON] = mapped_column(default=dict, server_default="{}")
+    second_at: Mapped[datetime | None]
+    minute_at: Mapped[datetime | None]
+    tested_at: Mapped[datetime | None]
+    test_problem: Mapped[str | None]  # what the last test said; NULL: it worked
     failures: Mapped[int] = mapped_column(default=0, server_default="0")
     open_until: Mapped[datetime | None]
     paused_until: Mapped[datetime | None]  # the other side asked us to wait (429)
@@ -172,12 +186,22 @@ class Delivery(Identified, InWorkspace, Created, Claimable, Base):
     """One effect of one lead on one destination (the outbox row, its id is the idempotency key).
 
     ``step`` orders the actions of a lead at a destination: a later one waits for the earlier to be delivered.
+    ``operation``: what the next call does; ``revision`` grows with each that is asked for after the first.
+    ``sent_as``: what the lead was when it was sent, as far as the other side is told of changes. ``edited``: target
+    fields that a person has put right for this one delivery.
     """
 
     __tablename__ = "deliveries"
     __table_args__ = (
         sa.UniqueConstraint("lead_id", "destination_id", "action"),
         sa.Index("ix_deliveries_due", "due_at", postgresql_where=sa.text("state IN ('pending', 'sending')")),
+        # Which destinations have work, and each one's own in its order.
+        sa.Index(
+            "ix_deliveries_due_there",
+            "destination_id",
+            "due_at",
+            postgresql_where=sa.text("state IN ('pending', 'sending')"),
+        ),
         sa.Index("ix_deliveries_newest", "workspace_id", sa.text("created_at DESC"), sa.text("id DESC")),
         sa.Index(
             "ix_deliveries_stuck",
@@ -203,6 +227,12 @@ class Delivery(Identified, InWorkspace, Created, Claimable, Base):
     state: Mapped[DeliveryState] = enum_column(DeliveryState, "state", server_default="pending")
     tries: Mapped[int] = mapped_column(default=0, server_default="0")  # calls made since last queued by a person
     ambiguous: Mapped[bool] = mapped_column(default=False, server_default=sa.false())
+    operation: Mapped[DeliveryOperation] = enum_column(
+        DeliveryOperation, "operation", default=DeliveryOperation.SEND, server_default="send"
+    )
+    revision: Mapped[int] = mapped_column(default=0, server_default="0")
+    sent_as: Mapped[str | None]
+    edited: Mapped[JSON | None]
     remote_id: Mapped[str | None]
     payload: Mapped[JSON | None]  # what was last sent
     last_error: Mapped[str | None]
@@ -214,9 +244,11 @@ class Delivery(Identified, InWorkspace, Created, Claimable, Base):
 
 
 class DeliveryAttempt(Identified, InWorkspace, Base):
-    """One call on the wire for a delivery. ``outcome``: delivered | retry | dead | uncertain | reconciled."""
+    """One call on the wire for a delivery. ``outcome``: delivered | withdrawn | retry | dead | uncertain | reconciled |
+    shadowed."""
 
     __tablename__ = "delivery_attempts"
+    __table_args__ = (sa.Index("ix_delivery_attempts_started_at", "workspace_id", "started_at"),)
 
     delivery_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("deliveries.id"), index=True)
     attempt: Mapped[int]
@@ -264,5 +296,24 @@ class TaskRequest(Identified, InWorkspace, Created, Claimable, Base):
     details: Mapped[list[Any]] = mapped_column(default=list, server_default="[]")
     tries: Mapped[int] = mapped_column(default=0, server_default="0")
     error: Mapped[str | None]
+    requested_by: Mapped[str]
+    finished_at: Mapped[datetime | None]
+
+
+class ReplayRequest(Identified, InWorkspace, Created, Claimable, Base):
+    """Dead letters that are asked for again together. ``chosen``: which ones, as webapp.leads.replays has it;
+    ``after_id``: how far it is, in the order of the deliveries' ids."""
+
+    __tablename__ = "replay_requests"
+    __table_args__ = (
+        sa.Index("ix_replay_requests_due", "due_at", postgresql_where=sa.text("state IN ('queued', 'running')")),
+        sa.Index("ix_replay_requests_newest", "workspace_id", sa.text("created_at DESC")),
+    )
+
+    state: Mapped[ReplayState] = enum_column(ReplayState, "state", default=ReplayState.QUEUED, server_default="queued")
+    chosen: Mapped[JSON] = mapped_column(default=dict, server_default="{}")
+    after_id: Mapped[uuid.UUID | None]
+    total: Mapped[int] = mapped_column(default=0, server_default="0")
+    done: Mapped[int] = mapped_column(default=0, server_default="0")
     requested_by: Mapped[str]
     finished_at: Mapped[datetime | None]

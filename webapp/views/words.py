@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from webapp.leads.judging_policy import Mode
+from webapp.leads.kinds import KINDS
 from webapp.leads.states import (
     AlertState,
     DealState,
@@ -68,7 +69,11 @@ DELIVERY_STATE: dict[DeliveryState, Status] = {
     DeliveryState.DELIVERED: Status("●", "delivered", "auto", "The other side has confirmed it"),
     DeliveryState.UNCERTAIN: Status("◐", "uncertain", "draft", "It may have arrived; the other side cannot say"),
     DeliveryState.DEAD: Status("▲", "not delivered", "esc", "Given up; needs a person"),
-    DeliveryState.CANCELLED: Status("✕", "cancelled", "off", "Withdrawn before it was sent"),
+    DeliveryState.CANCELLED: Status("✕", "cancelled", "off", "Called off before it was sent"),
+    DeliveryState.SHADOWED: Status("◌", "recorded", "over", "What would have been sent; nothing was"),
+    DeliveryState.WITHDRAWN: Status(
+        "↩", "taken back", "off", "It was delivered, and the other side knows that it no longer counts"
+    ),
 }
 RERUN_STATE: dict[RerunState, Status] = {
     RerunState.QUEUED: Status("○", "under way", "over", "Its runs are queued and seen through"),
@@ -194,11 +199,7 @@ TRIGGER: dict[RunTrigger, str] = {
     RunTrigger.TOUCH: "came again",
     RunTrigger.RERUN: "asked for again",
 }
-DESTINATION: dict[DestinationKind, str] = {
-    DestinationKind.TWENTY: "Twenty CRM",
-    DestinationKind.WEBHOOK: "Webhook",
-    DestinationKind.N8N: "n8n follow-up",
-}
+DESTINATION: dict[DestinationKind, str] = {kind: known.label for kind, known in KINDS.items()}
 DOOR: dict[Door, str] = {
     Door.TRIAGE: "the triage API",
     Door.SOCIAL: "social media",
@@ -285,6 +286,13 @@ EFFECT = {
     "lead.auto_approved": "notice of an auto lead",
     "lead.approved": "notice of an approval",
     "lead.overridden": "notice of an override",
+    "lead.high_priority": "notice of high priority",
+    "lead.qualified": "notice of a qualified lead",
+    "lead.cold": "notice of a cold lead",
+    "lead.rejected": "notice of a rejection",
+    "company": "company",
+    "note": "note with the verdict",
+    "message": "message",
 }
 LABEL = {"lang": "Language", "ms": "Took"}
 OUTCOME = {
@@ -293,6 +301,8 @@ OUTCOME = {
     "dead": "given up",
     "uncertain": "unknown whether it arrived",
     "reconciled": "found to have arrived",
+    "withdrawn": "taken back",
+    "shadowed": "recorded, not sent",
 }
 
 _BY_TYPE: dict[type, Mapping[Any, str]] = {

@@ -1,0 +1,114 @@
+"""Slack: found again, changed, told in words; a lead's words stay text."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.clients.support import a_request
+from tests.fakes.slack import TOKEN, SlackFake
+from webapp.clients.http import HttpClient
+from webapp.clients.slack import IncomingClient, SlackClient, escaped, message
+from webapp.leads.ports import DeliveryRequest, OutcomeUnknown, Refused, Throttled
+from webapp.leads.states import DeliveryOperation, DestinationKind
+
+
+@pytest.fixture
+def slack() -> Iterator[SlackFake]:
+    with SlackFake() as fake:
+        yield fake
+
+
+def _client(slack: SlackFake, token: str = TOKEN, channel: str = "C0LEADS") -> SlackClient:
+    headers = {"Authorization": f"Bearer {token}"}
+    http = HttpClient(slack.api_url.rstrip("/"), headers=headers, timeout=2, secrets=(token,))
+    return SlackClient(http, channel=channel)
+
+
+def _request(**over: Any) -> DeliveryRequest:
+    return a_request("message", kind=DestinationKind.SLACK, **over)
+
+
+def _again(request: DeliveryRequest, operation: DeliveryOperation, remote_id: str | None) -> DeliveryRequest:
+    remote = {} if remote_id is None else {"message": remote_id}
+    return DeliveryRequest(
+        request.delivery_id, "message", 2, request.lead, remote, request.fields, operation, revision=1
+    )
+
+
+@pytest.mark.parametrize("kind", ["reset_after", "500_after", "hang_after", "garbage"])
+def test_a_message_whose_answer_was_lost_is_found_by_its_metadata(slack: SlackFake, kind: str) -> None:
+    client, request = _client(slack), _request()
+    slack.fail_next("POST", kind=kind)
+    with pytest.raises(OutcomeUnknown):
+        client.send(request)
+    found = client.reconcile(request)
+    if kind == "garbage":  # nothing was done
+        assert found is None
+        return
+    assert found is not None and found.remote_id == f"C0LEADS/{slack.messages['C0LEADS'][0]['ts']}"
+    assert client.reconcile(_request()) is None
+
+
+def test_a_message_is_changed_and_struck_out_rather_than_posted_again(slack: SlackFake) -> None:
+    client, request = _client(slack), _request()
+    sent = client.send(request)
+    client.send(_again(request, DeliveryOperation.UPDATE, sent.remote_id))
+    client.send(_again(request, DeliveryOperation.WITHDRAW, sent.remote_id))
+    (stored,) = slack.messages["C0LEADS"]
+    assert stored["text"].startswith("Withdrawn: ")
+    assert client.send(_again(_request(), DeliveryOperation.WITHDRAW, None)).remote_id is None
+    slack.messages.clear()
+    client.send(_again(request, DeliveryOperation.WITHDRAW, sent.remote_id))  # somebody deleted it: nothing to do
+
+
+@pytest.mark.parametrize(
+    ("token", "channel", "words"),
+    [
+        ("wrong", "C0LEADS", "Slack does not know this token"),
+        (TOKEN, "C0OTHER", "there is no such channel, or the bot cannot see it"),
+        (TOKEN, "C0CLOSED", "the bot is no member of the channel; invite it there"),
+    ],
+)
+def test_a_refusal_says_what_to_do(slack: SlackFake, token: str, channel: str, words: str) -> None:
+    slack.channels["C0CLOSED"] = False
+    with pytest.raises(Refused) as refused:
+        _client(slack, token, channel).send(_request())
+    assert (refused.value.message, refused.value.destination_wide) == (words, True)
+
+
+@pytest.mark.parametrize(("asked", "low", "high"), [("7", 7, 7), ("date", 1, 3)])
+def test_asked_to_wait_it_says_how_long(slack: SlackFake, asked: str, low: float, high: float) -> None:
+    slack.fail_next(kind="429", retry_after=asked)
+    with pytest.raises(Throttled) as throttled:
+        _client(slack).send(_request())
+    assert throttled.value.retry_after is not None
+    assert low <= throttled.value.retry_after <= high
+
+
+def test_a_lead_s_words_are_text_and_cut(slack: SlackFake) -> None:
+    request = _request(message="<!channel> & <https://evil.example|here>\n" * 500, name="<b>*Ana*")
+    sent = message(request)
+    text = sent["blocks"][1]["text"]["text"]
+    assert "<" not in text and "&lt;!channel&gt; &amp;" in text
+    assert len(text) <= 3_000 and text.endswith("…")
+    assert "<b>" not in str(sent["blocks"])
+    assert escaped("&" * 100, most=12) == "&amp;&amp; …"
+    _client(slack).send(request)
+
+
+def test_probes_say_what_they_found_and_post_nothing(slack: SlackFake) -> None:
+    assert "knows the bot as bot in Test" in _client(slack).probe()
+    assert "Nothing was posted" in IncomingClient(HttpClient(slack.webhook_url, timeout=2)).probe()
+    with pytest.raises(Refused):
+        IncomingClient(HttpClient(slack.webhook_url + "x", timeout=2)).probe()
+    assert slack.messages == {}
+
+
+def test_an_incoming_webhook_cannot_be_asked(slack: SlackFake) -> None:
+    client = IncomingClient(HttpClient(slack.webhook_url, timeout=2))
+    slack.fail_next(kind="reset_after")
+    with pytest.raises(OutcomeUnknown):
+        client.send(_request())
+    assert client.reconcile(_request()) is None and not client.reconciles
+    assert len(slack.messages["webhook"]) == 1

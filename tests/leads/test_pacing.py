@@ -1,0 +1,95 @@
+"""The rate budget: evenly, for all workers together."""
+
+import threading
+from dataclasses import dataclass, field
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.orm import Session, sessionmaker
+
+from tests.fakes.webhook_receiver import WebhookReceiver
+from tests.leads.delivering import CIPHER, Limits, drain, planned, states, webhook_destination
+from webapp.clients.registry import Registry
+from webapp.leads.pacing import Pacer, spacing, wait_for
+from webapp.leads.sending import target_of
+from webapp.models import Destination, Workspace
+
+
+@dataclass
+class Slept:
+    """How long each caller was told to wait."""
+
+    waits: list[float] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __call__(self, seconds: float) -> None:
+        with self.lock:
+            self.waits.append(seconds)
+
+
+def _destination(session: Session, workspace: Workspace, **options: float) -> Destination:
+    with WebhookReceiver() as receiver:
+        return webhook_destination(session, workspace, receiver, options=options)
+
+
+def test_three_hundred_calls_at_fifty_a_second_are_spread_over_six_seconds(
+    session: Session, workspace: Workspace, session_factory: sessionmaker[Session]
+) -> None:
+    target, slept = target_of(_destination(session, workspace, per_second=50)), Slept()
+    pacers = [Pacer(session_factory, sleep=slept) for _ in range(2)]  # two workers
+
+    def call(pacer: Pacer) -> None:
+        for _ in range(75):
+            pacer.wait(target)
+
+    began = session.scalar(sa.select(sa.func.clock_timestamp()))
+    session.commit()
+    threads = [threading.Thread(target=call, args=(pacer,)) for pacer in pacers for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    last = session.scalar(sa.select(Destination.second_at))
+    assert began is not None and last is not None
+    # Nobody sleeps here, so all places are taken at once: the last place but one is 299 spaces after the first.
+    assert (last - began).total_seconds() == pytest.approx(6.0, rel=0.05)
+    assert max(slept.waits) <= 6.0
+
+
+def test_a_minute_holds_no_more_than_its_limit(
+    session: Session, workspace: Workspace, session_factory: sessionmaker[Session]
+) -> None:
+    target, slept = target_of(_destination(session, workspace, per_minute=100)), Slept()
+    pacer = Pacer(session_factory, sleep=slept)
+    for _ in range(120):
+        pacer.wait(target)
+    at_once = 120 - len(slept.waits)
+    assert at_once == 10
+    # Whoever comes after that waits for their place; burst and places of a minute together are within the limit.
+    for limit in (1, 5, 19, 20, 100, 6_000):
+        found = spacing({"per_minute": limit})
+        assert found is not None
+        assert (found.burst if found.burst > 1 else 0) + 60 / found.minute <= limit + 1e-9
+
+
+def test_without_a_limit_nobody_waits(
+    session: Session, workspace: Workspace, session_factory: sessionmaker[Session]
+) -> None:
+    target, slept = target_of(_destination(session, workspace)), Slept()
+    Pacer(session_factory, sleep=slept).wait(target)
+    assert slept.waits == []
+    assert spacing({}) is None
+    assert wait_for({}, second=99, minute=99) == 0
+
+
+def test_every_call_of_a_delivery_takes_its_turn(
+    session: Session, workspace: Workspace, session_factory: sessionmaker[Session]
+) -> None:
+    with WebhookReceiver() as receiver:
+        webhook_destination(session, workspace, receiver, options={"per_second": 1_000})
+        for _ in range(3):
+            planned(session, workspace)
+        drain(session_factory, registry=Registry(Limits(), CIPHER.decrypt, Pacer(session_factory).wait))
+        assert len(receiver.deliveries) == 3
+    assert states(session) == {"lead.approved": "delivered"}
+    assert session.scalar(sa.select(Destination.second_at)) is not None

@@ -1,0 +1,166 @@
+"""What was delivered and should not have been is taken back, and comes back as the same records."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.orm import Session, sessionmaker
+
+from tests.fakes.twenty import TwentyFake
+from tests.fakes.webhook_receiver import WebhookReceiver
+from tests.leads.delivering import (
+    drain,
+    outcomes,
+    planned,
+    rows,
+    states,
+    twenty_destination,
+    webhook_destination,
+)  # fmt: skip
+from webapp.leads import review
+from webapp.leads.review import Actor
+from webapp.leads.states import DecisionAction, DeliveryOperation, DeliveryState, Intent, LeadStatus, RejectReason
+from webapp.models import Delivery, Lead, Workspace
+
+Factory = sessionmaker[Session]
+MAI = Actor("Mai")
+
+
+@pytest.fixture
+def twenty() -> Iterator[TwentyFake]:
+    with TwentyFake() as fake:
+        yield fake
+
+
+def _decide(session: Session, lead: Lead, action: DecisionAction, *, hold: int = 0, **more: Any) -> None:
+    session.refresh(lead)
+    if action is DecisionAction.REJECT:
+        more = {"reject_reason": RejectReason.SPAM}
+    review.decide(
+        session, lead.workspace_id, lead.id, action=action, version=lead.version, actor=MAI, undo_seconds=hold, **more
+    )
+    session.commit()
+
+
+def test_a_rejected_lead_s_task_is_closed_and_an_approval_opens_the_same_one(
+    session: Session, workspace: Workspace, session_factory: Factory, twenty: TwentyFake
+) -> None:
+    twenty_destination(session, workspace, twenty)
+    lead = planned(session, workspace)
+    drain(session_factory)
+    _decide(session, lead, DecisionAction.REJECT)
+    drain(session_factory)
+    assert states(session) == {"person": "delivered", "task": "withdrawn", "task_target": "delivered"}
+    (task,) = twenty.tasks
+    assert (task["status"], task["title"].split()[1]) == ("DONE", "Withdrawn")
+    assert outcomes(session, rows(session)["task"]) == ["delivered", "withdrawn"]
+    _decide(session, lead, DecisionAction.APPROVE)
+    drain(session_factory)
+    assert set(states(session).values()) == {"delivered"}
+    (task,) = twenty.tasks
+    assert (task["status"], "Follow-up" in task["title"]) == ("TODO", True)
+    assert (len(twenty.people), len(twenty.task_targets)) == (1, 1)
+
+
+def test_undoing_the_rejection_leaves_the_task_alone(
+    session: Session, workspace: Workspace, session_factory: Factory, twenty: TwentyFake
+) -> None:
+    twenty_destination(session, workspace, twenty)
+    lead = planned(session, workspace)
+    drain(session_factory)
+    calls = len(twenty.requests)
+    _decide(session, lead, DecisionAction.REJECT, hold=60)
+    assert rows(session)["task"].operation is DeliveryOperation.WITHDRAW
+    drain(session_factory)
+    review.undo(session, workspace.id, lead.id, actor=MAI, hold_seconds=0)
+    session.commit()
+    drain(session_factory)
+    assert (set(states(session).values()), len(twenty.requests)) == ({"delivered"}, calls)
+
+
+def test_an_override_changes_the_task_and_makes_no_second_one(
+    session: Session, workspace: Workspace, session_factory: Factory, twenty: TwentyFake
+) -> None:
+    twenty_destination(session, workspace, twenty)
+    lead = planned(session, workspace)
+    drain(session_factory)
+    twenty.store["tasks"][twenty.tasks[0]["id"]]["status"] = "IN_PROGRESS"
+    _decide(session, lead, DecisionAction.OVERRIDE, intent=Intent.COMPLAINT)
+    drain(session_factory)
+    (task,) = twenty.tasks
+    assert "complaint" in task["bodyV2"]["markdown"]
+    assert task["status"] == "IN_PROGRESS"  # a colleague's
+    _decide(session, lead, DecisionAction.APPROVE)  # nothing has changed by it
+    assert set(states(session).values()) == {"delivered"}
+
+
+def test_a_task_that_somebody_deleted_is_not_made_again(
+    session: Session, workspace: Workspace, session_factory: Factory, twenty: TwentyFake
+) -> None:
+    twenty_destination(session, workspace, twenty)
+    lead = planned(session, workspace)
+    drain(session_factory)
+    twenty.store["tasks"].clear()
+    _decide(session, lead, DecisionAction.REJECT)
+    drain(session_factory)
+    _decide(session, lead, DecisionAction.APPROVE)
+    drain(session_factory)
+    assert (states(session)["task"], twenty.tasks) == ("delivered", [])
+
+
+def test_a_receiver_is_told_once_and_told_again_under_another_id(
+    session: Session, workspace: Workspace, session_factory: Factory
+) -> None:
+    with WebhookReceiver() as receiver:
+        webhook_destination(session, workspace, receiver)
+        lead = planned(session, workspace, status=LeadStatus.NEW_AUTO)
+        drain(session_factory)
+        _decide(session, lead, DecisionAction.APPROVE)
+        drain(session_factory)
+        _decide(session, lead, DecisionAction.REJECT)
+        drain(session_factory)
+        _decide(session, lead, DecisionAction.APPROVE)
+        drain(session_factory)
+        kinds = [event["type"] for event in receiver.deliveries]
+        assert kinds == ["lead.auto_approved", "lead.approved", "lead.withdrawn", "lead.approved"]
+        assert len(receiver.events) == 4
+    assert states(session) == {"lead.auto_approved": "withdrawn", "lead.approved": "delivered"}
+
+
+def test_what_is_rejected_on_its_way_is_taken_back_once_it_has_arrived(
+    session: Session, workspace: Workspace, session_factory: Factory
+) -> None:
+    with WebhookReceiver() as receiver:
+        webhook_destination(session, workspace, receiver)
+        planned(session, workspace)
+        handle = receiver.handle
+
+        def rejected_meanwhile(request: Any) -> Any:
+            receiver.handle = handle  # type: ignore[method-assign]
+            with session_factory() as other:
+                other.execute(sa.update(Lead).values(status=LeadStatus.REJECTED))
+                other.commit()
+            return handle(request)
+
+        receiver.handle = rejected_meanwhile  # type: ignore[method-assign]
+        drain(session_factory)
+        assert [event["type"] for event in receiver.deliveries] == ["lead.approved", "lead.withdrawn"]
+    assert states(session) == {"lead.approved": "withdrawn"}
+
+
+def test_a_call_that_may_have_arrived_is_taken_back_as_well(
+    session: Session, workspace: Workspace, session_factory: Factory, twenty: TwentyFake
+) -> None:
+    twenty_destination(session, workspace, twenty)
+    lead = planned(session, workspace)
+    drain(session_factory)
+    session.execute(
+        sa.update(Delivery)
+        .where(Delivery.action == "task")
+        .values(state=DeliveryState.PENDING, ambiguous=True, due_at=sa.func.now() + sa.text("interval '1 hour'"))
+    )
+    _decide(session, lead, DecisionAction.REJECT)
+    drain(session_factory)
+    assert states(session, lead)["task"] == "withdrawn"
+    assert twenty.tasks[0]["status"] == "DONE"

@@ -1,0 +1,101 @@
+"""A time limit for a whole answer: status, headers and body, however slowly they trickle.
+
+A socket's timeout counts from one received byte to the next, so that a receiver that sends one byte a second holds its
+caller for ever. Here each read is given what is left of the call's own limit.
+"""
+
+import http.client
+import io
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import MappingProxyType
+from typing import Any
+
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+_call = threading.local()
+
+
+@contextmanager
+def within(seconds: float) -> Iterator[float]:
+    """Answers that begin inside end by the time that this yields (``time.monotonic``), or raise TimeoutError."""
+    _call.ends_at = time.monotonic() + seconds
+    try:
+        yield _call.ends_at
+    finally:
+        del _call.ends_at
+
+
+def remaining(most: float) -> float:
+    """Seconds left of the call, at most ``most``; TimeoutError when there are none."""
+    ends_at = getattr(_call, "ends_at", None)
+    left = most if ends_at is None else min(most, ends_at - time.monotonic())
+    if left <= 0:
+        raise TimeoutError("timed out")
+    return left
+
+
+class _Reader(io.RawIOBase):
+    """What a socket holds, read within the limit."""
+
+    def __init__(self, sock: socket.socket, raw: Any, ends_at: float) -> None:
+        self._sock, self._raw, self._ends_at = sock, raw, ends_at
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        left = self._ends_at - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("timed out")
+        self._sock.settimeout(left)
+        found: int | None = self._raw.readinto(buffer)
+        return found
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _TimedResponse(http.client.HTTPResponse):
+    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        ends_at = getattr(_call, "ends_at", None)
+        if ends_at is not None:
+            self.fp = io.BufferedReader(_Reader(sock, self.fp.detach(), ends_at))  # type: ignore[attr-defined]
+
+
+class TimedHTTPConnection(HTTPConnection):
+    response_class = _TimedResponse
+
+
+class TimedHTTPSConnection(HTTPSConnection):
+    response_class = _TimedResponse
+
+
+class _TimedHTTPPool(HTTPConnectionPool):
+    ConnectionCls = TimedHTTPConnection
+
+
+class _TimedHTTPSPool(HTTPSConnectionPool):
+    ConnectionCls = TimedHTTPSConnection
+
+
+class TimedAdapter(HTTPAdapter):
+    """Mount it on a requests.Session, and call within :func:`within`."""
+
+    pools: Mapping[str, type[HTTPConnectionPool]] = MappingProxyType({"http": _TimedHTTPPool, "https": _TimedHTTPSPool})
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = self.pools
+
+    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
+        manager = super().proxy_manager_for(*args, **kwargs)
+        manager.pool_classes_by_scheme = self.pools
+        return manager

@@ -1,0 +1,143 @@
+"""Alerts about deliveries: raised when one is given up, settled when nothing is stuck, and sent on to chat or mail.
+
+An alert goes to the destinations whose ``alerts`` option is on, but not to the one that it is about. It is told at most
+once to each: who was told is written before the call, since an alert that comes twice is worse than the page alone.
+"""
+
+import logging
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from webapp.leads import alerts, kinds
+from webapp.leads.draining import SessionFactory
+from webapp.leads.errors import LeadError
+from webapp.leads.ports import Clients, Target, TellsAlerts
+from webapp.leads.sending import target_of
+from webapp.leads.states import AlertState, DeliveryState, DestinationMode
+from webapp.models.routing import Alert
+from webapp.models.work import Delivery, Destination
+
+log = logging.getLogger(__name__)
+
+#: Kinds of alerts; the key is the destination's id.
+GIVEN_UP = "deliveries_stuck"
+GONE = "destination_gone"
+#: The option of a destination that wants alerts (webapp.leads.destinations).
+OPTION = "alerts"
+_AT_ONCE = 20
+
+
+def given_up(session: Session, target: Target, workspace_id: uuid.UUID, error: str | None, *, times: int) -> None:
+    """Some deliveries to ``target`` were given up."""
+    said = f" The last one: {error}" if error else ""
+    message = f"{target.name}: deliveries were given up and wait for a person.{said}"
+    link = f"/deliveries?state=stuck&destination={target.id}"
+    alerts.raise_alert(session, workspace_id, GIVEN_UP, str(target.id), message, link, times=times)
+
+
+def gone(session: Session, target: Target) -> None:
+    """The receiver said that it wants no more (410)."""
+    message = f"{target.name} answered that it is gone, and was switched off. What waits for it is kept."
+    alerts.raise_alert(session, target.workspace_id, GONE, str(target.id), message, "/settings/destinations")
+
+
+def settle(session: Session) -> int:
+    """Resolve alerts of destinations where nothing is stuck any more. Returns how many."""
+    standing = session.execute(
+        sa.select(Alert.workspace_id, Alert.kind, Alert.key).where(
+            Alert.state.in_((AlertState.OPEN, AlertState.ACKNOWLEDGED)), Alert.kind.in_((GIVEN_UP, GONE))
+        )
+    ).all()
+    resolved = 0
+    for row in standing:
+        if _passed(session, row.workspace_id, row.kind, uuid.UUID(row.key)):
+            resolved += alerts.resolve(session, row.workspace_id, row.kind, row.key)
+    return resolved
+
+
+def _passed(session: Session, workspace_id: uuid.UUID, kind: str, destination_id: uuid.UUID) -> bool:
+    if kind == GONE:
+        mode = session.scalar(sa.select(Destination.mode).where(Destination.id == destination_id))
+        return mode is not DestinationMode.OFF
+    stuck = sa.exists().where(
+        Delivery.workspace_id == workspace_id,
+        Delivery.destination_id == destination_id,
+        Delivery.state.in_((DeliveryState.DEAD, DeliveryState.UNCERTAIN)),
+    )
+    return not session.scalar(sa.select(stuck))
+
+
+@dataclass(frozen=True, slots=True)
+class _Telling:
+    target: Target
+    message: str
+    link: str | None
+
+
+def tell(session_factory: SessionFactory, clients: Clients, *, public_url: str | None, stop: Callable[[], bool]) -> int:
+    """Send open alerts that nobody was told of on. Returns how many messages went out; one that cannot be sent is left to
+    the alerts' page."""
+    with session_factory() as session:
+        tellings = _claim(session)
+        session.commit()
+    told = 0
+    for one in tellings:
+        if stop():
+            break
+        link = f"{public_url.rstrip('/')}{one.link}" if public_url and one.link else None
+        try:
+            client = clients.client_for(one.target)
+            if isinstance(client, TellsAlerts):
+                client.tell(one.message, link)
+                told += 1
+        except LeadError as error:
+            log.warning("an alert could not be sent to %s: %s", one.target.name, error.message)
+    return told
+
+
+def has_due(session: Session) -> bool:
+    """Is there an alert to send on, and somebody to send it to?"""
+    return bool(
+        session.scalar(
+            sa.select(sa.exists().where(*_unsaid(), Destination.workspace_id == Alert.workspace_id, *_takers()))
+        )
+    )
+
+
+def _unsaid() -> list[sa.ColumnElement[bool]]:
+    return [Alert.state == AlertState.OPEN, Alert.notified_at.is_(None)]
+
+
+def _takers() -> list[sa.ColumnElement[bool]]:
+    tellers = [kind for kind, known in kinds.KINDS.items() if known.tells_alerts]
+    return [
+        Destination.kind.in_(tellers),
+        Destination.mode == DestinationMode.LIVE,
+        Destination.options[OPTION].as_boolean(),
+    ]
+
+
+def _claim(session: Session) -> list[_Telling]:
+    found = session.scalars(
+        sa.select(Alert).where(*_unsaid()).order_by(Alert.id).limit(_AT_ONCE).with_for_update(skip_locked=True)
+    ).all()
+    tellings: list[_Telling] = []
+    for alert in found:
+        takers = session.scalars(
+            sa.select(Destination)
+            .where(
+                Destination.workspace_id == alert.workspace_id,
+                *_takers(),
+                sa.cast(Destination.id, sa.Text) != alert.key,
+            )
+            .order_by(Destination.name)
+        ).all()
+        if takers:
+            alert.notified_at = sa.func.now()
+        tellings += [_Telling(target_of(row), alert.message, alert.link) for row in takers]
+    session.flush()
+    return tellings

@@ -1,0 +1,111 @@
+"""The loop around claimed, network-bound work: claim, work in threads, save, keep the leases.
+
+One thread, the caller's, owns all database work; the pool's threads do nothing but calls, so that no call ever happens
+inside a transaction. What is claimed and what is saved is the caller's (``deliver``, ``fetching``).
+"""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager
+from typing import Generic, TypeVar
+
+from sqlalchemy.orm import Session
+
+from webapp.leads.claims import LEASE_SECONDS, Backlog, Claim, Holder, SlotTaken, is_current, renew
+
+Result = TypeVar("Result")
+SessionFactory = Callable[[], AbstractContextManager[Session]]
+
+#: How often an unfinished drain looks for newly due rows and renews its leases, in seconds.
+TICK = 0.5
+_RENEW_EVERY = LEASE_SECONDS / 3
+
+
+class Drain(Generic[Result]):
+    """One bounded drain of a backlog by ``threads`` threads. ``run`` once."""
+
+    def __init__(
+        self,
+        backlog: Backlog,
+        session_factory: SessionFactory,
+        holder: Holder,
+        *,
+        threads: int,
+        lease_seconds: float,
+        name: str,
+    ) -> None:
+        self._backlog = backlog
+        self._session_factory = session_factory
+        self._holder = holder
+        self._threads = threads
+        self._lease_seconds = lease_seconds
+        self._name = name
+        self._flying: dict[Future[Result], Claim] = {}
+        self._renewed_at = time.monotonic()
+        self._slot_taken = False
+
+    def run(
+        self,
+        turn: Callable[[Sequence[Result], int], Iterable[tuple[Claim, Callable[[], Result]]]],
+        *,
+        max_rows: int,
+        max_seconds: float,
+        stop: Callable[[], bool],
+    ) -> None:
+        """Until nothing is left to claim, ``max_rows`` were claimed or ``max_seconds`` have passed.
+
+        ``turn`` saves what is done, claims at most so many rows, commits, and returns the work of each; it runs in this
+        thread, the work in the pool's. Calls under way at the end are waited for (each has its own time limit). ``stop``
+        is asked before each claim; True ends the drain the same way. Raises SlotTaken, once such calls are over and
+        saved, when another process has the holder's slot now.
+        """
+        with ThreadPoolExecutor(self._threads, thread_name_prefix=self._name) as pool:
+            try:
+                self._run(pool, turn, max_rows, time.monotonic() + max_seconds, stop)
+            finally:
+                pool.shutdown(wait=True, cancel_futures=True)
+        if self._slot_taken:
+            raise SlotTaken(self._holder.slot)
+
+    def _run(
+        self,
+        pool: ThreadPoolExecutor,
+        turn: Callable[[Sequence[Result], int], Iterable[tuple[Claim, Callable[[], Result]]]],
+        max_rows: int,
+        ends_at: float,
+        stop: Callable[[], bool],
+    ) -> None:
+        self._look_at_slot()
+        claiming, claimed = True, 0
+        done: list[Result] = []
+        while True:
+            claiming = claiming and time.monotonic() < ends_at and claimed < max_rows and not stop()
+            claiming = claiming and not self._slot_taken
+            room = min(max_rows - claimed, self._threads - len(self._flying)) if claiming else 0
+            if done or room > 0:
+                for claim, work in turn(done, room):
+                    claimed += 1
+                    self._flying[pool.submit(work)] = claim
+            if not self._flying:
+                return
+            finished, _ = wait(self._flying, timeout=TICK, return_when=FIRST_COMPLETED)
+            done = [future.result() for future in finished]
+            for future in finished:
+                del self._flying[future]
+            self._keep_leases()
+
+    def _look_at_slot(self) -> None:
+        with self._session_factory() as session:
+            self._slot_taken = not is_current(session, self._holder)
+
+    def _keep_leases(self) -> None:
+        """Renew in good time, and see whether another process has taken this worker's place."""
+        if time.monotonic() - self._renewed_at < min(_RENEW_EVERY, self._lease_seconds / 3):
+            return
+        self._renewed_at = time.monotonic()
+        with self._session_factory() as session:
+            if self._flying:
+                renew(session, self._backlog, list(self._flying.values()), seconds=self._lease_seconds)
+            self._slot_taken = not is_current(session, self._holder)
+            session.commit()

@@ -1,0 +1,214 @@
+"""What a kind of destination is: its settings, its steps, its fields, its promises. A kind is one module beside this.
+
+The settings page, the outbox and the clients' registry all read it from here, so that a new kind is one description, one
+client (``webapp.clients``), one stand-in (``tests/fakes``) and one row of the table in docs/deliveries.md.
+"""
+
+import base64
+import binascii
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+from urllib.parse import urlsplit
+
+from webapp.leads.errors import Problem
+from webapp.leads.states import DestinationKind, Trigger
+
+MAX_TEXT = 2_000
+
+#: Standard Webhooks: a secret has 24 to 64 random bytes.
+_SECRET_BYTES = (24, 64)
+
+
+class Unknown(StrEnum):
+    """What follows a call whose outcome is unknown (a timeout, a reset, a 5xx)."""
+
+    ASKS = "asks"  # the other side can be asked, or knows the record by our id: never twice
+    REPEATS = "repeats"  # it is sent again under the same id, by which the receiver can tell
+    STOPS = "stops"  # nobody can tell: marked uncertain, and not sent again without a person or the setting
+
+
+#: The setting of a destination whose kind does not ask, and its two answers.
+WHEN_UNCERTAIN = "when_uncertain"
+SEND_AGAIN, ASK_A_PERSON = "send_again", "ask"
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One setting. ``kind``: text | url | number | choice | switch | long. ``secret``: stored encrypted, never shown.
+    ``check``: what is wrong with a value, in words that follow the label, or None. ``choices``: (value, words).
+    ``bounds``: of a number. ``made``: makes a secret that was left empty, to be shown once."""
+
+    name: str
+    label: str
+    kind: str = "text"
+    help: str = ""
+    required: bool = True
+    default: Any = None
+    secret: bool = False
+    choices: tuple[tuple[str, str], ...] = ()
+    bounds: tuple[float, float] = (0, 1e9)
+    check: Callable[[str], str | None] | None = None
+    made: Callable[[], str] | None = None
+
+    def read(self, text: str) -> Any:
+        """The value that is stored. ValueError with what is wrong."""
+        text = text.strip()
+        if self.kind == "switch":
+            return text.lower() in ("on", "true", "1", "yes")
+        if not text:
+            if self.required and self.made is None:
+                raise ValueError("is needed")
+            return None
+        if self.kind == "number":
+            return self._number(text)
+        if self.kind == "choice" and text not in dict(self.choices):
+            raise ValueError("is not one of the choices")
+        if self.kind == "url" and (wrong := url_problem(text)):
+            raise ValueError(wrong)
+        if len(text) > (20_000 if self.kind == "long" else MAX_TEXT):
+            raise ValueError("is too long")
+        if self.check is not None and (wrong := self.check(text)):
+            raise ValueError(wrong)
+        return text
+
+    def _number(self, text: str) -> float | int:
+        low, high = self.bounds
+        try:
+            number = float(text)
+        except ValueError:
+            raise ValueError("must be a number") from None
+        if not low <= number <= high:
+            raise ValueError(f"must be a number from {low:g} to {high:g}")
+        return int(number) if number.is_integer() else number
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One action of a lead at a destination; ``step`` is its place in the order there.
+
+    ``trigger``: only where this is what made the destination want the lead (the events of a webhook). ``switch``: only
+    where the setting of this name is on. ``updates``: a later decision changes what is there; ``withdraws``: it can be
+    taken back there.
+    """
+
+    action: str
+    step: int
+    label: str
+    trigger: Trigger | None = None
+    switch: str | None = None
+    updates: bool = False
+    withdraws: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Mapped:
+    """A field on the other side and what fills it unless the destination says otherwise (webapp.leads.fieldmap).
+    ``needed``: without it there is nothing to send."""
+
+    name: str
+    label: str
+    template: str = ""
+    needed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Guarantee:
+    """A row of the table in docs/deliveries.md, also shown beside the form."""
+
+    effect: str
+    promise: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """``open_fields``: people may add target fields of their own. ``in_browser``: can be made on the settings page.
+    ``rules``: which leads, unless the destination says otherwise. ``per_second``, ``per_minute``: the rate budget that
+    the form proposes (None: no limit). ``tells_alerts``: its client is a :class:`~webapp.leads.ports.TellsAlerts`."""
+
+    kind: DestinationKind
+    label: str
+    about: str
+    fields: tuple[Field, ...]
+    steps: tuple[Step, ...]
+    unknown: Unknown
+    guarantees: tuple[Guarantee, ...]
+    mapping: tuple[Mapped, ...] = ()
+    open_fields: bool = False
+    rules: Mapping[str, Any] | None = None
+    per_second: float | None = None
+    per_minute: float | None = None
+    in_browser: bool = True
+    tells_alerts: bool = False
+    where: Callable[[Mapping[str, Any]], str] = lambda config: str(config.get("url") or "")
+
+    def steps_for(self, matched: frozenset[Trigger], config: Mapping[str, Any]) -> tuple[Step, ...]:
+        """What a lead brings about there that is wanted because of ``matched``; empty when nothing is matched."""
+        if not matched:
+            return ()
+        return tuple(
+            step
+            for step in self.steps
+            if (step.trigger is None or step.trigger in matched) and (step.switch is None or config.get(step.switch))
+        )
+
+    def step_of(self, action: str) -> Step | None:
+        return next((step for step in self.steps if step.action == action), None)
+
+    def sends_again(self, options: Mapping[str, Any]) -> bool:
+        """May a call whose outcome is unknown be repeated where the other side cannot be asked?"""
+        chosen = options.get(WHEN_UNCERTAIN)
+        return chosen == SEND_AGAIN if chosen else self.unknown is Unknown.REPEATS
+
+    def read(
+        self, given: Mapping[str, str], stored: Mapping[str, Any] | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any], tuple[Problem, ...]]:
+        """(config, secrets, what is wrong) of a form. With ``stored`` secrets, one that was left empty stays."""
+        config: dict[str, Any] = {}
+        secrets: dict[str, Any] = dict(stored or {})
+        problems = []
+        for field in self.fields:
+            text = given.get(field.name, "")
+            if field.secret and not text.strip() and (secrets.get(field.name) or field.made is not None):
+                if not secrets.get(field.name) and field.made is not None:
+                    secrets[field.name] = field.made()
+                continue
+            try:
+                value = field.read(text)
+            except ValueError as error:
+                problems.append(Problem(field.name, str(error)))
+                continue
+            if value is not None and value is not False:
+                (secrets if field.secret else config)[field.name] = value
+        return config, secrets, tuple(problems)
+
+
+def url_problem(url: str) -> str | None:
+    """What is wrong with an address that somebody entered. Where it leads is checked when it is called, since names may
+    resolve to anything later."""
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        good = False
+    if good and not parts.username and not parts.password and len(url) <= MAX_TEXT:
+        return None
+    return "must be an http:// or https:// URL without a user name"
+
+
+def signing_secret_problem(secret: str) -> str | None:
+    """Of a Standard Webhooks secret."""
+    try:
+        size = len(base64.b64decode(secret.removeprefix("whsec_"), validate=True))
+    except (binascii.Error, ValueError):
+        size = 0
+    low, high = _SECRET_BYTES
+    return None if low <= size <= high else f"must be whsec_ and {low} to {high} bytes in base64"
+
+
+def origin(url: str) -> str:
+    """Of an address that is itself a credential: as much as may be shown."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
