@@ -12,7 +12,16 @@ from typing import Any, Protocol, runtime_checkable
 
 from webapp.leads.errors import Ambiguous, Permanent, Transient
 from webapp.leads.intake import LeadIn as LeadIn  # clients make them, and import the ports alone
-from webapp.leads.states import DeliveryOperation, DestinationKind, FetchKind, Intent, LeadStatus, NextAction, Priority, TaskStep
+from webapp.leads.states import (
+    DeliveryOperation,
+    DestinationKind,
+    FetchKind,
+    Intent,
+    LeadStatus,
+    NextAction,
+    Priority,
+    TaskStep,
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,7 +110,8 @@ def with_work(session: Session) -> dict[uuid.UUID, int]:
     ]
     rows = session.execute(
         sa.select(Destination.id, Destination.failures, Destination.options, *ahead).where(
-            _open(), sa.exists().where(Delivery.destination_id == Destination.id, _due(), released(), task_texts.ready())
+            _open(),
+            sa.exists().where(Delivery.destination_id == Destination.id, _due(), released(), task_texts.ready()),
         )
     )
     return {
