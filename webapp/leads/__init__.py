@@ -5,10 +5,11 @@ Read it top-down::
     in       intake        what every door calls: normalise, judge, insert; one transaction, no network
              ├ dedupe      who wrote, and did they say it before
              ├ crm         leads of CRM clients: is it here already; search by parts of words
-             ├ verdict     intent, priority, confidence and evidence, by rules
+             ├ verdict     intent, priority, confidence and evidence, by rules and a small model
              │ ├ rulebook  a workspace's own rules: versions of its changes, the active one compiled
              │ │ └ ruleset_changes  the changes, compiled on top of the shipped rules
              │ ├ ruleset   the rules as data (rulesets/default.json), compiled into a token trie
+             │ ├ wordmodel  words and rules weighed together (rulesets/words.json, made by script/train)
              │ ├ reliability  how right verdicts are on labelled messages (`flask classify --evaluate`)
              │ ├ suspicion does the message talk to a machine? then never out by itself
              │ └ textnorm  folding, tokens, language; offsets of the text as sent

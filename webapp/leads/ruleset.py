@@ -18,6 +18,7 @@ Shape of the JSON (``rulesets/default.json`` is the shipped one)::
     amounts     {large: USD, units: {en: {unit: USD each}, vi: {...}}}
     decision    {strong, pitch, floor}: scores from which an intent counts (see ``verdict._decide``)
     calibration {margin: [[from, probability], ...], ...}: see ``verdict._confidence``
+    words       optional; true: the shipped model of words (``wordmodel``) hears the rules and decides with them
 
 Phrases: words as people write them; ``(a|b|)`` alternatives, an empty one makes it optional; ``{class}``;
 ``..`` a gap; ``#`` any number; ``^`` the start of a sentence; ``<end>`` the end of the message; ``<phone>``,
@@ -40,6 +41,7 @@ from typing import Any
 from webapp.leads.errors import Invalid, Problem
 from webapp.leads.states import Intent
 from webapp.leads.textnorm import fold_search, word_key
+from webapp.leads.wordmodel import WordModel, default_model
 
 SCHEMA = 1
 LANGS = ("en", "vi")
@@ -117,6 +119,7 @@ class Ruleset:
     floor: float
     margins: tuple[tuple[float, float], ...]
     unknown: Mapping[str, float]
+    model: WordModel | None = None
 
 
 class Problems(list[Problem]):
@@ -132,6 +135,8 @@ def load_ruleset(data: Mapping[str, Any]) -> Ruleset:
     for name, kind in _SECTIONS.items():
         if not isinstance(data.get(name), kind):
             problems.add(name, f"is missing or not a {kind.__name__}")
+    if not isinstance(data.get("words", False), bool):
+        problems.add("words", "must be true or false")
     if problems:
         raise Invalid("The ruleset lacks whole sections.", details=tuple(problems))
     compiler = Compiler(_classes(data["classes"], problems), frozenset(data["bare_stop"]), problems)
@@ -149,6 +154,7 @@ def load_ruleset(data: Mapping[str, Any]) -> Ruleset:
         bare=compiler.bare,
         negatable=frozenset(Intent(value) for value in data["negatable"]),
         attack_literals=tuple(literal.casefold() for literal in data["attack_literals"]),
+        model=default_model() if data.get("words") else None,
         **numbers,
     )
 

@@ -24,6 +24,8 @@ class Intent(StrEnum):
     ENGAGEMENT = "engagement"
     UNKNOWN = "unknown"
 
+    __hash__ = str.__hash__  # Enum's own is Python, and the judge looks intents up all the time
+
 
 class Priority(StrEnum):
     P0 = "P0"

@@ -2,7 +2,9 @@
 
 ``judge`` is pure: no I/O, no clock, no framework. It splits the message into tokens once, walks the ruleset's
 trie from each token (longest match wins), lets negations undo cues, sums the weights per intent, and lets the
-taxonomy's precedence choose among the intents that are clearly there. All knowledge of words is in the ruleset.
+taxonomy's precedence choose among the intents that are clearly there. A small model of words (``wordmodel``) then hears
+what the rules made of the message, weighs it with all the words, and decides; priority, evidence and tags stay the rules'
+business. A ruleset that does not ask for the model decides alone.
 """
 
 import re
@@ -19,13 +21,19 @@ from webapp.leads.states import (
 )
 from webapp.leads.textnorm import Mapped, Tokens, compose, fold_search, language, tokenize, word_key
 from webapp.leads.types import Span, Verdict
+from webapp.leads.wordmodel import WordModel, of_rules
 
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _KEY_MASHING = re.compile("[bcdfghjklmnpqrstvwxz]{4}")
 _RANK = {intent: rank for rank, intent in enumerate((Intent.SPAM, Intent.VENDOR_PITCH, *PRECEDENCE, Intent.UNKNOWN))}
 #: After these a negation goes on ("no demo or quote").
 _OR = frozenset({"or", "nor", "hay", "hoặc", "hoac"})
+_INTENTS = {intent.value: intent for intent in Intent}
 _JUNK = frozenset({Intent.SPAM, Intent.VENDOR_PITCH})
+#: Tokens that say something without being a word.
+_TELLING = frozenset(("<phone>", "<email>", "<url>", "$", "£", "€", "₫"))
+#: How many words are shown as evidence where the model decided by them.
+_WORDS_SHOWN = 4
 
 
 @dataclass(slots=True)
@@ -37,12 +45,72 @@ class _Hit:
     negated: bool = False
 
 
+@dataclass(slots=True)
+class _Said:
+    """What the rules make of a message. ``names``: its flags; ``scores``: of the intents that they found."""
+
+    mapped: Mapped
+    tokens: Tokens
+    lang: str
+    hits: list[_Hit]
+    flags: list[_Hit]
+    names: set[str]
+    narrowed: bool
+    scores: dict[Intent, float]
+    intent: Intent
+    runner_up: Intent | None
+
+
 def judge(text: str, *, rules: Ruleset | None = None, channel: str | None = None) -> Verdict:
     """The verdict on one message. Never raises for any text; offsets in the evidence are those of ``text``.
 
     ``channel`` is accepted because callers know it; the shipped rules judge by the words alone.
     """
     rules = rules or default_ruleset()
+    said = _listen(text, rules)
+    model = rules.model if _can_weigh(said) else None
+    runner_up: Intent | None
+    if model:
+        intent, likely, runner_up, less = model.best(said.tokens.keys, _as_features(said, rules), _undone(said))
+        confidence = model.confidence(likely, said.lang)
+        runner_up_confidence = round(min(less, confidence, 1 - confidence), 3)
+    else:
+        intent, runner_up = said.intent, said.runner_up
+        confidence = _confidence(intent, runner_up, said.scores, said.tokens, rules)
+        runner_up_confidence = _runner_up_confidence(confidence, runner_up, said.scores)
+    names = said.names
+    if intent is Intent.COMPLAINT and _large_sum(said.tokens, rules, said.lang):
+        names.add("large_sum")
+    priority = _priority(intent, names)
+    evidence = _evidence(said, intent)
+    reasons = _reasons(said, intent, runner_up)
+    if model and intent is not Intent.UNKNOWN and not any(span.label == intent for span in evidence):
+        evidence, words = _by_words(model, said, intent, evidence)
+        reasons = (_told(intent, words, said.intent), *reasons[1:])
+    return Verdict(
+        intent=intent,
+        priority=priority,
+        next_action=next_action_for(intent, priority),
+        confidence=confidence,
+        evidence=evidence,
+        runner_up=runner_up,
+        runner_up_confidence=runner_up_confidence,
+        lang=said.lang,
+        tags=tuple(sorted(names)),
+        reasons=reasons,
+        ruleset=rules.version,
+    )
+
+
+def heard(text: str, *, rules: Ruleset | None = None) -> tuple[list[str], list[tuple[str, int]]]:
+    """What the model of words is given: the tokens, and what the rules made of them. For training."""
+    rules = rules or default_ruleset()
+    said = _listen(text, rules)
+    return said.tokens.keys, _as_features(said, rules)
+
+
+def _listen(text: str, rules: Ruleset) -> _Said:
+    """What the rules alone make of the message."""
     mapped = compose(text)
     tokens = tokenize(mapped.text)
     lang, hits, flags = _met(tokens, rules)
@@ -54,7 +122,7 @@ def judge(text: str, *, rules: Ruleset | None = None, channel: str | None = None
         scores = {intent: score for intent, score in scores.items() if intent is Intent.ENGAGEMENT}
     elif not scores and _gibberish(words):
         scores[Intent.SPAM] = rules.pitch
-    names = {cue.cue.label for cue in flags}
+    names = {flag.cue.label for flag in flags}
     if any(literal in mapped.text for literal in rules.attack_literals):
         names.add("attack")
     if "attack" in names:
@@ -62,23 +130,52 @@ def judge(text: str, *, rules: Ruleset | None = None, channel: str | None = None
     intent, runner_up = _decide(scores, rules)
     if intent in BUYING_INTENTS and runner_up is Intent.INQUIRY:
         intent, runner_up = _decide(_without_question_mark(scores, hits), rules)
-    if intent is Intent.COMPLAINT and _large_sum(tokens, rules, lang):
-        names.add("large_sum")
-    priority = _priority(intent, names)
-    confidence = _confidence(intent, runner_up, scores, tokens, rules)
-    return Verdict(
-        intent=intent,
-        priority=priority,
-        next_action=next_action_for(intent, priority),
-        confidence=confidence,
-        evidence=_evidence(hits, flags, intent, tokens, mapped),
-        runner_up=runner_up,
-        runner_up_confidence=_runner_up_confidence(confidence, runner_up, scores),
-        lang=lang,
-        tags=tuple(sorted(names)),
-        reasons=_reasons(hits, tokens, intent, runner_up, scores, names),
-        ruleset=rules.version,
-    )
+    return _Said(mapped, tokens, lang, hits, flags, names, narrowed, scores, intent, runner_up)
+
+
+def _can_weigh(said: _Said) -> bool:
+    """Is the message one for the model? Not without anything to read, and what the rules know as an attack is theirs."""
+    return "attack" not in said.names and any(key[0].isalnum() or key in _TELLING for key in said.tokens.keys)
+
+
+def _undone(said: _Said) -> set[str]:
+    """The intents of which a negation has left nothing ("not interested in a demo")."""
+    return {hit.cue.label for hit in said.hits if hit.negated}.difference(said.scores)
+
+
+def _as_features(said: _Said, rules: Ruleset) -> list[tuple[str, int]]:
+    flags = {*said.names, "narrowed"} if said.narrowed else said.names
+    negated = (hit.cue.label for hit in said.hits if hit.negated)
+    return of_rules(said.scores, rules.strong, said.intent, flags, negated)
+
+
+def _by_words(
+    model: WordModel, said: _Said, intent: Intent, evidence: tuple[Span, ...]
+) -> tuple[tuple[Span, ...], list[str]]:
+    """The evidence with the words that told the model ``intent`` where no rule has a phrase for it, and those words."""
+    tokens, mapped = said.tokens, said.mapped
+    places = _positions(tokens.words, mapped.text)
+    spans, words = list(evidence), []
+    for i in model.speaking(tokens.keys, intent):
+        word = tokens.words[i]
+        if not word[:1].isalnum():
+            continue
+        start, end = mapped.origin(places[i], places[i] + len(word))
+        if any(start < span.end and span.start < end for span in spans if span.kind != "intent"):
+            continue
+        spans = [span for span in spans if not (start < span.end and span.start < end)]
+        spans.append(Span(start, end, "intent", intent.value, word))
+        words.append(word)
+        if len(words) == _WORDS_SHOWN:
+            break
+    return tuple(sorted(spans, key=lambda span: span.start)), words
+
+
+def _told(intent: Intent, words: list[str], alone: Intent) -> str:
+    """The first reason, where the model decided without a phrase of the rules."""
+    quoted = ", ".join(f"“{word}”" for word in words)
+    said = f"{intent.value} by its words" + (f": {quoted}" if quoted else "")
+    return said if alone is intent else f"{said} (the rules alone: {alone.value})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +315,7 @@ def _negate(hits: list[_Hit], tokens: Tokens, rules: Ruleset) -> None:
         if hit.cue.kind == "negation":
             until, clause = end + hit.cue.reach, tokens.clauses[start]
             continue
-        if hit.cue.kind != "intent" or Intent(hit.cue.label) not in rules.negatable:
+        if hit.cue.kind != "intent" or _INTENTS[hit.cue.label] not in rules.negatable:
             continue
         last_start, last = hit.parts[-1]
         within = bisect_right(negations, start) < bisect_left(negations, last_start)  # inside the gap
@@ -248,7 +345,7 @@ def _scores(hits: list[_Hit], rules: Ruleset, narrowed: bool) -> dict[Intent, fl
         if cue.kind != "intent" or hit.negated or (cue.label, cue.phrase) in seen:
             continue
         seen.add((cue.label, cue.phrase))
-        intent = Intent(cue.label)
+        intent = _INTENTS[cue.label]
         if narrowed and cue.narrowable:
             limited[intent] = min(cue.weight, rules.strong - 0.5)
         else:
@@ -348,16 +445,18 @@ def _runner_up_confidence(confidence: float, rival: Intent | None, scores: dict[
     return round(min(rest, confidence), 3)
 
 
-def _evidence(hits: list[_Hit], flags: list[_Hit], intent: Intent, tokens: Tokens, mapped: Mapped) -> tuple[Span, ...]:
+def _evidence(said: _Said, intent: Intent) -> tuple[Span, ...]:
     """Non-overlapping spans: the verdict's own cues first, then priority words, negations, other intents."""
+    hits, flags, tokens, mapped = said.hits, said.flags, said.tokens, said.mapped
     if not hits and not flags:
         return ()
     ranked: list[tuple[int, _Hit, str, str]] = []
     for hit in hits:
-        if hit.cue.kind == "negation":
+        kind, label = hit.cue.kind, hit.cue.label
+        if kind == "negation":
             ranked.append((2, hit, "negation", "negation"))
-        elif hit.cue.kind == "intent" and not hit.negated:
-            ranked.append((0 if hit.cue.label == intent.value else 3, hit, "intent", hit.cue.label))
+        elif kind == "intent" and not hit.negated:
+            ranked.append((0 if label == intent else 3, hit, "intent", label))
     ranked.extend((1, flag, "priority", flag.cue.label) for flag in flags)
     ranked.sort(key=lambda item: item[0])
     places = _positions(tokens.words, mapped.text)
@@ -400,23 +499,17 @@ def _positions(words: list[str], text: str) -> list[int]:
     return places
 
 
-def _reasons(
-    hits: list[_Hit],
-    tokens: Tokens,
-    intent: Intent,
-    rival: Intent | None,
-    scores: dict[Intent, float],
-    names: set[str],
-) -> tuple[str, ...]:
+def _reasons(said: _Said, intent: Intent, rival: Intent | None) -> tuple[str, ...]:
     """Why, in words that a reviewer can read."""
+    hits, tokens, scores, names = said.hits, said.tokens, said.scores, said.names
     if intent is Intent.UNKNOWN:
         reasons = ["No phrase of the ruleset says what this message wants."]
     else:
-        own = (h for h in hits if h.cue.label == intent.value and not h.negated)
+        own = (h for h in hits if h.cue.label == intent and not h.negated)
         cues = dict.fromkeys(_readable(hit, tokens) for hit in own)
         quoted = ", ".join(f"“{cue}”" for cue in list(cues)[:4])
-        reasons = [f"{intent.value} ({scores[intent]:g}): {quoted}" if quoted else intent.value]
-    if rival is not None:
+        reasons = [f"{intent.value} ({scores.get(intent, 0):g}): {quoted}" if quoted else intent.value]
+    if rival is not None and rival in scores:
         reasons.append(f"also {rival.value} ({scores[rival]:g})")
     if any(hit.negated for hit in hits):
         undone = ", ".join(f"“{_readable(hit, tokens)}”" for hit in hits if hit.negated)
