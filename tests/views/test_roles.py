@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Callable
+from datetime import date
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from webapp.leads.alerts import raise_alert
 from webapp.leads.quarantine import Bad, quarantine
 from webapp.leads.states import DestinationKind, Door, FetchKind, Role
 from webapp.models import (
+    Absence,
     Alert,
     ApiKey,
     Delivery,
@@ -24,7 +26,9 @@ from webapp.models import (
     Import,
     PersonMerge,
     Rerun,
+    RoutingRule,
     Run,
+    Team,
     Workspace,
 )
 from webapp.models.inbound import InboundSource
@@ -147,6 +151,26 @@ DOORS = [
     (Role.MANAGER, "POST", "/imports/{import}/cancel"),
     (Role.MANAGER, "GET", "/imports/{import}/undo"),
     (Role.MANAGER, "POST", "/imports/{import}/undo"),
+    (Role.VIEWER, "GET", "/settings/hours"),
+    (Role.MANAGER, "POST", "/settings/hours"),
+    (Role.VIEWER, "GET", "/settings/routing"),
+    (Role.MANAGER, "GET", "/settings/routing/trial"),
+    (Role.MANAGER, "POST", "/settings/routing/otherwise"),
+    (Role.MANAGER, "GET", "/settings/routing/rules/new"),
+    (Role.MANAGER, "POST", "/settings/routing/rules/new"),
+    (Role.MANAGER, "GET", "/settings/routing/rules/{rule}"),
+    (Role.MANAGER, "POST", "/settings/routing/rules/{rule}"),
+    (Role.MANAGER, "POST", "/settings/routing/rules/{rule}/move"),
+    (Role.MANAGER, "POST", "/settings/routing/rules/{rule}/delete"),
+    (Role.MANAGER, "GET", "/settings/routing/teams/new"),
+    (Role.MANAGER, "POST", "/settings/routing/teams/new"),
+    (Role.MANAGER, "GET", "/settings/routing/teams/{team}"),
+    (Role.MANAGER, "POST", "/settings/routing/teams/{team}"),
+    (Role.MANAGER, "POST", "/settings/routing/teams/{team}/delete"),
+    (Role.MANAGER, "GET", "/settings/routing/members/{user}"),
+    (Role.MANAGER, "POST", "/settings/routing/members/{user}"),
+    (Role.MANAGER, "POST", "/settings/routing/members/{user}/absences"),
+    (Role.MANAGER, "POST", "/settings/routing/absences/{absence}/remove"),
     (Role.ADMIN, "GET", "/alerts"),
     (Role.ADMIN, "POST", "/alerts/{alert}/acknowledge"),
     (Role.ADMIN, "POST", "/alerts/{alert}/resolve"),
@@ -188,6 +212,15 @@ def ids_of(session: Session, workspace: Workspace) -> dict[str, uuid.UUID]:
     session.add(suppressed)
     source = InboundSource(workspace_id=workspace.id, name="Form", token="enc:x", token_hash=workspace.id.bytes)
     session.add(source)
+    team = Team(workspace_id=workspace.id, name="North")
+    session.add(team)
+    session.flush()
+    rule = RoutingRule(workspace_id=workspace.id, position=1, name="All", team_id=team.id)
+    session.add(rule)
+    away = make_user(session, workspace)
+    day = date(2030, 1, 1)
+    absence = Absence(workspace_id=workspace.id, user_id=away.id, first_day=day, last_day=day)
+    session.add(absence)
     raise_alert(session, workspace.id, "routing_nobody", "", "Nobody fits.")
     ruleset = RulesetVersion(
         workspace_id=workspace.id, number=1, base="1", created_by="Ana", updated_by="Ana", activated_by="Ana",
@@ -197,6 +230,9 @@ def ids_of(session: Session, workspace: Workspace) -> dict[str, uuid.UUID]:
     session.commit()
     return {
         "ruleset": ruleset.id,
+        "team": team.id,
+        "rule": rule.id,
+        "absence": absence.id,
         "alert": session.scalars(sa.select(Alert.id).where(Alert.workspace_id == workspace.id)).one(),
         "page": page.id,
         "suppression": suppressed.id,
@@ -240,6 +276,8 @@ def test_every_page_stands_in_the_table(app: Flask) -> None:
         "features.",
         "task_texts.",
         "reruns.",
+        "routing.",
+        "hours.",
     )
     for rule in app.url_map.iter_rules():
         if rule.endpoint.startswith(pages) and rule.endpoint not in OPEN:

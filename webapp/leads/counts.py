@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session, aliased
 
 from webapp.leads.filters import (
     UNSUPPRESSED_VIEWS,
+    VIEW_CONDITIONS,
     VIEWS,
     LeadFilter,
     all_conditions,
@@ -19,7 +20,14 @@ from webapp.leads.filters import (
     of_statuses,
     waiting,
 )
-from webapp.leads.states import WAITING_STATUSES, DeliveryState, LeadStatus, Priority, QuarantineState, RunStatus
+from webapp.leads.states import (
+    DeliveryState,
+    LeadStatus,
+    Priority,
+    QuarantineState,
+    RouteState,
+    RunStatus,
+)
 from webapp.models.lead import Lead, Quarantined
 from webapp.models.routing import Alert
 from webapp.models.work import Delivery, Run
@@ -51,17 +59,20 @@ class Count:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Per status under a filter, those that the suppression list holds back apart (``suppressed``); and how many waiting
-    ones are assigned to whoever asks."""
+    """Per status under a filter, those that the suppression list holds back apart (``suppressed``); how many waiting
+    ones are assigned to whoever asks; and the views that ask for more than a status (``VIEW_CONDITIONS``)."""
 
     by_status: dict[LeadStatus, Count] = field(default_factory=dict)
     mine: Count = Count()
     suppressed: dict[LeadStatus, Count] = field(default_factory=dict)
+    views: dict[str, Count] = field(default_factory=dict)
 
     def of(self, view: str) -> Count:
         """How many rows the list of ``view`` has under the same filter."""
         if view == "mine":
             return self.mine
+        if view in VIEW_CONDITIONS:
+            return self.views.get(view, Count())
         statuses = VIEWS[view] or frozenset(LeadStatus)
         parts = [] if view == "suppressed" else [self.by_status]
         parts += [] if view in UNSUPPRESSED_VIEWS else [self.suppressed]
@@ -82,6 +93,9 @@ def counts(session: Session, workspace_id: uuid.UUID, wanted: LeadFilter, *, me:
         for status in LeadStatus
         for held in _held(wanted.suppressed)
     }
+    if wanted.suppressed is not True:
+        unheld = [*base, *is_suppressed(False)]
+        parts |= {view: [*unheld, *of_statuses(VIEWS[view]), more] for view, more in VIEW_CONDITIONS.items()}
     if me and wanted.suppressed is not True:
         parts["mine"] = [*base, *waiting(), Lead.assignee_id == me]
     found = session.execute(sa.select(*(_capped(Lead, where).label(name) for name, where in parts.items()))).one()
@@ -89,7 +103,8 @@ def counts(session: Session, workspace_id: uuid.UUID, wanted: LeadFilter, *, me:
     open_, held_ = (
         {status: numbers.get(f"{status.value} {held}", Count()) for status in LeadStatus} for held in (False, True)
     )
-    return Counts(open_, numbers.get("mine", Count()), held_)
+    views = {view: numbers.get(view, Count()) for view in VIEW_CONDITIONS}
+    return Counts(open_, numbers.get("mine", Count()), held_, views)
 
 
 def _held(asked: bool | None) -> tuple[bool, ...]:
@@ -99,17 +114,27 @@ def _held(asked: bool | None) -> tuple[bool, ...]:
 def _counts_of_text(session: Session, base: list[Any], suppressed: bool | None, me: uuid.UUID | None) -> Counts:
     held = Lead.suppression_id.is_not(None).label("held")
     where = [*base, *is_suppressed(suppressed)]
-    some = sa.select(Lead.status, Lead.assignee_id, held).where(*where).limit(COUNT_CAP + 1).subquery()
-    theirs = sa.func.count().filter(some.c.assignee_id == me)
+    chosen = (Lead.status, Lead.assignee_id, Lead.route_state, Lead.due_key, held)
+    some = sa.select(*chosen).where(*where).limit(COUNT_CAP + 1).subquery()
+    further = {
+        "mine": some.c.assignee_id == me,
+        "overdue": some.c.due_key < sa.func.now(),
+        "manual": some.c.route_state == RouteState.MANUAL,
+        "backlog": some.c.route_state == RouteState.BACKLOG,
+    }
     columns = (some.c.held, some.c.status)
-    rows = session.execute(sa.select(*columns, sa.func.count(), theirs).group_by(*columns)).all()
-    found = {(held, status): n for held, status, n, _ in rows}
+    counted = [sa.func.count().filter(which).label(view) for view, which in further.items()]
+    rows = session.execute(sa.select(*columns, sa.func.count().label("n"), *counted).group_by(*columns)).all()
+    found = {(row.held, row.status): row.n for row in rows}
     more = sum(found.values()) > COUNT_CAP
     open_, held_ = (
         {status: Count(found.get((held, status), 0), more) for status in LeadStatus} for held in (False, True)
     )
-    mine = sum(n for held, status, _, n in rows if status in WAITING_STATUSES and not held)
-    return Counts(open_, Count(mine, more), held_)
+    views = {
+        view: Count(sum(getattr(row, view) for row in rows if row.status in VIEWS[view] and not row.held), more)
+        for view in further
+    }
+    return Counts(open_, views.pop("mine"), held_, views)
 
 
 def _capped(model: Any, where: list[Any]) -> Any:

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from webapp.leads.errors import Invalid, Problem
 from webapp.leads.search import tsquery
-from webapp.leads.states import DECIDED_STATUSES, WAITING_STATUSES, Intent, LeadStatus, Priority
+from webapp.leads.states import DECIDED_STATUSES, OPEN_STATUSES, WAITING_STATUSES, Intent, LeadStatus, Priority
 from webapp.models.lead import Lead
 
 MAX_TEXT = 200
@@ -22,6 +22,9 @@ VIEWS: dict[str, frozenset[LeadStatus]] = {
     "draft": frozenset({LeadStatus.NEW_DRAFT}),
     "auto": frozenset({LeadStatus.NEW_AUTO}),
     "mine": WAITING_STATUSES,
+    "overdue": WAITING_STATUSES,
+    "manual": OPEN_STATUSES,
+    "backlog": OPEN_STATUSES,
     "decided": DECIDED_STATUSES,
     "approved": frozenset({LeadStatus.APPROVED}),
     "overridden": frozenset({LeadStatus.OVERRIDDEN}),
@@ -30,7 +33,16 @@ VIEWS: dict[str, frozenset[LeadStatus]] = {
     "all": frozenset(),
 }
 #: What waits for a person leaves out what the suppression list holds back, which has a view of its own.
-UNSUPPRESSED_VIEWS = frozenset({"waiting", "escalate", "draft", "mine"})
+UNSUPPRESSED_VIEWS = frozenset({"waiting", "escalate", "draft", "mine", "overdue", "manual", "backlog"})
+#: What a view asks for besides its statuses, spelt as the partial indexes spell it.
+_OPEN = f"leads.status IN ({', '.join(repr(status.value) for status in sorted(OPEN_STATUSES))})"
+VIEW_CONDITIONS: dict[str, Any] = {
+    "overdue": Lead.due_key < sa.func.now(),
+    "manual": sa.text(f"leads.route_state = 'manual' AND {_OPEN}"),
+    "backlog": sa.text(f"leads.route_state = 'backlog' AND {_OPEN}"),
+}
+#: How a list may be sorted: by priority, then longest waiting; by when a decision is due; by the time of arrival.
+SORTS = ("urgent", "due", "newest", "oldest")
 UNASSIGNED = "none"
 #: What of the attribution can be asked for: by value; and by whether it is there, or by value.
 CAMPAIGN = ("utm_source", "utm_medium", "utm_campaign", "utm_term", "utm_content", "landing_page", "referrer")
@@ -69,6 +81,7 @@ class LeadFilter:
     consent_to: datetime | None = None
     suppressed: bool | None = None
     mine: uuid.UUID | None = None
+    sort: str = ""
 
     @classmethod
     def parse(cls, given: Mapping[str, Any], *, me: uuid.UUID | None = None, view: str = "all") -> "LeadFilter":
@@ -81,6 +94,9 @@ class LeadFilter:
             problems.append(Problem("view", f"must be one of {', '.join(VIEWS)}"))
             view = "all"
         statuses = _members(given, "status", LeadStatus, problems)
+        sort = _one(given, "sort").lower()
+        if sort and sort not in SORTS:
+            problems.append(Problem("sort", f"must be one of {', '.join(SORTS)}"))
         return _checked(
             problems,
             view=view,
@@ -97,12 +113,13 @@ class LeadFilter:
             consent_to=_moment(given, "consent_to", problems),
             suppressed=_yes_or_no(given, "suppressed", problems),
             mine=me if view == "mine" else None,
+            sort=sort,
         )
 
     @property
     def narrowed(self) -> bool:
         """Something other than the view narrows the list."""
-        of_view = ("view", "statuses", "mine")
+        of_view = ("view", "statuses", "mine", "sort")
         return any(getattr(self, f.name) not in (None, "", frozenset()) for f in fields(self) if f.name not in of_view)
 
     @property
@@ -121,7 +138,12 @@ class LeadFilter:
 
     @property
     def order(self) -> str:
-        """The order that suits the view: what waits goes by urgency, the rest by time."""
+        """As asked for; else the order that suits the view: what is late goes by when it was due, what waits by urgency,
+        the rest by time."""
+        if self.sort or self.view == "overdue":
+            return self.sort or "due"
+        if self.view in VIEW_CONDITIONS:
+            return "urgent"
         waits = self.statuses and self.statuses <= WAITING_STATUSES
         return "urgent" if waits and not self.held_back else "newest"
 
@@ -266,4 +288,6 @@ def all_conditions(workspace_id: uuid.UUID, wanted: LeadFilter) -> list[Any]:
     found = conditions(workspace_id, wanted) + of_statuses(wanted.statuses) + is_suppressed(wanted.held_back)
     if wanted.mine:
         found.append(Lead.assignee_id == wanted.mine)
+    if wanted.view in VIEW_CONDITIONS:
+        found.append(VIEW_CONDITIONS[wanted.view])
     return found

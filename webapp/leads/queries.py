@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session, aliased
 
 from webapp.leads.counts import COUNT_CAP, Count, Counts, Glance, arrived_since, counts, glance, stuck, unrepaired
 from webapp.leads.errors import Invalid, Problem
-from webapp.leads.filters import UNASSIGNED, VIEWS, LeadFilter, all_conditions
+from webapp.leads.filters import SORTS, UNASSIGNED, VIEWS, LeadFilter, all_conditions
 from webapp.leads.states import Intent, LeadStatus, Priority
 from webapp.models.account import User
 from webapp.models.lead import Lead
@@ -52,8 +52,7 @@ __all__ = [
 MAX_LIMIT = 200
 #: Characters of a message that a list shows.
 EXCERPT = 200
-#: ``urgent``: by priority, then longest waiting first. The others go by the time of arrival.
-ORDERS = ("urgent", "newest", "oldest")
+ORDERS = SORTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +80,8 @@ class LeadRow:
     assignee_id: uuid.UUID | None
     decided_by: str | None
     decided_at: datetime | None
+    sla_due_at: datetime | None
+    due_key: datetime
     assignee: str | None = None
 
 
@@ -107,6 +108,7 @@ class _Key(NamedTuple):
 
 _KEYS = {
     "urgent": _Key((Lead.priority, Lead.created_at, Lead.id), (Priority, datetime.fromisoformat, uuid.UUID), False),
+    "due": _Key((Lead.due_key, Lead.id), (datetime.fromisoformat, uuid.UUID), False),
     "newest": _Key((Lead.created_at, Lead.id), (datetime.fromisoformat, uuid.UUID), True),
     "oldest": _Key((Lead.created_at, Lead.id), (datetime.fromisoformat, uuid.UUID), False),
 }

@@ -113,7 +113,8 @@ _LATER = sa.case(
     else_=None,
 ).label("later")
 _earlier = aliased(Lead)
-_LAST_OWNER = (
+#: The user who had the person's last lead.
+LAST_OWNER = (
     sa.select(_earlier.assignee_id)
     .where(_earlier.person_id == Lead.person_id, _earlier.id != Lead.id, _earlier.assignee_id.is_not(None))
     .order_by(_earlier.created_at.desc())
@@ -131,7 +132,7 @@ _LOAD = (
         Lead.workspace_id,
         Lead.verdict,
     )
-    .add_columns(Lead.door, Lead.author_name, Lead.created_at, _LATER, Lead.last_contact_at, _OTHER_LEADS, _LAST_OWNER)
+    .add_columns(Lead.door, Lead.author_name, Lead.created_at, _LATER, Lead.last_contact_at, _OTHER_LEADS, LAST_OWNER)
     .add_columns(*_STANDING, *_FACTS, *_RULES)
     .join(Lead, Lead.id == Run.lead_id)
     .join(Workspace, Workspace.id == Lead.workspace_id)

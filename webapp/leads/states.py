@@ -368,6 +368,8 @@ class AnswerState(StrEnum):
 DECIDED_STATUSES = frozenset({LeadStatus.APPROVED, LeadStatus.OVERRIDDEN, LeadStatus.REJECTED})
 #: What waits for a person. ``new_auto`` is its own view.
 WAITING_STATUSES = frozenset({LeadStatus.NEW_DRAFT, LeadStatus.NEW_ESCALATE})
+#: What no person has decided about.
+OPEN_STATUSES = WAITING_STATUSES | {LeadStatus.NEW_AUTO}
 
 BUYING_INTENTS = frozenset({Intent.PURCHASE_INTENT, Intent.INQUIRY_PRICE, Intent.DEMO_REQUEST, Intent.CONTACT_REQUEST})
 QUALIFIABLE_INTENTS = BUYING_INTENTS | {Intent.INQUIRY, Intent.PARTNERSHIP}

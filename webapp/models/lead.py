@@ -27,7 +27,8 @@ from webapp.models.base import JSON, Base, Created, Identified, InWorkspace, OfW
 _WAITING = f"status IN ({', '.join(repr(status.value) for status in sorted(WAITING_STATUSES))})"
 _OPEN = "status IN ('new_auto', 'new_draft', 'new_escalate')"
 #: ``sla_due_at`` for sorting: what has none comes last.
-DUE = "coalesce(sla_due_at, '9999-12-31 00:00:00+00'::timestamptz)"
+_NEVER = "'9999-12-31 00:00:00+00'::timestamptz"
+DUE = f"coalesce(sla_due_at, {_NEVER})"
 
 
 class Person(Identified, OfWorkspace, Created, Base):
@@ -134,7 +135,13 @@ class Lead(Identified, InWorkspace, Created, Base):
         ),
         sa.Index("ix_leads_import", "import_id", "id", postgresql_where=sa.text("import_id IS NOT NULL")),
         # What has no due time comes last; as an expression, since keysets cannot compare NULL.
-        sa.Index("ix_leads_sla", "workspace_id", sa.text(DUE), "id", postgresql_where=sa.text(_WAITING)),
+        sa.Index(
+            "ix_leads_sla",
+            "workspace_id",
+            sa.text(DUE),
+            "id",
+            postgresql_where=sa.text(f"{_WAITING} AND suppression_id IS NULL"),
+        ),
         sa.Index(
             "ix_leads_unrouted",
             "workspace_id",
@@ -142,7 +149,7 @@ class Lead(Identified, InWorkspace, Created, Base):
             "priority",
             "created_at",
             "id",
-            postgresql_where=sa.text(f"route_state IS NOT NULL AND {_OPEN}"),
+            postgresql_where=sa.text(f"route_state IS NOT NULL AND {_OPEN} AND suppression_id IS NULL"),
         ),
         sa.Index(
             "ix_leads_backlog",
@@ -150,7 +157,7 @@ class Lead(Identified, InWorkspace, Created, Base):
             "team_id",
             "created_at",
             "id",
-            postgresql_where=sa.text(f"route_state = 'backlog' AND {_OPEN}"),
+            postgresql_where=sa.text(f"route_state = 'backlog' AND {_OPEN} AND suppression_id IS NULL"),
         ),
         # Who had a person's last lead.
         sa.Index(
@@ -223,6 +230,8 @@ class Lead(Identified, InWorkspace, Created, Base):
     route_state: Mapped[RouteState | None] = enum_column(RouteState, "route_state")
     route_reason: Mapped[str | None]
     sla_due_at: Mapped[datetime | None]  # when a person should have decided (webapp.leads.sla)
+    if TYPE_CHECKING:
+        due_key: Mapped[datetime]  # see below
     sla_since: Mapped[datetime | None]  # from when that was counted; NULL: from its arrival
     assignment_reason: Mapped[str | None]
     touches: Mapped[int] = mapped_column(server_default="1")
@@ -251,6 +260,11 @@ class Lead(Identified, InWorkspace, Created, Base):
     person: Mapped[Person | None] = relationship(lazy="raise_on_sql")
     assignee: Mapped[User | None] = relationship(lazy="raise_on_sql")
 
+
+#: ``sla_due_at`` for sorting, as ix_leads_sla spells it: what has none comes last.
+Lead.due_key = column_property(
+    sa.func.coalesce(Lead.sla_due_at, sa.literal_column(_NEVER, sa.DateTime(timezone=True))), deferred=True
+)
 
 # Derived, so that it cannot disagree with what people decided: somebody asked for no more messages, and no reviewer
 # found that this was not meant (by overriding or rejecting that lead).

@@ -13,6 +13,7 @@ from webapp.views import (
     export,
     features,
     helpers,
+    hours,
     imports,
     judging,
     keys,
@@ -22,6 +23,7 @@ from webapp.views import (
     quarantine,
     queue,
     reruns,
+    routing,
     rules,
     runs,
     scoring,
@@ -65,5 +67,7 @@ def register(app: Flask) -> None:
         sources,
         quarantine,
         alerts,
+        routing,
+        hours,
     ):
         app.register_blueprint(page.bp)

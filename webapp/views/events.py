@@ -132,6 +132,12 @@ def _merge_undone(details: Mapping[str, Any]) -> str:
     return f"Merge with {details['person']} taken back" if details.get("person") else "Merge taken back"
 
 
+def _routed(details: Mapping[str, Any]) -> str:
+    if not details.get("assignee"):
+        return "Taken out of the backlog, as nobody of the team takes leads"
+    return f"Given to {details['assignee']} out of the backlog"
+
+
 #: One for every type of event that the console writes (tested).
 EVENTS: dict[str, Teller] = {
     "LEAD_SIGNAL_CREATED": _received,
@@ -190,6 +196,17 @@ EVENTS: dict[str, Teller] = {
     "SOCIAL_PAGE_TROUBLE": _about("Meta refuses the access token of a social page", "page"),
     "META_SECRET_SET": lambda _: "Secret of the Meta app set",
     "META_SECRET_REMOVED": lambda _: "Secret of the Meta app removed",
+    "LEAD_ROUTED": _routed,
+    "HOURS_CHANGED": lambda _: "Working hours and targets changed",
+    "ROUTING_CHANGED": lambda _: "What happens to leads that no rule fits changed",
+    "ROUTING_RULE_SAVED": _about("Routing rule saved", "rule"),
+    "ROUTING_RULE_MOVED": _about("Routing rule moved", "rule"),
+    "ROUTING_RULE_DELETED": _about("Routing rule deleted", "rule"),
+    "TEAM_SAVED": _about("Team saved", "team"),
+    "TEAM_DELETED": _about("Team deleted", "team"),
+    "MEMBER_HOURS_CHANGED": _about("Capacity and hours of a member changed", "member"),
+    "ABSENCE_ADDED": _about("Absence added", "member"),
+    "ABSENCE_REMOVED": _about("Absence removed", "member"),
     "ALERT_ACKNOWLEDGED": _about("Alert acknowledged", "alert"),
     "ALERT_RESOLVED": _about("Alert resolved", "alert"),
     "LEAD_SUPPRESSED": _about("Held back by the suppression list", "value"),

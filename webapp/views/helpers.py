@@ -46,7 +46,7 @@ HTMX_INTEGRITY = "sha384-Qp9rdC8H7EqOoX+nR0P3RPG2Noji+qdwJlGpfzwQJsfOpp3sGwIdSP9
 FILTERS = (
     "view", "status", "intent", "priority", "source", "assignee", "q", "person_id", "import_id",
     "utm_source", "utm_medium", "utm_campaign", "utm_term", "utm_content", "landing_page", "referrer", "gclid",
-    "fbclid", "consent", "consent_from", "consent_to", "suppressed",
+    "fbclid", "consent", "consent_from", "consent_to", "sort", "suppressed",
 )  # fmt: skip
 YEAR = 365 * 24 * 3600
 
@@ -60,6 +60,7 @@ def install(app: Flask) -> None:
         pair=words.pair,
         said=words.status_of,
         plain=words.plain,
+        capitalize_first=words.capitalize_first,
         named=words.named,
         effect=words.effect,
         full_stop=words.full_stop,
@@ -82,6 +83,7 @@ def install(app: Flask) -> None:
         is_htmx=is_htmx,
         may=may,
         my_workspaces=my_workspaces,
+        now_utc=lambda: datetime.now(UTC),
         toasts=toasts,
         words=words,
         Role=Role,

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from jobs.queue import ring
 from webapp.extensions import db
 from webapp.leads import deliver, history, lead_outcomes, members, review, run, suppression
-from webapp.leads.states import DECIDED_STATUSES, DecisionAction, Role, RunStatus
+from webapp.leads.states import DECIDED_STATUSES, WAITING_STATUSES, DecisionAction, Role, RunStatus
 from webapp.leads.types import Verdict
 from webapp.models.lead import Lead
 from webapp.security.roles import requires
@@ -23,6 +23,7 @@ from webapp.views import (
     knowledge,
     people,
     queue,
+    routed,
     task_texts,
     waterfall,
 )
@@ -61,7 +62,7 @@ def pane(session: Session, lead: Lead) -> dict[str, Any]:
     else:
         present = review.who_is_here(session, lead.id)
     verdict = stored_verdict(lead)
-    runs = history.runs_of(session, lead)
+    runs, events = history.runs_of(session, lead), history.events_of(session, lead)
     decision = history.last_decision(session, lead) if lead.status in DECIDED_STATUSES else None
     window = helpers.settings().undo_window_seconds
     preview = deliver.preview(session, lead)
@@ -88,11 +89,13 @@ def pane(session: Session, lead: Lead) -> dict[str, Any]:
             line.startswith("Nothing") or ": nothing, " in line or line.endswith("already sent.") for line in preview
         ),
         "task": task_texts.section(session, lead),
-        "events": history.events_of(session, lead),
+        "events": events,
+        "routed": routed.of(runs, events, helpers.me()),
         "touches": history.touches_of(session, lead),
         "duplicates": people.of(session, lead),
         "others": history.others_of(session, lead),
         "members": members.members(session, lead.workspace_id),
+        "waiting": WAITING_STATUSES,
         "present": present,
         "me": helpers.me(),
         "workspace": current_user.workspace,

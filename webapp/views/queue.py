@@ -18,15 +18,27 @@ bp = Blueprint("queue", __name__)
 
 PAGE = 50
 #: Always-visible tabs, and those behind "More".
-TABS = (("waiting", "Waiting"), ("escalate", "Escalate"), ("draft", "Draft"), ("auto", "Auto"), ("mine", "Mine"))
+TABS = (
+    ("waiting", "Waiting"),
+    ("escalate", "Escalate"),
+    ("draft", "Draft"),
+    ("auto", "Auto"),
+    ("mine", "Mine"),
+    ("overdue", "Overdue"),
+)
 MORE_TABS = (
     ("decided", "Decided"),
     ("approved", "Approved"),
     ("overridden", "Overridden"),
     ("rejected", "Rejected"),
     ("suppressed", "Suppressed"),
+    ("manual", "Manual review"),
+    ("backlog", "Waits for its team"),
     ("all", "Everything"),
 )
+
+
+SORTS = (("urgent", "most urgent"), ("due", "due first"), ("newest", "newest"), ("oldest", "oldest"))
 
 
 @bp.get("/queue")
@@ -62,6 +74,7 @@ def context(args: dict[str, str] | None = None) -> dict[str, Any]:
         "priorities": list(Priority),
         "reject_reasons": list(RejectReason),
         "asked_at": datetime.now(UTC),
+        "sorts": SORTS,
         "me": current_user.user.id,
         "undo_seconds": helpers.settings().undo_window_seconds,
     }

@@ -30,6 +30,7 @@ from webapp.leads.states import (
     StageStatus,
     SuppressionKind,
     SuppressionMatch,
+    TeamPolicy,
     Verification,
 )
 
@@ -294,6 +295,11 @@ EFFECT = {
     "note": "note with the verdict",
     "message": "message",
 }
+POLICY: dict[TeamPolicy, str] = {
+    TeamPolicy.LEAST_LOADED: "fewest open leads",
+    TeamPolicy.ROUND_ROBIN: "in turn",
+    TeamPolicy.WEIGHTED: "at random, by share",
+}
 LABEL = {"lang": "Language", "ms": "Took"}
 OUTCOME = {
     "delivered": "delivered",
@@ -314,6 +320,7 @@ _BY_TYPE: dict[type, Mapping[Any, str]] = {
     DestinationKind: DESTINATION,
     Door: DOOR,
     Scope: SCOPE,
+    TeamPolicy: POLICY,
     Priority: {priority: priority.value for priority in Priority},
     LeadStatus: {status: said.word for status, said in STATUS.items()},
     RunStatus: {status: said.word for status, said in RUN_STATUS.items()},
@@ -360,6 +367,11 @@ def full_stop(text: str) -> str:
     """A stored message as a sentence among others."""
     text = text.strip()
     return text if text.endswith((".", "!", "?", "…")) else f"{text}."
+
+
+def capitalize_first(text: str) -> str:
+    """The beginning of a sentence; unlike ``capitalize`` it leaves the rest as it is."""
+    return text[:1].upper() + text[1:]
 
 
 def named(value: str, table: str) -> str:

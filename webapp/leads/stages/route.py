@@ -84,6 +84,11 @@ class Board:
         seats = tuple(Seat(one.user_id, away=one.away) for one in self.members.values() if one.takes_leads)
         self.everybody = Team("", EVERYBODY, TeamPolicy.LEAST_LOADED, seats)
 
+    def copy(self) -> "Board":
+        """The same, to be counted on apart from this one."""
+        members, teams = self.members.values(), self.teams.values()
+        return Board(members, teams, self.rules, otherwise=self.otherwise, choose=self._choose, chance=self._chance)
+
     def by_email(self, email: str) -> Member | None:
         wanted = email.strip().casefold()
         return next((one for one in self.members.values() if one.email and one.email.casefold() == wanted), None)
