@@ -36,7 +36,10 @@ def seed(stack: Stack, number: int, *, run_status: str = "success") -> None:
             session.commit()
         session.execute(
             text(
-                "UPDATE leads SET created_at = now() - random() * interval '30 days' WHERE external_message_id LIKE 'seed-%'"
+                "UPDATE leads AS l SET created_at = v.at, sla_due_at = l.sla_due_at - (l.created_at - v.at), "
+                "route_state = CASE WHEN v.chance < 0.02 THEN 'manual' WHEN v.chance < 0.1 THEN 'backlog' END "
+                "FROM (SELECT id, now() - random() * interval '30 days' AS at, random() AS chance FROM leads "
+                "WHERE external_message_id LIKE 'seed-%') AS v WHERE l.id = v.id"
             )
         )
         session.execute(text("UPDATE runs SET status = :status WHERE status = 'queued'"), {"status": run_status})
