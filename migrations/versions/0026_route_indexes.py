@@ -1,14 +1,14 @@
 """indexes of due times and of leads that nobody has: without what the suppression list holds back
 
 Revision ID: 0026
-Revises: 0007
+Revises: 0008
 """
 
 import sqlalchemy as sa
 from alembic import op
 
 revision = "0026"
-down_revision = "0007"
+down_revision = "0008"
 branch_labels = None
 depends_on = None
 
