@@ -109,6 +109,16 @@ def forget_imports(session: Session) -> int:
     return imports.forget_old(session, found.imports_folder, days=found.import_keep_days)
 
 
+def forget_answers(session: Session) -> int:
+    """Delete what enrichment was answered, a day after it has ceased to serve. Returns how many."""
+    return _in_batches(
+        session,
+        "DELETE FROM enrichment_answers WHERE ctid = ANY (ARRAY("
+        " SELECT ctid FROM enrichment_answers WHERE expires_at < now() - make_interval(days => 1)"
+        " LIMIT :rows FOR UPDATE SKIP LOCKED))",
+    )
+
+
 def forget_crm_requests(session: Session) -> int:
     """Forget what callers asked of the CRM some weeks ago. Returns how many."""
     days = {"days": CRM_REQUEST_DAYS}
@@ -230,6 +240,7 @@ JOBS = (
     Periodic("drop stale presence", 3600, drop_stale_presence),
     Periodic("forget CRM requests", 3600, forget_crm_requests),
     Periodic("forget imports", 3600, forget_imports),
+    Periodic("forget answers of enrichment", 3600, forget_answers),
     Periodic("forget quarantine", 3600, forget_quarantine),
     Periodic("forget calls of models", 3600, forget_llm_calls),
 )

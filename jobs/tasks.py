@@ -130,6 +130,7 @@ def drain_runs() -> int:
             default_region=wiring.settings().default_region,
             hold_seconds=wiring.settings().undo_window_seconds,
             judges=wiring.judges(),
+            enriching=wiring.enriching(),
             stop=lambda: should_stop(),
         ),
     )

@@ -12,13 +12,16 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, sessionmaker
 
+from webapp.clients import guard
 from webapp.clients.graph import GraphClient
+from webapp.clients.lookups import Lookups
 from webapp.clients.registry import Registry
 from webapp.config import ConfigError, Settings, load_settings
 from webapp.engine import make_engine
 from webapp.leads import flags, judging, llm_usage
 from webapp.leads.copywriting import Writing
 from webapp.leads.deliver import DeliveryPolicy
+from webapp.leads.enrichment import Enriching
 from webapp.leads.fetching import FetchPolicy
 from webapp.leads.intake import Tenant
 from webapp.leads.judging import Judging
@@ -113,6 +116,22 @@ def writing() -> Writing:
 
 
 @lru_cache(maxsize=1)
+def enriching() -> Enriching:
+    """The way to facts from outside."""
+    found = settings()
+    return Enriching(lookups(found), timeout=found.enrichment_timeout)
+
+
+def lookups(found: Settings) -> Lookups:
+    """Also for the settings page, which tries services out."""
+    cipher = FieldCipher([key.get_secret_value() for key in found.field_encryption_keys])
+    return Lookups(
+        Registry(found, cipher.decrypt), cipher.decrypt, seconds=found.enrichment_timeout, allow=guard.networks(found.outbound_allow_cidrs),
+        contact_url=found.public_url,
+    )  # fmt: skip
+
+
+@lru_cache(maxsize=1)
 def seal() -> Callable[[Any], Any]:
     """Encrypts the sensitive values of a payload in a copy of it."""
     return FieldCipher([key.get_secret_value() for key in settings().field_encryption_keys]).seal
@@ -138,7 +157,6 @@ def delivery_policy() -> DeliveryPolicy:
 def fetchers() -> dict[FetchKind, Fetcher]:
     """What fetches each kind of target."""
     # Imported here: what reads pages weighs 40 MB, and the other workers have no use for it.
-    from webapp.clients import guard
     from webapp.clients.pages import PageFetcher
 
     allow = guard.networks(settings().outbound_allow_cidrs)
@@ -184,6 +202,7 @@ def _after_fork() -> None:
     _engine.cache_clear()
     judges.cache_clear()  # its connections are the parent's
     writing.cache_clear()
+    enriching.cache_clear()
 
 
 os.register_at_fork(after_in_child=_after_fork)

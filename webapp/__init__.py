@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from flask_limiter import Limiter
 
     from webapp.config import Settings
-    from webapp.leads.ports import Clients, TokenState
+    from webapp.leads.ports import Clients, LookupClients, TokenState
 
 ROOT = Path(__file__).resolve().parent.parent
 #: So long may Meta take to answer while an admin waits.
@@ -75,6 +75,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.extensions["token_check"] = _token_check(settings)
     app.extensions["destination_clients"] = _destination_clients(settings)
+    app.extensions["lookups"] = _lookups(settings)
 
     queue.init(settings.redis_url.get_secret_value())
     db.init_app(app)
@@ -121,6 +122,18 @@ def _destination_clients(settings: Settings) -> Callable[[], Clients]:
         return wiring.clients_of(settings)
 
     return clients
+
+
+def _lookups(settings: Settings) -> Callable[[], LookupClients]:
+    """The clients with which an admin tries a data service out; made at first use, like the token check's."""
+
+    @lru_cache(maxsize=1)
+    def made() -> LookupClients:
+        from jobs import wiring
+
+        return wiring.lookups(settings)
+
+    return made
 
 
 def _limit_pages_only(app: Flask, limiter: Limiter) -> None:

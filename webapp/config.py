@@ -225,6 +225,16 @@ class Settings(BaseSettings):
         "The model writes follow-up tasks, checked against the lead's own fields. `off`: the static template.",
     )
 
+    # Enrichment
+    enrichment_timeout: float = setting(
+        8.0,
+        "ENRICHMENT_TIMEOUT",
+        "How long a run waits for facts from outside (DNS, home page, data services, CRM) before it goes on with those "
+        "it has, in seconds.",
+        ge=0.5,
+        le=60,
+    )
+
     # Review
     undo_window_seconds: int = setting(
         10, "UNDO_WINDOW_SECONDS", "How long a decision can be undone before its deliveries go out.", ge=0, le=3_600

@@ -23,7 +23,11 @@ OBJECTS: dict[str, tuple[str, set[str]]] = {
         "person",
         {"name", "emails", "phones", "jobTitle", "city", "companyId", "linkedinLink", "xLink", "avatarUrl"},
     ),
-    "companies": ("company", {"name", "domainName", "address", "employees", "linkedinLink"}),
+    "companies": ("company", {"name", "domainName", "address", "employees", "linkedinLink", "accountOwnerId"}),
+    "opportunities": (
+        "opportunity",
+        {"name", "stage", "amount", "closeDate", "companyId", "pointOfContactId", "ownerId"},
+    ),
     "tasks": ("task", {"title", "bodyV2", "dueAt", "status", "assigneeId"}),
     "taskTargets": (
         "taskTarget",

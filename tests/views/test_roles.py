@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from tests.factories import make_key, make_lead, make_user, make_workspace
 from webapp.leads.alerts import raise_alert
 from webapp.leads.quarantine import Bad, quarantine
-from webapp.leads.states import DestinationKind, Door, FetchKind, Role
+from webapp.leads.states import DestinationKind, Door, FetchKind, LookupSubject, Role
 from webapp.models import (
     Absence,
     Alert,
@@ -22,6 +22,7 @@ from webapp.models import (
     Delivery,
     Destination,
     DuplicateSuggestion,
+    EnrichmentProvider,
     Fetch,
     Import,
     PersonMerge,
@@ -102,6 +103,17 @@ DOORS = [
     (Role.ADMIN, "POST", "/settings/copywriting"),
     (Role.ADMIN, "GET", "/settings/features"),
     (Role.ADMIN, "POST", "/settings/features/enableEnrichment"),
+    (Role.ADMIN, "GET", "/settings/enrichment"),
+    (Role.ADMIN, "POST", "/settings/enrichment"),
+    (Role.ADMIN, "GET", "/settings/enrichment/new"),
+    (Role.ADMIN, "POST", "/settings/enrichment/new"),
+    (Role.ADMIN, "GET", "/settings/enrichment/{provider}"),
+    (Role.ADMIN, "POST", "/settings/enrichment/{provider}"),
+    (Role.ADMIN, "POST", "/settings/enrichment/{provider}/try"),
+    (Role.ADMIN, "POST", "/settings/enrichment/{provider}/off"),
+    (Role.ADMIN, "POST", "/settings/enrichment/{provider}/on"),
+    (Role.ADMIN, "POST", "/settings/enrichment/{provider}/reset"),
+    (Role.ADMIN, "POST", "/settings/enrichment/{provider}/remove"),
     (Role.ADMIN, "GET", "/settings/destinations"),
     (Role.ADMIN, "GET", "/settings/destinations/new/webhook"),
     (Role.ADMIN, "POST", "/settings/destinations/new/webhook"),
@@ -221,6 +233,11 @@ def ids_of(session: Session, workspace: Workspace) -> dict[str, uuid.UUID]:
     day = date(2030, 1, 1)
     absence = Absence(workspace_id=workspace.id, user_id=away.id, first_day=day, last_day=day)
     session.add(absence)
+    service = EnrichmentProvider(
+        workspace_id=workspace.id, subject=LookupSubject.DOMAIN, name="DataCo", url="https://data.example/{domain}",
+        mapping={"company_name": "name"},
+    )  # fmt: skip
+    session.add(service)
     raise_alert(session, workspace.id, "routing_nobody", "", "Nobody fits.")
     ruleset = RulesetVersion(
         workspace_id=workspace.id, number=1, base="1", created_by="Ana", updated_by="Ana", activated_by="Ana",
@@ -234,6 +251,7 @@ def ids_of(session: Session, workspace: Workspace) -> dict[str, uuid.UUID]:
         "rule": rule.id,
         "absence": absence.id,
         "alert": session.scalars(sa.select(Alert.id).where(Alert.workspace_id == workspace.id)).one(),
+        "provider": service.id,
         "page": page.id,
         "suppression": suppressed.id,
         "import": file.id,
@@ -278,6 +296,7 @@ def test_every_page_stands_in_the_table(app: Flask) -> None:
         "reruns.",
         "routing.",
         "hours.",
+        "enrichment.",
     )
     for rule in app.url_map.iter_rules():
         if rule.endpoint.startswith(pages) and rule.endpoint not in OPEN:

@@ -5,12 +5,10 @@ SSRF guard (``webapp.clients.guard``), on each hop anew. Errors are sentences th
 """
 
 import contextlib
-import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 from urllib.parse import urldefrag, urljoin, urlsplit
 
 import requests
@@ -19,7 +17,8 @@ from protego import Protego
 from w3lib.encoding import html_to_unicode
 
 from webapp.clients import page_facts
-from webapp.clients.guard import Blocked, GuardedAdapter, Network
+from webapp.clients.cutoff import CutAdapter, Deadline
+from webapp.clients.guard import Blocked, Network
 from webapp.clients.http import parse_retry_after
 from webapp.leads.errors import LeadError, Permanent, Transient
 from webapp.leads.ports import Fetched, FetchTask, Throttled
@@ -83,72 +82,6 @@ class _Hosts:
             self._free_at[host] = max(self._free_at.get(host, 0.0), time.monotonic() + gap)
 
 
-class _Deadline:
-    """Cuts the connections of one fetch when its time is over. A socket's own time limit is per read, so that a
-    server which sends a byte now and then (in its headers, or in the TLS handshake) would hold a thread for hours."""
-
-    def __init__(self, seconds: float) -> None:
-        self.over = False
-        self._lock = threading.Lock()
-        self._sockets: list[socket.socket] = []
-        self._timer = threading.Timer(seconds, self._cut)
-        self._timer.daemon = True
-
-    def watch(self, sock: socket.socket) -> None:
-        # A duplicate: TLS takes the descriptor of the one we were given, and shutting down works on either.
-        twin = sock.dup()
-        with self._lock:
-            self._sockets.append(twin)
-            if self.over:
-                _shut(twin)
-
-    def _cut(self) -> None:
-        with self._lock:
-            self.over = True
-            for sock in self._sockets:
-                _shut(sock)
-
-    def __enter__(self) -> "_Deadline":
-        self._timer.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._timer.cancel()
-        with self._lock:
-            for sock in self._sockets:
-                sock.close()
-            self._sockets.clear()
-
-
-def _shut(sock: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        sock.shutdown(socket.SHUT_RDWR)
-
-
-class _TimedAdapter(GuardedAdapter):
-    """The guard, with every connection under the deadline."""
-
-    def __init__(self, allow: Sequence[Network], deadline: _Deadline) -> None:
-        self._deadline = deadline
-        super().__init__(allow, pool_connections=2, pool_maxsize=1, max_retries=0)
-
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs)
-        deadline = self._deadline
-        pools: dict[str, Any] = self.poolmanager.pool_classes_by_scheme
-
-        def timed(pool: Any) -> Any:
-            class Connection(pool.ConnectionCls):  # type: ignore[misc]
-                def _new_conn(self) -> socket.socket:
-                    sock: socket.socket = super()._new_conn()
-                    deadline.watch(sock)
-                    return sock
-
-            return type(f"Timed{pool.__name__}", (pool,), {"ConnectionCls": Connection})
-
-        self.poolmanager.pool_classes_by_scheme = {scheme: timed(pool) for scheme, pool in pools.items()}
-
-
 @dataclass(frozen=True, slots=True)
 class _Rules:
     """A host's robots.txt, good until ``until`` (monotonic). ``parsed`` None: it has none, so all is allowed; or it could
@@ -189,7 +122,7 @@ class PageFetcher:
 
     def get(self, url: str) -> tuple[Page, float]:
         """The page at ``url`` and the seconds its host asks to be left alone after it."""
-        with _Deadline(self._limits.total) as deadline, self._session(deadline) as session:
+        with Deadline(self._limits.total) as deadline, self._session(deadline) as session:
             try:
                 found = self._follow(session, url)
                 if not deadline.over:  # a connection that is cut looks like the end of a page
@@ -209,7 +142,7 @@ class PageFetcher:
     def _too_long(self) -> Transient:
         return Transient(f"The page took longer than {self._limits.total:g} s, so it was left.")
 
-    def _no_answer(self, error: Exception, deadline: _Deadline) -> Transient:
+    def _no_answer(self, error: Exception, deadline: Deadline) -> Transient:
         if deadline.over:
             return self._too_long()
         if isinstance(error, requests.exceptions.SSLError):
@@ -221,7 +154,7 @@ class PageFetcher:
         return Transient("The site could not be reached, or it closed the connection.")
 
     @contextlib.contextmanager
-    def _session(self, deadline: _Deadline) -> Iterator[requests.Session]:
+    def _session(self, deadline: Deadline) -> Iterator[requests.Session]:
         with requests.Session() as session:
             session.trust_env = False  # neither a proxy, which would resolve names past the guard, nor a .netrc
             session.headers.clear()
@@ -233,7 +166,7 @@ class PageFetcher:
                     "Connection": "close",
                 }
             )
-            adapter = _TimedAdapter(self._allow, deadline)
+            adapter = CutAdapter(self._allow, deadline)
             session.mount("http://", adapter)
             session.mount("https://", adapter)
             yield session

@@ -47,6 +47,10 @@ class Company:
     website: str | None = None
     logo: str | None = None
     links: tuple[str, ...] = ()
+    city: str | None = None
+    state: str | None = None
+    postal_code: str | None = None
+    employees: int | None = None
 
     def completed(self, other: "Company") -> "Company":
         """This, with ``other`` where it says nothing."""
@@ -205,6 +209,10 @@ def _company(item: Item, url: str) -> Company:
         website=_link(item.get("url"), url),
         logo=_link(item.get("logo"), url) or _link(item.get("image"), url),
         links=tuple(dict.fromkeys(link for one in _list(item.get("sameAs")) if (link := _link(one, url))))[:_MAX_LINKS],
+        city=_part(address, "addressLocality"),
+        state=_part(address, "addressRegion"),
+        postal_code=_part(address, "postalCode"),
+        employees=_people(item.get("numberOfEmployees")),
     )
 
 
@@ -257,6 +265,9 @@ def _company_of_graph(graph: dict[str, str], url: str) -> Company:
         description=_text(graph.get("og:description")),
         address=", ".join(part for name in parts if (part := _text(graph.get(name)))) or None,
         country=_text(graph.get("og:country-name")),
+        city=_text(graph.get("og:locality")),
+        state=_text(graph.get("og:region")),
+        postal_code=_text(graph.get("og:postal-code")),
         logo=_link(graph.get("og:logo"), url),
     )
 
@@ -267,6 +278,23 @@ def _address(value: Any) -> str | None:
     value = {_short(key): inner for key, inner in value.items()}
     names = ("streetAddress", "postalCode", "addressLocality", "addressRegion")
     return ", ".join(part for name in names if (part := _text(value.get(name)))) or None
+
+
+def _part(address: Any, name: str) -> str | None:
+    """One part of a structured address."""
+    if not isinstance(address, dict):
+        return None
+    return _text({_short(key): inner for key, inner in address.items()}.get(name))
+
+
+def _people(value: Any) -> int | None:
+    """``numberOfEmployees``: a number, or a QuantitativeValue, whose upper end counts."""
+    value = _first(value)
+    if isinstance(value, dict):
+        item = {_short(key): inner for key, inner in value.items()}
+        value = item.get("value") or item.get("maxValue") or item.get("minValue")
+    text = str(value).replace(",", "").strip() if isinstance(value, str | int) and not isinstance(value, bool) else ""
+    return int(text) if text.isdecimal() and 0 < len(text) < 8 and int(text) else None
 
 
 def _country(value: Any) -> str | None:

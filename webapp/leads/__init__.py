@@ -35,8 +35,15 @@ Read it top-down::
 
     through  run           claim a batch of due runs, work it, settle it
              ├ claims      leases, slots, fencing tokens; deliveries use them too
-             ├ run_asking  a model is asked about some runs while the others go on
+             ├ run_beside  what is asked outside about some runs while the others go on
+             │ ├ run_gathering  facts: questions under way, shared by the leads that want the same answer
+             │ └ run_asking     a model's opinion
+             ├ enrichment  the sources of facts: what each is asked, and what came of asking
+             │ ├ enrichment_store     sources, kept answers, breakers
+             │ ├ enrichment_settings  what an admin decides about them
+             │ └ fact_mapping         a service's JSON → facts
              ├ run_stages  one lead through the stages, and what a failing stage costs
+             │ ├ learning  all facts of a lead put together
              │ ├ stages    enrich → classify → score → route; pure
              │ └ judging   rules and model together: what a model may see, and what its opinion changes
              │   ├ judging_policy  when one is asked: deployment, workspace

@@ -78,6 +78,11 @@ def by_name(facts: Iterable[Fact]) -> dict[str, Known]:
     return {name: Known(name, tuple(sorted(said, key=lambda fact: -fact.confidence))) for name, said in found.items()}
 
 
+def conflicts(facts: Iterable[Fact]) -> list[str]:
+    """Names under which somebody says something else than the most trusted does."""
+    return sorted(name for name, known in by_name(facts).items() if known.others)
+
+
 def _same(one: Any, other: Any) -> bool:
     """Equal for a reader: letters' case and spaces apart."""
     if isinstance(one, str) and isinstance(other, str):

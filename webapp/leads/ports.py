@@ -22,6 +22,7 @@ from webapp.leads.states import (
     Priority,
     TaskStep,
 )
+from webapp.leads.types import Fact
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +242,15 @@ class CrmTasks(Protocol):
         ...
 
 
+@runtime_checkable
+class CrmMatch(Protocol):
+    """A CRM that can be asked about somebody. Errors as of :class:`DestinationClient`."""
+
+    def match(self, email: str | None, phone: str | None, domain: str | None) -> Sequence[Fact]:
+        """``crm_*`` (docs/enrichment.md); empty when neither the person nor the company is there."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class FetchTask:
     """One thing to fetch from outside. ``target``: a page's URL, or a leadgen id; ``payload``: what announced it.
@@ -366,6 +376,43 @@ class Copywriter(Protocol):
 
     def suggest(self, brief: Brief) -> Suggestion:
         """Raises ModelFailed; within its own time limit, as far as the other side's bytes let it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A company-data or e-mail-verification service as an admin described it. ``url`` holds ``{domain}`` or ``{email}``;
+    ``auth``: none | header | query, under ``auth_name``; ``secret`` is still encrypted."""
+
+    url: str
+    auth: str = "none"
+    auth_name: str | None = None
+    auth_prefix: str = ""
+    secret: str | None = None
+
+
+class LookupClients(Protocol):
+    """What the outside knows of a domain or a person; used by several threads at a time, outside any transaction.
+
+    Each raises NotFound (it knows nothing of the subject), Permanent (there is nothing to be had, and why), Throttled,
+    Refused (``destination_wide``: our key), or another Transient; each within its own time limit. The provider of the
+    facts is filled in by the caller.
+    """
+
+    def mail_server(self, domain: str) -> Sequence[Fact]:
+        """``email_mx``. Transient when the DNS does not answer."""
+        ...
+
+    def home_page(self, domain: str) -> Sequence[Fact]:
+        """What the domain's home page says of its company."""
+        ...
+
+    def ask(self, service: Service, subject: str) -> Any:
+        """The service's answer, parsed."""
+        ...
+
+    def crm(self, target: Target, email: str | None, phone: str | None, domain: str | None) -> Sequence[Fact]:
+        """``crm_*``: is this person or company known there, and whose is it? Empty when it is not."""
         ...
 
 

@@ -5,8 +5,8 @@ transaction open, and settled in a second short transaction in which every UPDAT
 worker that was killed half-way has therefore settled nothing, and one that was given up for dead settles
 nothing either.
 
-Runs that need a model (``leads.judging``) are asked about in threads while the drain goes on with those that
-need none; at most so many are claimed as threads are free, and what a thread hears is settled like the rest.
+Facts from outside (``leads.enrichment``) and a model's opinion (``leads.judging``) are asked for in threads while the
+drain goes on with the runs that need neither (``leads.run_beside``); what a thread hears is settled like the rest.
 
 What goes wrong, and what then: a stage fails → it degrades (``run_stages``); a whole run crashes → only that
 run is tried again, after 2 s and 8 s, then FAILED with a plain reason; the worker dies → the run is done once
@@ -26,9 +26,11 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from webapp.leads import audit, boards, claims, rulebook, run_stages, run_store
 from webapp.leads.claims import RUNS, Claim, Holder, SlotTaken
-from webapp.leads.judging import RULES_ALONE, Heard, Judging
+from webapp.leads.enrichment import NOTHING_OUTSIDE, Enriching
+from webapp.leads.judging import RULES_ALONE, Judging
 from webapp.leads.ports import Drained
-from webapp.leads.run_asking import Questions
+from webapp.leads.run_asking import Answered
+from webapp.leads.run_beside import Beside
 from webapp.leads.run_progress import Progress
 from webapp.leads.run_stages import Item, Outcome
 from webapp.leads.stages import classify, route
@@ -51,7 +53,7 @@ RENEW_AFTER_SECONDS = claims.LEASE_SECONDS / 3
 #: How old the members' loads may be while a backlog is drained; what this worker gives out is counted at
 #: once.
 LOADS_SECONDS = 1.0
-#: How often the drain looks for further work while models are being asked.
+#: How often the drain looks for further work while something is being asked.
 TICK_SECONDS = 0.1
 #: A drain that always has a question under way asks no further ones after this, so that it ends some day.
 ASKING_SECONDS = 240.0
@@ -117,32 +119,34 @@ def process(
     hold_seconds: float = 0.0,
     judge: classify.Judge | None = None,
     judges: Judging = RULES_ALONE,
+    enriching: Enriching = NOTHING_OUTSIDE,
     stop: Callable[[], bool] = lambda: False,
 ) -> Drained:
     """Work due runs until none is left, a bound is reached or ``stop()`` says so; batches are never
     cut short. ``judge``: instead of each workspace's own rules. ``hold_seconds``: how long what goes out by itself
-    waits for a person to step in. ``judges``: the model besides the rules, and when it is asked; questions under way are waited for beyond the bounds, except when
-    ``stop()`` says so: their runs are given back.
+    waits for a person to step in. ``judges``: the model besides the rules, and when it is asked; ``enriching``: the way
+    to facts from outside. What is being asked is waited for beyond the bounds, except when ``stop()`` says so: those
+    runs are given back.
 
     Raises SQLAlchemy's errors when the database is away. Claims then stay until the holder's slot is entered
     anew or their lease ends. Raises SlotTaken when another process has the holder's slot now.
     """
-    drain = _Drain(session_factory, holder, judge, judges, default_region, hold_seconds)
-    questions = drain.questions
+    drain = _Drain(session_factory, holder, judge, judges, enriching, default_region, hold_seconds)
+    beside = drain.beside
     began = time.monotonic()
     done = 0
     while True:
-        size = batch if questions else max(1, min(batch, max_rows - done))
+        size = batch if beside else max(1, min(batch, max_rows - done))
         claimed, drained = drain.step(size)
         done += claimed
-        if questions:
+        if beside:
             if stop():
                 drain.give_back()
                 return Drained(done, True)
-            questions.open = time.monotonic() - began < ASKING_SECONDS
+            beside.open = time.monotonic() - began < ASKING_SECONDS
             drain.listen(TICK_SECONDS if drained else 0)
             continue
-        if drained and questions.open:
+        if drained and beside.open:
             return Drained(done, False)
         if done >= max_rows or time.monotonic() - began >= max_seconds or stop():
             with session_factory() as session:
@@ -151,37 +155,39 @@ def process(
 
 @dataclass(slots=True)
 class _Drain:
-    """One drain's state: what is injected, the questions under way, and each workspace's board of members with the
+    """One drain's state: what is injected, what is being asked beside it, and each workspace's board of members with the
     time it was read."""
 
     session_factory: SessionFactory
     holder: Holder
     judge: classify.Judge | None
     judges: Judging
+    enriching: Enriching
     default_region: str
     hold_seconds: float
     boards: dict[uuid.UUID, tuple[float, route.Board]] = field(default_factory=dict)
     by_rules: dict[uuid.UUID | None, classify.Judge] = field(default_factory=dict)
     renewed: float = field(default_factory=time.monotonic)
     progress: Progress = field(default_factory=Progress)
-    questions: Questions = field(init=False)
+    beside: Beside = field(init=False)
 
     def __post_init__(self) -> None:
-        self.questions = Questions(self.judges)
+        self.beside = Beside(self.judges, self.enriching)
 
     def step(self, size: int) -> tuple[int, bool]:
         """Claim and work one batch: how many runs were claimed, and whether nothing more is due."""
         with self.session_factory.begin() as session:
             if not claims.is_current(session, self.holder):
                 raise SlotTaken(self.holder.slot)
-            held, drained = self.questions.claim(session, self.holder, size)
+            held, drained = self.beside.claim(session, self.holder, size)
             rows = run_store.load(session, held) if held else []
             self._refresh_boards(session, {row.workspace_id for row in rows})
             for ruleset_id in {row.ruleset_id for row in rows} - self.by_rules.keys():
                 self.by_rules[ruleset_id] = rulebook.judge_of(session, ruleset_id)
+            self.beside.gatherings.prepare(session, rows)
         if held:
             self._work(held, rows)
-        self.progress.tell(self.session_factory, self.questions.at)
+        self.progress.tell(self.session_factory, self.beside.at)
         return len(held), drained
 
     def _refresh_boards(self, session: Session, workspace_ids: set[uuid.UUID]) -> None:
@@ -214,8 +220,9 @@ class _Drain:
         for row in rows:
             try:
                 item = run_store.item_from(row, attempts[row.run_id])
-                if not self.questions.ask(item, self._judge(item)):
-                    outcomes.append(self._go_through(item))
+                gathered = self.beside.take(item, self._judge(item))
+                if gathered is not None:
+                    outcomes.append(self._go_through(Answered(item, gathered)))
             except Exception as error:
                 log.exception("run %s crashed", row.run_id)
                 crashes.append(_Crash(row.run_id, attempts[row.run_id], plain(error)))
@@ -226,13 +233,15 @@ class _Drain:
         if crashes:
             self._crashed(crashes)
 
-    def _go_through(self, item: Item, heard: Heard | None = None) -> Outcome:
+    def _go_through(self, one: Answered) -> Outcome:
+        item = one.item
         return run_stages.go_through(
             item,
             self.boards[item.workspace_id][1],
             judge=self._judge(item),
             default_region=self.default_region,
-            heard=heard,
+            gathered=one.gathered,
+            heard=one.heard,
             model_required=self.judges.policy.of(item.judging).required,
         )
 
@@ -243,37 +252,50 @@ class _Drain:
         """Wait so long for an answer, settle what has come, and keep the leases of the rest."""
         outcomes: list[Outcome] = []
         crashes: list[_Crash] = []
-        for asked, heard in self.questions.answered(seconds):
-            item = asked.item
+        for one in self.beside.heard(seconds, self._judge):
+            item, heard = one.item, one.heard
             try:
                 self._refresh(item.workspace_id)
                 required = item.model_required and self.judges.policy.of(item.judging).required
-                if heard.opinion is None and required:
+                if heard and heard.opinion is None and required:
                     reason = f"The model is required, and was not heard: {heard.error}"
                     crashes.append(_Crash(item.run_id, item.attempt, reason[:500], hopeless=True))
                 else:
-                    outcomes.append(self._go_through(item, heard))
+                    outcomes.append(self._go_through(one))
             except Exception as error:
                 if is_database_away(error):
                     raise
                 log.exception("run %s crashed", item.run_id)
                 crashes.append(_Crash(item.run_id, item.attempt, plain(error)))
+        self._keep_answers()
         crashes += self._settle(outcomes)
         if crashes:
             self._crashed(crashes)
-        if self.questions and time.monotonic() - self.renewed > RENEW_AFTER_SECONDS:
-            self._renew({claim.id: claim.attempt for claim in self.questions.held})
+        if self.beside and time.monotonic() - self.renewed > RENEW_AFTER_SECONDS:
+            self._renew({claim.id: claim.attempt for claim in self.beside.held})
             self.renewed = time.monotonic()
 
+    def _keep_answers(self) -> None:
+        """For the leads that ask the same later. A failure here costs a question asked again, not a run."""
+        if not self.beside.gatherings.unsaved:
+            return
+        try:
+            with self.session_factory.begin() as session:
+                self.beside.gatherings.save(session)
+        except Exception as error:
+            if is_database_away(error):
+                raise
+            log.exception("answers from outside could not be kept")
+
     def _refresh(self, workspace_id: uuid.UUID) -> None:
-        """The members' loads have moved while a model was asked."""
+        """The members' loads have moved meanwhile."""
         with self.session_factory() as session:
             self._refresh_boards(session, {workspace_id})
 
     def give_back(self) -> None:
         """Leave what is still being asked about to the next worker."""
         with self.session_factory.begin() as session:
-            self.questions.give_back(session)
+            self.beside.give_back(session)
 
     def _renew(self, attempts: dict[uuid.UUID, int]) -> None:
         with self.session_factory.begin() as session:

@@ -13,13 +13,14 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from webapp.leads import judging, suspicion
+from webapp.leads import industries, judging, knowledge, learning, suspicion
+from webapp.leads.enrichment import NOTHING_ASKED, Gathered
 from webapp.leads.flags import OFF_BECAUSE, SHIPPED, Flag, Flags
 from webapp.leads.judging import Heard
 from webapp.leads.judging_policy import NO_PREFERENCES, Preferences
 from webapp.leads.sla import DEFAULT as DEFAULT_SLA
 from webapp.leads.sla import Sla
-from webapp.leads.stages import classify, enrich, route, score
+from webapp.leads.stages import classify, route, score
 from webapp.leads.states import (
     DECIDED_STATUSES,
     Door,
@@ -33,7 +34,7 @@ from webapp.leads.states import (
     status_for,
 )
 from webapp.leads.suppression_match import NOBODY, Contact, Entry, lowered
-from webapp.leads.types import Assignment, Fact, LeadFacts, Score, Verdict
+from webapp.leads.types import Assignment, Fact, LeadFacts, Score, Verdict, best
 from webapp.leads.verdict import BY_CONTACT
 
 log = logging.getLogger(__name__)
@@ -99,6 +100,7 @@ class Item:
     judging: Preferences = NO_PREFERENCES
     contact: Contact = NOBODY  # by which the suppression list knows the lead
     suppressed: Entry | None = None
+    known: tuple[Fact, ...] = ()  # what earlier runs have learned
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +169,11 @@ class _Recorder:
         """The stage recorded last was left out, or done plainly, because ``flag`` is off."""
         self.shows(output | {"reason": OFF_BECAUSE[flag]}, self.records[-1]["evidence"], status=StageStatus.SKIPPED)
 
+    def warns(self, problem: str) -> None:
+        """The stage recorded last did its work with less than it should have had."""
+        if self.records[-1]["error"] is None:
+            self.records[-1].update(status=StageStatus.DEGRADED.value, error=problem[:500].replace("\0", ""))
+
     def took(self, ms: int) -> None:
         """Time that passed for the stage before it was recorded."""
         self.records[-1]["ms"] = round(self.records[-1]["ms"] + ms, 3)
@@ -178,17 +185,16 @@ def go_through(
     *,
     judge: classify.Judge,
     default_region: str,
+    gathered: Gathered = NOTHING_ASKED,
     heard: Heard | None = None,
     model_required: bool = False,
 ) -> Outcome:
     """Enrich → classify → score → route. ``board`` counts the assignment; raises only on a bug in this
-    module. ``heard``: what came of asking a model, if one was; ``model_required``: without its opinion the message
+    module. ``gathered``: what was heard from outside; ``heard``: what came of asking a model, if one was; ``model_required``: without its opinion the message
     counts as not classified."""
     recorder = _Recorder(item.run_id)
     facts, rules = item.facts, item.rules
-    learned = _enrich(recorder, facts, rules.region or default_region, on=rules.flags.enrichment)
-    if heard and heard.opinion and heard.opinion.industry:
-        learned += (Fact("industry", heard.opinion.industry, heard.opinion.usage.model or "model", 0.5),)
+    learned = _enrich(recorder, item, rules.region or default_region, gathered, heard)
     verdict, raised = _classify(recorder, item, judge, heard, model_required)
     status = status_for(verdict.confidence, auto_from=rules.auto_from, draft_from=rules.draft_from)
     if status is LeadStatus.NEW_AUTO and {judging.LATER, suspicion.INJECTION} & set(verdict.tags):
@@ -252,26 +258,51 @@ def _standing_verdict(standing: Standing, machine: Verdict) -> Verdict:
     )
 
 
-def _enrich(recorder: _Recorder, facts: LeadFacts, default_region: str, *, on: bool) -> tuple[Fact, ...]:
-    if not on:
+def _enrich(
+    recorder: _Recorder, item: Item, default_region: str, gathered: Gathered, heard: Heard | None
+) -> tuple[Fact, ...]:
+    if not item.rules.flags.enrichment:
         recorder.stage("enrich", {}, tuple, tuple)
         recorder.skips(Flag.ENRICHMENT)
-        return ()
+        return _models_word(heard)
+    facts, problems = item.facts, list[str]()
     learned = recorder.stage(
         "enrich",
         {"email": bool(facts.email), "phone": bool(facts.phone), "default_region": default_region},
-        lambda: enrich.enrich(facts, default_region=default_region),
-        lambda: (),
-    )
+        lambda: learning.learn(
+            facts, default_region=default_region, language=item.machine.lang, gathered=gathered, known=item.known,
+            more=_models_word(heard), problems=problems,
+        ),
+        lambda: gathered.facts,
+    )  # fmt: skip
     recorder.shows(
-        {fact.name: fact.value for fact in learned},
-        [
-            {"name": fact.name, "provider": fact.provider, "confidence": fact.confidence, "note": fact.note}
-            for fact in learned
-        ],
+        {name: fact.value for name, fact in best(learned).items()},
+        {
+            "facts": [
+                {"name": fact.name, "provider": fact.provider, "confidence": fact.confidence, "note": fact.note}
+                for fact in learned
+            ],
+            "asked": list(gathered.asked),
+            "conflicts": knowledge.conflicts(learned),
+        },
         status=None if learned else StageStatus.SKIPPED,
     )
+    for name, reason in gathered.missing.items():
+        problems.append(f"{name}: {reason}")
+    if problems:
+        recorder.warns("went on without " + "; ".join(problems))
+    recorder.took(gathered.ms)
     return learned
+
+
+def _models_word(heard: Heard | None) -> tuple[Fact, ...]:
+    """The industry, as a model read it from the message."""
+    if not (heard and heard.opinion and heard.opinion.industry):
+        return ()
+    said = heard.opinion.industry
+    found = industries.of_words(said)
+    note = f"the model says “{said[:60]}”"
+    return (Fact("industry", found[0] if found else "other", heard.opinion.usage.model or "model", 0.5, note=note),)
 
 
 def _classify(

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session, aliased
 
-from webapp.leads import alerts, assigning, flags, outbox, scoring, sla, triggers
+from webapp.leads import alerts, assigning, flags, knowledge, outbox, scoring, sla, triggers
 from webapp.leads.claims import Claim
 from webapp.leads.judging_policy import Mode, Policy, Preferences
 from webapp.leads.lead_outcomes import RecordCache
@@ -65,6 +65,7 @@ _FACTS = (
     Lead.source,
     Lead.budget,
     Lead.touches,
+    Lead.attributes,
 )
 _RULES = (
     Workspace.auto_from,
@@ -132,7 +133,16 @@ _LOAD = (
         Lead.workspace_id,
         Lead.verdict,
     )
-    .add_columns(Lead.door, Lead.author_name, Lead.created_at, _LATER, Lead.last_contact_at, _OTHER_LEADS, LAST_OWNER)
+    .add_columns(
+        Lead.door,
+        Lead.author_name,
+        Lead.created_at,
+        _LATER,
+        Lead.last_contact_at,
+        _OTHER_LEADS,
+        LAST_OWNER,
+        Lead.facts,
+    )
     .add_columns(*_STANDING, *_FACTS, *_RULES)
     .join(Lead, Lead.id == Run.lead_id)
     .join(Workspace, Workspace.id == Lead.workspace_id)
@@ -232,6 +242,7 @@ def item_from(row: sa.Row[Any], attempt: int) -> Item:
         judging=Preferences.of(row.judging),
         contact=contact,
         suppressed=LISTS.known(row.workspace_id).find(contact),
+        known=knowledge.read(row.facts) if row.facts else (),
     )
 
 

@@ -1,6 +1,6 @@
 """What is known of a lead, for reading: facts in groups, the most trusted first, whoever says otherwise beside it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -123,6 +123,12 @@ _GROUPS: dict[str, tuple[tuple[str, str, Callable[[Any], str]], ...]] = {
         ("phone_carrier", "Carrier", _plain),
     ),
 }
+#: How a form calls each fact.
+LABELS = {
+    name: (label if title in ("Person", "Place") else f"{title}: {label}")
+    for title, listed in _GROUPS.items()
+    for name, label, _ in listed
+}
 #: What a reviewer must not miss, by fact and value.
 _WARNS = {
     ("email_valid", False), ("email_mx", False), ("email_deliverable", "undeliverable"), ("email_deliverable", "risky"),
@@ -132,13 +138,17 @@ _WARNS = {
 
 def of(lead: Lead) -> list[Group]:
     """The groups of which something is known."""
-    known = knowledge.by_name(knowledge.read(lead.facts or ()))
-    groups = []
+    return groups(knowledge.by_name(knowledge.read(lead.facts or ())))
+
+
+def groups(known: Mapping[str, Known]) -> list[Group]:
+    """``known``: name → all that is said under it."""
+    found = []
     for title, wanted in _GROUPS.items():
         rows = [row for name, label, said in wanted if name in known and (row := _row(known[name], label, said))]
         if rows:
-            groups.append(Group(title, rows))
-    return groups
+            found.append(Group(title, rows))
+    return found
 
 
 def conflicts(groups: list[Group]) -> int:
