@@ -119,6 +119,8 @@ def test_every_periodic_job_is_in_the_one_list():
         "give out backlog",
         "refresh SLA",
         "settle alerts",
+        "expire suppressions",
+        "rescore",
         "purge idempotency keys",
         "clear dedupe keys",
         "drop stale presence",

@@ -94,7 +94,7 @@ class _Page(HTMLParser):
         ]
         if tag == "script" and "src" not in given and given.get("type") != "application/json":
             self.wrong.append("<script>")
-        if tag in ("iframe", "object", "embed", "svg", "base") or (self._in_message and tag not in ("mark", "span")):
+        if tag in ("iframe", "object", "embed", "base") or (self._in_message and tag not in ("mark", "span")):
             self.wrong.append(f"<{tag}>")
         self._in_message = self._in_message or (tag == "blockquote" and "message" in (given.get("class") or ""))
 

@@ -106,10 +106,10 @@ def test_shipped_phrases_are_weighed_switched_off_and_put_back(
 def test_the_bench_shows_spans_rules_and_weights(
     client: FlaskClient, session: Session, workspace: Workspace, reviewer: Any
 ) -> None:
-    text = "I don't need a demo, but how much is it? <b>x</b>"
+    text = "I don't need a demo, but I want to buy 5 seats. How much is it? <b>x</b>"
     page = client.post("/settings/rules/bench", data={"message": text}, headers=fragment("outcome")).text
     assert "<html" not in page and "<b>x</b>" not in page
-    assert "<mark" in page and "Price inquiry" in page and "undone by a negation" in page and "runner-up" in page
+    assert "<mark" in page and "Purchase" in page and "undone by a negation" in page and "runner-up" in page
     lead = make_lead(session, workspace, "Can you call me back?")
     assert "Can you call me back?" in client.get(f"/settings/rules/bench?lead={lead.id}").text
     assert session.scalar(sa.select(sa.func.count()).select_from(Lead)) == 1  # nothing of it is kept
