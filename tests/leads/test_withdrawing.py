@@ -86,10 +86,11 @@ def test_an_override_changes_the_task_and_makes_no_second_one(
     lead = planned(session, workspace)
     drain(session_factory)
     twenty.store["tasks"][twenty.tasks[0]["id"]]["status"] = "IN_PROGRESS"
+    said = twenty.tasks[0]["bodyV2"]["markdown"]
     _decide(session, lead, DecisionAction.OVERRIDE, intent=Intent.COMPLAINT)
     drain(session_factory)
     (task,) = twenty.tasks
-    assert "complaint" in task["bodyV2"]["markdown"]
+    assert task["bodyV2"]["markdown"] != said
     assert task["status"] == "IN_PROGRESS"  # a colleague's
     _decide(session, lead, DecisionAction.APPROVE)  # nothing has changed by it
     assert set(states(session).values()) == {"delivered"}

@@ -281,9 +281,11 @@ def rotate_secret(
         fresh = None
     else:
         fresh = webhook.new_secret()
-        secrets = {"secret": fresh, "old_secret": secrets["secret"]}
+        old = {"old_secret": secrets["secret"]} if "secret" in secrets else {}  # it cannot be read any more
+        secrets = {"secret": fresh, **old}
     row.credentials = cipher.encrypt(secrets)
-    row.config = {**row.config, "rotating": True} if fresh else {k: v for k, v in row.config.items() if k != "rotating"}
+    settled = {name: value for name, value in row.config.items() if name != "rotating"}
+    row.config = settled | ({"rotating": True} if "old_secret" in secrets else {})
     session.flush()
     event = "DESTINATION_SECRET_NEW" if fresh else "DESTINATION_SECRET_OLD_GONE"
     audit.record(session, workspace_id, event, actor=actor, destination=row.name)

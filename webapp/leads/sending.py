@@ -212,7 +212,7 @@ def load(session: Session, claims: Sequence[Claim], *, public_url: str | None = 
                     delivery_id=delivery.id,
                     action=delivery.action,
                     attempt=token.attempt,
-                    lead=_with_text(session, delivery.action, shot),
+                    lead=_with_text(session, delivery, shot),
                     remote=remote.get((lead.id, destination.id), {}),
                     fields=fieldmap.filled(target.mapping, fieldmap.document(shot))
                     | {name: text for name, text in edited.items() if not name.startswith(_LEADS_OWN)},
@@ -224,9 +224,12 @@ def load(session: Session, claims: Sequence[Claim], *, public_url: str | None = 
     return jobs
 
 
-def _with_text(session: Session, action: str, lead: LeadSnapshot) -> LeadSnapshot:
+def _with_text(session: Session, delivery: Delivery, lead: LeadSnapshot) -> LeadSnapshot:
     """A task takes its text along, which is fixed now."""
-    return replace(lead, task_text=task_texts.use(session, lead)) if action == outbox.TASK else lead
+    if delivery.action != outbox.TASK:
+        return lead
+    changing = delivery.operation is not DeliveryOperation.SEND
+    return replace(lead, task_text=task_texts.use(session, lead, changing=changing))
 
 
 #: Marks what a person put right in the lead itself rather than in a field there (webapp.leads.replays).

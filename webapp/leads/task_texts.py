@@ -163,8 +163,8 @@ def _row(session: Session, lead_id: uuid.UUID, *, lock: bool = False) -> tuple[T
     return session.scalar(query.with_for_update() if lock else query), now
 
 
-def _stands(row: TaskText, now: str) -> bool:
-    return row.basis == now or row.author is TextAuthor.PERSON or row.used_at is not None
+def _stands(row: TaskText, now: str, *, changing: bool = False) -> bool:
+    return row.basis == now or row.author is TextAuthor.PERSON or (row.used_at is not None and not changing)
 
 
 def _template(session: Session, snapshot: LeadSnapshot) -> str:
@@ -223,11 +223,12 @@ def ready() -> sa.ColumnElement[bool]:
     return sa.or_(Delivery.action != TASK, ~written)
 
 
-def use(session: Session, snapshot: LeadSnapshot) -> str:
+def use(session: Session, snapshot: LeadSnapshot, *, changing: bool = False) -> str:
     """The text with which the task goes out now, fixed from here on: what stands, else the template. In the transaction
-    that claims the delivery."""
+    that claims the delivery. ``changing``: the task is there and is to say what the lead is now, so that the text that it
+    went out with only stands where it still fits, or is a person's."""
     row, now = _row(session, snapshot.lead_id, lock=True)
-    if row is None or row.state is not TextState.WRITTEN or not _stands(row, now):
+    if row is None or row.state is not TextState.WRITTEN or not _stands(row, now, changing=changing):
         body = _template(session, snapshot)
         values = {
             "state": TextState.WRITTEN, "body": body, "author": TextAuthor.TEMPLATE, "basis": now, "model": None,
