@@ -65,6 +65,8 @@ def make_lead(
         else:
             later[name] = value
     door = taken.pop("door", Door.TRIAGE)
+    if sa.inspect(workspace).detached:  # it was read by another session
+        workspace = session.get_one(Workspace, workspace.id)
     tenant = tenant_of(workspace, default_region="US", duplicate_days=30, idempotency_days=30)
     received = intake.accept(
         session,
