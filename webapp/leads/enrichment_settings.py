@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from webapp.leads import audit, enrichment_store, fact_mapping
+from webapp.leads import audit, enrichment_store, fact_mapping, workspaces
 from webapp.leads.destinations import Cipher
 from webapp.leads.enrichment import CRM, DAY, DNS, HOME, MAX_AGE
 from webapp.leads.enrichment_store import BUILT_IN, MAX_AGE_DAYS, SETTINGS
@@ -142,7 +142,7 @@ def save_built_in(session: Session, workspace_id: uuid.UUID, on: Mapping[str, bo
     if not days.isascii() or not days.isdigit() or not 1 <= int(days) <= MAX_AGE_DAYS:
         problem = Problem("max_age_days", f"must be a whole number of days from 1 to {MAX_AGE_DAYS}")
         raise Invalid("Nothing was saved.", details=(problem,))
-    workspace = session.scalars(sa.select(Workspace).where(Workspace.id == workspace_id).with_for_update()).one()
+    workspace = workspaces.locked(session, workspace_id)
     before = workspace.settings.get(SETTINGS) or {}
     after = {name: bool(on.get(name)) for name in (DNS, HOME, CRM)} | {"max_age_days": int(days)}
     if after == before:

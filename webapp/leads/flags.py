@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from webapp.leads import audit
+from webapp.leads import audit, workspaces
 from webapp.leads.states import DeliveryState, DestinationKind
 from webapp.models.account import Workspace
 from webapp.models.work import Delivery, Destination
@@ -125,7 +125,7 @@ def released() -> sa.ColumnElement[bool]:
 
 def choose(session: Session, workspace_id: uuid.UUID, flag: Flag, on: bool | None, *, actor: str) -> None:
     """Set the workspace's own choice; None goes back to the default. The caller commits."""
-    workspace = session.scalars(sa.select(Workspace).where(Workspace.id == workspace_id).with_for_update()).one()
+    workspace = workspaces.locked(session, workspace_id)
     before = workspace.settings.get("flags") or {}
     after = {name: value for name, value in before.items() if name != flag.value}
     after |= {} if on is None else {flag.value: on}

@@ -13,13 +13,13 @@ import pycountry
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from webapp.leads import audit
+from webapp.leads import audit, workspaces
 from webapp.leads.errors import Conflict, Invalid, NotFound, Problem
 from webapp.leads.hours import Calendar
 from webapp.leads.industries import NAMES as INDUSTRIES
 from webapp.leads.stages.route import CONDITIONS
 from webapp.leads.states import Intent, Priority, Role, TeamPolicy
-from webapp.models.account import Membership, User, Workspace
+from webapp.models.account import Membership, User
 from webapp.models.lead import Lead
 from webapp.models.routing import Absence, RoutingRule, Team, TeamMember
 
@@ -364,8 +364,7 @@ def set_otherwise(session: Session, workspace_id: uuid.UUID, otherwise: str, *, 
     """What happens to leads that no rule fits: ``everybody`` or ``manual``."""
     if otherwise not in ("everybody", "manual"):
         raise Invalid("That choice does not exist.", details=(Problem("otherwise", "must be one of the two"),))
-    chosen = sa.select(Workspace).where(Workspace.id == workspace_id).with_for_update(key_share=True)
-    workspace = session.scalars(chosen).one()
+    workspace = workspaces.locked(session, workspace_id)
     before = workspace.settings.get("route") or {}
     if before.get("otherwise", "everybody") == otherwise:
         return

@@ -14,11 +14,10 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from webapp.leads import alerts, audit
+from webapp.leads import alerts, audit, workspaces
 from webapp.leads.errors import Invalid, NotFound, Problem
 from webapp.leads.stages.score import SHIPPED, SHIPPED_FIT, SHIPPED_WEIGHTS, SIZES, Model, Profile
 from webapp.leads.types import ScorePart
-from webapp.models.account import Workspace
 from webapp.models.base import scoped
 from webapp.models.scoring import ScoreFallback, ScoreVersion
 
@@ -137,7 +136,7 @@ def save(
     session: Session, workspace_id: uuid.UUID, model: Model, *, actor: str, restored_from: int | None = None
 ) -> Model:
     """Make ``model`` what stands, as a new version; the one that stands already is left as it is. New runs go by it."""
-    workspace = _locked(session, workspace_id)
+    workspace = workspaces.locked(session, workspace_id)
     before = model_from(workspace.settings.get("score"))
     if replace(model, version=before.version) == before:
         return before
@@ -190,12 +189,6 @@ def versions(session: Session, workspace_id: uuid.UUID) -> Sequence[ScoreVersion
     """Saved versions, newest first."""
     query = scoped(ScoreVersion, workspace_id).order_by(ScoreVersion.version.desc()).limit(MAX_VERSIONS)
     return session.scalars(query).all()
-
-
-def _locked(session: Session, workspace_id: uuid.UUID) -> Workspace:
-    # Other parts keep their settings in the same document.
-    query = sa.select(Workspace).where(Workspace.id == workspace_id).with_for_update()
-    return session.scalars(query.execution_options(populate_existing=True)).one()
 
 
 # Components that failed

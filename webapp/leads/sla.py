@@ -16,7 +16,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from webapp.leads import audit, hours
+from webapp.leads import audit, hours, workspaces
 from webapp.leads.errors import Invalid, Problem
 from webapp.leads.filters import of_statuses
 from webapp.leads.hours import ALWAYS, Calendar
@@ -101,9 +101,7 @@ def save(
     session: Session, workspace_id: uuid.UUID, *, calendar: Calendar, targets: Mapping[str, int | None], actor: str
 ) -> None:
     """Set both; what waits is told its new time by the clock's next :func:`refresh`. The caller commits."""
-    workspace = session.scalars(
-        sa.select(Workspace).where(Workspace.id == workspace_id).with_for_update(key_share=True)
-    ).one()
+    workspace = workspaces.locked(session, workspace_id)
     new = {"hours": calendar.as_json(), "sla": dict(targets)}
     before = {name: workspace.settings.get(name) for name in new}
     if before == new:
@@ -117,7 +115,8 @@ def refresh(session: Session, *, limit: int = REFRESH_ROWS) -> int:
     """Tell waiting leads of workspaces whose hours or targets have changed when they are due now. Returns how many were
     looked at. Safe with any number of clocks: a workspace is one's at a time. The caller commits."""
     marked = sa.select(Workspace).where(Workspace.settings.has_key("sla_refresh")).order_by(Workspace.id).limit(1)
-    workspace = session.scalar(marked.with_for_update(skip_locked=True, key_share=True))
+    taken = marked.with_for_update(skip_locked=True, key_share=True).execution_options(populate_existing=True)
+    workspace = session.scalar(taken)
     if workspace is None:
         return 0
     sla = of_settings(workspace.settings)

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from webapp.leads import audit, flags, judging_policy, task_template
+from webapp.leads import audit, flags, judging_policy, task_template, workspaces
 from webapp.leads.errors import Conflict, Invalid, Problem
 from webapp.leads.flags import Flag
 from webapp.leads.outbox import TASK
@@ -57,7 +57,7 @@ class Preferences:
 
 def prefer(session: Session, workspace_id: uuid.UUID, language: str, *, actor: str) -> None:
     """Set the language of a workspace's texts. The caller commits."""
-    workspace = session.scalars(sa.select(Workspace).where(Workspace.id == workspace_id).with_for_update()).one()
+    workspace = workspaces.locked(session, workspace_id)
     after = {"language": language}
     workspace.settings = workspace.settings | {"copywriting": after}
     audit.record(session, workspace_id, "COPYWRITING_CHANGED", actor=actor, after=after)

@@ -11,6 +11,13 @@ from webapp.models.account import Workspace
 from webapp.models.base import new_id
 
 
+def locked(session: Session, workspace_id: uuid.UUID) -> Workspace:
+    """The workspace as it is now, held until the transaction ends. Several parts keep their settings in one document,
+    and a page has usually read it before: whoever changes a part of it takes it from here, or undoes another's change."""
+    found = sa.select(Workspace).where(Workspace.id == workspace_id).with_for_update(key_share=True)
+    return session.scalars(found.execution_options(populate_existing=True)).one()
+
+
 def ensure(session: Session, name: str, *, industry: str | None = None, actor: str) -> tuple[uuid.UUID, bool]:
     """(id, made) of the workspace ``name``; of many callers at once one makes it. An existing one keeps its industry.
     The caller commits."""

@@ -6,7 +6,7 @@ from flask import Blueprint, request
 from flask_login import current_user
 
 from webapp.extensions import db
-from webapp.leads import audit, judging_policy, llm_usage
+from webapp.leads import audit, judging_policy, llm_usage, workspaces
 from webapp.leads.judging_policy import Mode, Policy, Preferences
 from webapp.leads.states import Role
 from webapp.security.roles import requires
@@ -62,15 +62,16 @@ def save() -> Any:
     wanted, problems = _read(given)
     if problems:
         return _page(given, problems, status=422)
-    workspace = current_user.workspace
+    session = db.session()
+    workspace = workspaces.locked(session, helpers.here())
     before = Preferences.of(workspace.settings.get("classify"))
     if before != wanted:
         workspace.settings = workspace.settings | {"classify": wanted.as_json()}
         audit.record(
-            db.session(), workspace.id, "JUDGING_CHANGED", actor=current_user.user.name, before=before.as_json(),
+            session, workspace.id, "JUDGING_CHANGED", actor=current_user.user.name, before=before.as_json(),
             after=wanted.as_json(),
         )  # fmt: skip
-        db.session.commit()
+    session.commit()
     helpers.toast("Saved", "leads that come from now on are judged so")
     return helpers.see("judging.index")
 
