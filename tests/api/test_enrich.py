@@ -436,7 +436,7 @@ class TestModel:
         sure, unsure = post(), post(email="u@example.com", message=UNSURE)
         assert sure.json["lead"]["industry"] is None
         assert unsure.status_code == 200, unsure.text
-        assert (unsure.json["lead"]["intent"], unsure.json["lead"]["industry"]) == ("demo_request", "health care")
+        assert (unsure.json["lead"]["intent"], unsure.json["lead"]["industry"]) == ("demo_request", "healthcare")
         assert stub.asked == [UNSURE]
         lead = all_of(session, Lead)[-1]
         assert lead.verdict["judge"] == "rules+stub"

@@ -6,8 +6,7 @@ import pytest
 
 from tests.fakes import site
 from webapp.clients import page_facts
-from webapp.leads import verdict
-from webapp.leads.states import Door, Intent
+from webapp.leads.states import Door
 
 URL = "https://www.acme.example/contact"
 
@@ -193,11 +192,6 @@ class TestLeads:
         assert jana.attributes["job_title"] == "Head of Purchasing" and jana.attributes["country"] == "DE"
         assert found.result["contacts"] == 3 and found.result["company"]["name"] == "Acme GmbH"
         json.dumps(found.result)
-
-    def test_the_rules_find_no_wish_in_it(self):
-        for lead in self.leads().leads:
-            said = verdict.judge(lead.message)
-            assert said.intent is Intent.UNKNOWN and said.confidence < 0.7
 
     def test_the_same_contact_of_a_site_keeps_its_id(self):
         ids = [lead.external_id for lead in self.leads().leads]

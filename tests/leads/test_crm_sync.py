@@ -390,7 +390,7 @@ def test_only_the_crm_hears_of_it(
 def test_a_crm_for_qualified_leads_gets_those_alone(
     call: Call, session: Session, workspace: Workspace, session_factory: Factory, twenty: TwentyFake
 ) -> None:
-    twenty_destination(session, workspace, twenty, config={"url": twenty.url, "trigger": "qualified"})
+    twenty_destination(session, workspace, twenty, rules={"qualified_only": True})
     decided_lead(session, workspace, external_id="yes", qualified=True)
     decided_lead(session, workspace, message="another", external_id="no", qualified=False)
     with a_worker(session_factory):

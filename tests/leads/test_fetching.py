@@ -117,6 +117,7 @@ class TestTaking:
         run.process(session_factory, ANYBODY)
         session.rollback()
         assert session.scalars(sa.select(Lead.status)).all() == [LeadStatus.NEW_DRAFT]
+        assert session.scalars(sa.select(Lead.intent)).all() == ["unknown"]  # nobody has asked for anything
 
     def test_other_doors_are_judged_as_ever(self, session, asked, drain):
         asked("17", kind=FetchKind.LEADGEN)

@@ -280,7 +280,7 @@ def test_webhooks_are_added_switched_and_environment_ones_are_not(
     assert created.status_code == 201 and "whsec_" in created.text
     hook = session.scalars(sa.select(Destination)).one()
     there = f"/settings/destinations/{hook.id}"
-    assert "whsec_" not in client.get(there).text
+    assert not re.search(r"whsec_[A-Za-z0-9]", client.get(there).text)
     shown = client.post(there, data={"preview": "1", "more-name": "who", "more-value": "Lead: {message}", **on}).text
     assert "what it would hold" in shown and "Lead: {message}" in shown
     assert "Switched off" in client.post(f"{there}/off", follow_redirects=True).text

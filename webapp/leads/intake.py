@@ -234,6 +234,8 @@ def judge(lead: LeadIn, rules: Ruleset | None = None) -> Verdict:
     handed_over = lead.door is Door.CRM or lead.source_type == "leadgen"
     if handed_over and (lead.email or lead.phone) and not lead.message.strip():
         said = verdict.of_contact_details()
+    elif lead.door is Door.WEB:
+        said = verdict.of_public_page()
     else:
         said = suspicion.checked(verdict.judge(lead.message, rules=rules), lead.message)
     return said if said.confidence <= lead.confidence_cap else replace(said, confidence=lead.confidence_cap)

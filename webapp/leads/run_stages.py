@@ -35,7 +35,7 @@ from webapp.leads.states import (
 )
 from webapp.leads.suppression_match import NOBODY, Contact, Entry, lowered
 from webapp.leads.types import Assignment, Fact, LeadFacts, Score, Verdict, best
-from webapp.leads.verdict import BY_CONTACT
+from webapp.leads.verdict import NO_WORDS
 
 log = logging.getLogger(__name__)
 
@@ -314,7 +314,7 @@ def _classify(
     def work() -> Verdict:
         # A repeat in other words is no reason to ask a model anew about the lead's own.
         keep = item.trigger is RunTrigger.TOUCH and item.machine.judge.startswith(judging.WITH_MODEL)
-        keep = keep or item.machine.judge == BY_CONTACT  # no words to judge
+        keep = keep or item.machine.judge in NO_WORDS  # no words to judge
         own = item.machine if keep else classify.classify(item.facts, judge=judge)
         if heard and heard.opinion:
             return judging.combine(own, heard.opinion, prefer_model=model_required)

@@ -520,6 +520,8 @@ def _reasons(said: _Said, intent: Intent, rival: Intent | None) -> tuple[str, ..
 
 #: ``Verdict.judge`` where there are no words to judge.
 BY_CONTACT = "contact details"
+BY_PAGE = "public page"
+NO_WORDS = frozenset({BY_CONTACT, BY_PAGE})
 #: The share of such leads that want what is assumed is not known: a draft at the default thresholds.
 _CONTACT_CONFIDENCE = 0.72
 
@@ -531,4 +533,13 @@ def of_contact_details() -> Verdict:
     return Verdict(
         intent, priority, next_action_for(intent, priority), _CONTACT_CONFIDENCE,
         reasons=("contact details were left, without a message",), judge=BY_CONTACT,
+    )  # fmt: skip
+
+
+def of_public_page() -> Verdict:
+    """The verdict on a contact found on a public page: nobody has asked for anything, and the words are ours."""
+    intent, priority = Intent.UNKNOWN, Priority.P2
+    return Verdict(
+        intent, priority, next_action_for(intent, priority), 0.5,
+        reasons=("found on a public page; nobody has asked for anything",), judge=BY_PAGE,
     )  # fmt: skip

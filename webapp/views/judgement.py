@@ -5,7 +5,7 @@ from typing import NamedTuple
 from webapp.leads import suspicion
 from webapp.leads.judging import WITH_MODEL
 from webapp.leads.types import Verdict
-from webapp.leads.verdict import BY_CONTACT
+from webapp.leads.verdict import BY_CONTACT, BY_PAGE
 
 
 class Judgement(NamedTuple):
@@ -36,6 +36,8 @@ def of(verdict: Verdict, message: str) -> Judgement:
 def _by(verdict: Verdict) -> str:
     if verdict.judge == BY_CONTACT:
         return "contact details alone"
+    if verdict.judge == BY_PAGE:
+        return "where it was found: a public page"
     _, _, own = verdict.ruleset.partition("+")
     rules = f"the workspace’s rules, version {own}" if own else "the shipped rules"
     model = verdict.judge.removeprefix(WITH_MODEL) if verdict.judge.startswith(WITH_MODEL) else ""
