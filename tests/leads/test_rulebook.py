@@ -19,7 +19,7 @@ from webapp.models import Lead, RulesetVersion
 from webapp.security.keys import tenant_of
 
 ZIBBIT = Change("cues", "purchase_intent", "en", "send the zibbit", weight=5.0)
-MESSAGE = "please send the zibbit over"
+MESSAGE = "ok send the zibbit along"
 SAMPLES = (
     "I want to buy 5 seats asap", "how much is the zibbit?", "please remove me from your list", "Can we see a demo?",
     "not interested in a demo", "cho em báo giá gói Pro", "bao gia giup em voi", "chốt em váy hoa size M",

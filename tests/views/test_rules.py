@@ -15,7 +15,7 @@ from webapp.leads.states import Intent, Role
 from webapp.models import AuditEvent, Lead, RulesetVersion, Workspace
 
 PHRASE = "send the zibbit"
-MESSAGE = "please send the zibbit over"
+MESSAGE = "ok send the zibbit along"
 ADD = {"kind": "cues:purchase_intent", "lang": "en", "amount": "5", "phrases": PHRASE}
 
 
