@@ -126,6 +126,7 @@ def test_every_periodic_job_is_in_the_one_list():
         "drop stale presence",
         "forget CRM requests",
         "forget imports",
+        "forget answers of enrichment",
         "forget quarantine",
         "forget calls of models",
     ]

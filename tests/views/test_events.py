@@ -40,7 +40,7 @@ def written_in(source: str) -> Iterator[str]:
                 yield from composed(kind)
             elif isinstance(kind, ast.Constant):
                 yield kind.value
-            elif isinstance(kind, ast.Name):
+            elif isinstance(kind, ast.Name | ast.Subscript):
                 # Chosen from a table, or handed through from calls that are collected themselves.
                 yield from (text for table in ast.walk(tree) if isinstance(table, ast.Dict)
                             for value in table.values for text in constants(value) if NAME.fullmatch(text))  # fmt: skip
