@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmark import imports, intake, judging, openloop, pages, waiting, webhooks, worker
+from benchmark import deliveries, imports, intake, judging, openloop, pages, waiting, webhooks, worker
 from benchmark.stack import Stack, stack
 
 
@@ -35,7 +35,8 @@ def main() -> None:
         figures["judge"] = show_judge()
     if parts:
         with stack() as made:
-            made.peer_init()
+            if WITH_PEER & set(parts):
+                made.peer_init()
             for part in parts:
                 figures[part] = PARTS[part](made, chosen.seconds)
     chosen.json.parent.mkdir(parents=True, exist_ok=True)
@@ -129,6 +130,38 @@ def show_imports(made: Stack, _: int) -> dict[str, Any]:
     return found
 
 
+def show_deliveries(made: Stack, _: int) -> dict[str, Any]:
+    found = deliveries.backlog(made)
+    row(
+        f"{found['leads']:,} leads × 3 calls of 50 ms, two workers", f"{found['seconds']} s",
+        f"{found['calls_per_second']} calls/s, there: {found['records']}; CPU of workers {found['workers_cpu_s']} s, "
+        f"of the stand-in {found['fake_cpu_s']} s; load {found['load']}",
+    )  # fmt: skip
+    return found
+
+
+def show_rate_limit(made: Stack, _: int) -> dict[str, Any]:
+    found = deliveries.rate_limit(made)
+    row(
+        f"{found['calls']} calls at {found['per_second']}/s", f"{found['seconds']} s",
+        f"{found['off_percent']:+} %; load {found['load']}",
+    )  # fmt: skip
+    return found
+
+
+def show_dead_destination(made: Stack, _: int) -> dict[str, Any]:
+    found = deliveries.dead_destination(made)
+    row(
+        f"due to arrived beside a dead destination, {found['rate']} leads/s", f"p95 {found['p95_ms']} ms",
+        f"{found['slower_percent']:+} %; alone p95 {found['alone_p95_ms']} ms; p50 {found['p50_ms']}, alone "
+        f"{found['alone_p50_ms']} ms; {found['missing']} missing; load {found['load']}",
+    )  # fmt: skip
+    return found
+
+
+#: Those of the peer's have something to be compared with.
+WITH_PEER = frozenset({"intake"})
+
 #: Part → what measures and prints it. Each runs on the same fresh servers; its figures are written under its name.
 PARTS: dict[str, Callable[[Stack, int], dict[str, Any]]] = {
     "intake": show_intake,
@@ -136,6 +169,9 @@ PARTS: dict[str, Callable[[Stack, int], dict[str, Any]]] = {
     "webhooks": show_webhooks,
     "worker": show_worker,
     "imports": show_imports,
+    "deliveries": show_deliveries,
+    "ratelimit": show_rate_limit,
+    "dead": show_dead_destination,
     "waiting": show_waiting,
     "pages": show_pages,
 }

@@ -112,3 +112,21 @@ def test_an_incoming_webhook_cannot_be_asked(slack: SlackFake) -> None:
         client.send(_request())
     assert client.reconcile(_request()) is None and not client.reconciles
     assert len(slack.messages["webhook"]) == 1
+
+
+@pytest.mark.parametrize(("kind", "posted"), [("garbage", 0), ("garbage_after", 1)])
+def test_an_incoming_webhook_s_answer_that_is_not_slack_s_leaves_it_unknown(
+    slack: SlackFake, kind: str, posted: int
+) -> None:
+    client = IncomingClient(HttpClient(slack.webhook_url, timeout=2))
+    slack.fail_next(kind=kind)
+    with pytest.raises(OutcomeUnknown):
+        client.send(_request())
+    assert len(slack.messages.get("webhook", [])) == posted
+
+
+def test_of_an_answer_that_does_not_come_to_its_end_the_status_counts(slack: SlackFake) -> None:
+    client = IncomingClient(HttpClient(slack.webhook_url, timeout=0.5))
+    slack.fail_next(kind="drip", seconds=20)
+    client.send(_request())
+    assert len(slack.messages["webhook"]) == 1

@@ -12,7 +12,7 @@ from tests.fakes.twenty import TOKEN, TwentyFake
 from webapp.clients.http import HttpClient
 from webapp.clients.twenty import TwentyClient, canonical_email, person_body, phone_parts, remote_id, task_markdown
 from webapp.leads.ports import OutcomeUnknown, Refused, Throttled, Unreached
-from webapp.leads.states import Intent, Priority
+from webapp.leads.states import DeliveryOperation, Intent, Priority
 
 
 @pytest.fixture
@@ -226,3 +226,15 @@ def test_phone_parts() -> None:
     }  # fmt: skip
     assert phone_parts("nonsense") is None
     assert "phones" not in person_body(a_lead(phone_e164=None), {})
+
+
+def test_a_change_whose_answer_is_not_twenty_s_is_not_taken_for_done(twenty: TwentyFake) -> None:
+    client = _client(twenty)
+    sent = a_request("task", remote={})
+    client.send(sent)
+    changed = replace(sent, operation=DeliveryOperation.WITHDRAW, remote={"task": str(remote_id(sent))})
+    twenty.fail_next("PATCH /tasks", kind="garbage")
+    with pytest.raises(OutcomeUnknown):
+        client.send(changed)
+    client.send(changed)
+    assert twenty.tasks[0]["status"] == "DONE"

@@ -5,6 +5,7 @@ Faults, in Python (``fake.fail_next("POST /people", kind="500", times=2)``) or o
 
     500, 503, 404 …   that status, before anything is done
     500_after …       that status, although it was done
+    busy, busy_after  503 with Retry-After (``retry_after``, as for 429)
     401, 403          as the service words a bad credential
     expired           as the service words a credential that was good until now
     429               with Retry-After (``retry_after``: seconds, ``date`` for an HTTP date a second or two ahead; None
@@ -74,16 +75,20 @@ class Response:
 FAULTS: dict[str, dict[str, Any]] = {
     "500": {"kind": "500"},
     "500 although it was done": {"kind": "500_after"},
+    "503 with Retry-After": {"kind": "busy"},
+    "503 with Retry-After although it was done": {"kind": "busy_after"},
     "reset before commit": {"kind": "reset_before"},
     "reset after commit": {"kind": "reset_after"},
     "reset in the middle of the answer": {"kind": "cut_after"},
     "hang": {"kind": "hang"},
     "hang after commit": {"kind": "hang_after"},
+    "done when nobody waits any more": {"kind": "slow"},
     "429 with seconds": {"kind": "429", "retry_after": "1"},
     "429 with a date": {"kind": "429", "retry_after": "date"},
     "401 expired": {"kind": "expired"},
     "slow drip": {"kind": "drip"},
     "garbage": {"kind": "garbage"},
+    "garbage although it was done": {"kind": "garbage_after"},
 }
 
 
@@ -110,6 +115,7 @@ class FakeServer:
         self.requests: list[Request] = []
         self.faults: list[Fault] = []
         self.lock = threading.RLock()
+        self._working = 0
         self._closing = threading.Event()
         self._server = _Server((host, port), _handler_for(self))
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
@@ -150,6 +156,11 @@ class FakeServer:
         with self.lock:
             return [request for request in self.requests if Fault(match, "").fits(request)]
 
+    @property
+    def idle(self) -> bool:
+        """Nothing is being worked on: whatever will take effect, has."""
+        return self._working == 0
+
     # For services
 
     def handle(self, request: Request) -> Response:
@@ -179,6 +190,12 @@ class FakeServer:
             found.headers["Retry-After"] = retry_after
         return found
 
+    def busy(self, retry_after: str | None) -> Response:
+        found = self.error(503)
+        if retry_after is not None:
+            found.headers["Retry-After"] = retry_after
+        return found
+
     def _next_fault(self, request: Request) -> Fault | None:
         with self.lock:
             for fault in self.faults:
@@ -191,6 +208,14 @@ class FakeServer:
         """None: reset the connection."""
         with self.lock:
             self.requests.append(request)
+            self._working += 1
+        try:
+            return self._done(request)
+        finally:
+            with self.lock:
+                self._working -= 1
+
+    def _done(self, request: Request) -> Response | None:
         if self.latency:
             self._closing.wait(self.latency)
         fault = self._next_fault(request)
@@ -203,9 +228,9 @@ class FakeServer:
             return self.handle(request) if kind == "slow" else None
         if kind == "garbage":
             return Response(200, text="<html>not JSON", headers={"Content-Type": "text/html"})
-        if kind == "429":
+        if kind in ("429", "busy"):
             asked = formatdate(time.time() + 2, usegmt=True) if fault.retry_after == "date" else fault.retry_after
-            return self.throttled(asked)
+            return self.throttled(asked) if kind == "429" else self.busy(asked)
         if kind == "expired":
             return self.expired()
         if kind == "partial":

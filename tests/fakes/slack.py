@@ -8,6 +8,7 @@ from tests.fakes.server import FakeServer, Request, Response, main
 
 TOKEN = "xoxb-slack-test-token"
 _MAX_TEXT = 40_000
+_PLAIN = {"Content-Type": "text/plain"}
 
 
 class SlackFake(FakeServer):
@@ -100,14 +101,14 @@ class SlackFake(FakeServer):
 
     def _incoming_webhook(self, request: Request) -> Response:
         if request.path != "/services/T000/B000/XXXX":
-            return Response(404, text="no_service", headers={"Content-Type": "text/plain"})
+            return Response(404, text="no_service", headers=_PLAIN)
         body = request.json
         if not isinstance(body, dict):
-            return Response(400, text="invalid_payload", headers={"Content-Type": "text/plain"})
+            return Response(400, text="invalid_payload", headers=_PLAIN)
         if not body.get("text") and not body.get("blocks"):
-            return Response(400, text="no_text", headers={"Content-Type": "text/plain"})
+            return Response(400, text="no_text", headers=_PLAIN)
         self._store("webhook", body)
-        return Response(200, text="ok", headers={"Content-Type": "text/plain"})
+        return Response(200, text="ok", headers=_PLAIN)
 
     def _store(self, channel: str, arguments: dict[str, Any]) -> dict[str, Any]:
         with self.lock:
@@ -116,6 +117,20 @@ class SlackFake(FakeServer):
             message = {"type": "message", "user": "U000", "ts": f"{self._last_ts:.6f}", **kept}
             self.messages.setdefault(channel, []).append(message)
             return message
+
+
+class IncomingFake(SlackFake):
+    """Only the incoming webhook, whose errors are statuses with a word of text."""
+
+    def error(self, status: int) -> Response:
+        return Response(status, text="rollup_error" if status >= 500 else "action_prohibited", headers=_PLAIN)
+
+    def expired(self) -> Response:
+        return Response(403, text="invalid_token", headers=_PLAIN)
+
+    def throttled(self, retry_after: str | None) -> Response:
+        headers = {} if retry_after is None else {"Retry-After": retry_after}
+        return Response(429, text="rate_limited", headers=_PLAIN | headers)
 
 
 def _no(error: str) -> Response:

@@ -35,6 +35,16 @@ def session(env):
     engine.dispose()
 
 
+@pytest.fixture(scope="module")
+def empty_database(database_url):
+    """This process's own database without a row, for a module that works on it as a whole; its URL."""
+    engine = sa.create_engine(database_url)
+    with engine.begin() as connection:
+        connection.execute(sa.text("TRUNCATE " + ", ".join(table.name for table in db.metadata.sorted_tables)))
+    engine.dispose()
+    return database_url
+
+
 @pytest.fixture
 def processes(env, session):
     started = Processes(env)

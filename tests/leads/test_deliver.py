@@ -576,6 +576,28 @@ def test_a_destination_that_fails_does_not_hold_up_another(
     assert len(twenty.requests) < 5 + EAGER.threads + 1
 
 
+def test_a_drain_that_waits_for_a_dead_destination_goes_on_serving_the_others(
+    session: Session, workspace: Workspace, session_factory: Factory, twenty: TwentyFake, receiver: WebhookReceiver
+) -> None:
+    dead = twenty_destination(session, workspace, twenty)
+    planned(session, workspace)
+    twenty.fail_next("POST", kind="hang")
+    seconds = 0.2
+    began = time.monotonic()
+    over = {"registry": clients(delivery_timeout=60), "max_seconds": seconds}
+    thread = threading.Thread(target=drain, args=(session_factory,), kwargs=over)
+    thread.start()
+    until(lambda: twenty.calls("POST") and time.monotonic() > began + seconds)  # its time is over, and the call hangs
+    session.execute(sa.update(Destination).where(Destination.id == dead.id).values(rules={"min_score": 1_000}))
+    webhook_destination(session, workspace, receiver)
+    planned(session, workspace)
+    until(lambda: len(receiver.events) == 1)
+    assert thread.is_alive()
+    twenty.close()
+    thread.join(10)
+    assert not thread.is_alive()
+
+
 # Bounds
 
 

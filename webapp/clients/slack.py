@@ -138,7 +138,11 @@ class IncomingClient:
 
     def send(self, request: DeliveryRequest) -> Receipt:
         body = self.render(request)
-        return Receipt(None, self._http.call("POST", json_body=body, shown=body).exchange)
+        exchange = self._http.call("POST", json_body=body, shown=body).exchange
+        # Of a body that did not come in time the status counts.
+        if not "ok".startswith((exchange.excerpt or "").strip()):
+            raise OutcomeUnknown("answered something that is not Slack's", exchange=exchange)
+        return Receipt(None, exchange)
 
     def reconcile(self, request: DeliveryRequest) -> Receipt | None:
         """Slack cannot be asked; whether it is sent again is the destination's setting, or a person's decision."""

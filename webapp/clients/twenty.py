@@ -147,7 +147,7 @@ class TwentyClient:
                 raise
             # Two upserts of one person ran side by side and the other one won: now it is there to be matched.
             answer = self._upsert_person(body)
-        return Receipt(_created_id(answer, "createPerson"), answer.exchange)
+        return Receipt(_answered_id(answer, "createPerson"), answer.exchange)
 
     def _upsert_person(self, body: dict[str, Any]) -> Answer:
         params = {"upsert": "true", "depth": "0"}
@@ -232,6 +232,7 @@ class TwentyClient:
             accept=frozenset({400, 404}),
         )
         if answer.status < 300:
+            _answered_id(answer, f"update{singular[0].upper()}{singular[1:]}")
             return answer.exchange
         if self._look_up(plural, singular, record_id) is None:
             return None
@@ -275,7 +276,7 @@ class TwentyClient:
             if found is None:
                 raise
             return found
-        return Receipt(_created_id(answer, f"create{singular[0].upper()}{singular[1:]}"), answer.exchange)
+        return Receipt(_answered_id(answer, f"create{singular[0].upper()}{singular[1:]}"), answer.exchange)
 
     def _find(self, plural: str, singular: str, record_id: str, shown: dict[str, Any] | None) -> Receipt | None:
         found = self._look_up(plural, singular, record_id, shown)
@@ -606,8 +607,8 @@ def _is_uuid(value: Any) -> bool:
         return False
 
 
-def _created_id(answer: Answer, key: str) -> str:
-    """The new record's id. A 2xx without it is not Twenty's (a proxy's page, say), so nothing is known."""
+def _answered_id(answer: Answer, key: str) -> str:
+    """The id of the record made or changed. A 2xx without it is not Twenty's (a proxy's page, say), so nothing is known."""
     record = _inner(answer, key)
     if not isinstance(record, dict) or not _is_uuid(record.get("id")):
         raise OutcomeUnknown(f"answered {answer.status} without the record", exchange=answer.exchange)

@@ -89,11 +89,11 @@ def process(
 ) -> Drained:
     """Send due deliveries until none is left, ``max_rows`` were claimed or ``max_seconds`` have passed.
 
-    Calls under way at the end are waited for (each has its own time limit), so the drain may last that much longer.
+    Calls under way at the end are waited for (each has its own time limit), so the drain may last that much longer; other
+    destinations that are well go on being served meanwhile, so that one which hangs holds up nobody else.
     ``stop`` is asked before each claim; True ends the drain the same way. Raises SlotTaken, once such calls are over
     and saved, when another process has the holder's slot now.
     """
-    turns = _Turns(session_factory, holder, clients, policy)
     drain: Drain[Saved] = Drain(
         DELIVERIES,
         session_factory,
@@ -101,7 +101,9 @@ def process(
         threads=policy.threads,
         lease_seconds=policy.lease_seconds,
         name="deliver",
+        lingers=True,
     )
+    turns = _Turns(session_factory, holder, clients, policy, lambda: drain.lingering)
     drain.run(turns, max_rows=max_rows, max_seconds=max_seconds, stop=stop)
     with session_factory() as session:
         return Drained(turns.saved, has_due(session))
@@ -111,13 +113,20 @@ class _Turns:
     """What one drain does between its calls. All in one thread; only :meth:`_attempt` runs in the pool's."""
 
     def __init__(
-        self, session_factory: SessionFactory, holder: Holder, clients: Clients, policy: DeliveryPolicy
+        self,
+        session_factory: SessionFactory,
+        holder: Holder,
+        clients: Clients,
+        policy: DeliveryPolicy,
+        lingering: Callable[[], bool],
     ) -> None:
         self._session_factory = session_factory
         self._holder = holder
         self._clients = clients
         self._policy = policy
+        self._lingering = lingering
         self._flying: Counter[uuid.UUID] = Counter()  # by destination
+        self._late: Counter[uuid.UUID] | None = None  # by destination: what was under way when the time was over
         self._probed_at = float("-inf")
         self.saved = 0
 
@@ -125,6 +134,8 @@ class _Turns:
         """Save what is done, claim for the free threads, commit."""
         policy = self._policy
         self._flying.subtract(result.job.target.id for result in done)
+        if self._late is not None:
+            self._late.subtract(result.job.target.id for result in done)
         with self._session_factory() as session:
             outcomes.save(
                 session, done, breaker_failures=policy.breaker_failures, breaker_seconds=policy.breaker_seconds
@@ -142,11 +153,17 @@ class _Turns:
         if room <= 0:
             return []
         claims: list[Claim] = []
-        if time.monotonic() - self._probed_at >= TICK:
+        late = self._lingering()
+        if late and self._late is None:
+            self._late = Counter(self._flying)
+        if not late and time.monotonic() - self._probed_at >= TICK:
             self._probed_at = time.monotonic()
             claims += sending.claim_probes(session, self._holder, limit=room, lease=lease, hold=policy.breaker_seconds)
         # Those that have least under way come first, each with an equal part of what is free.
         places = sorted(sending.with_work(session).items(), key=lambda place: self._flying[place[0]])
+        if self._late is not None:
+            # What may hang as well would keep the drain for ever.
+            places = [(place, failures) for place, failures in places if not failures and self._late[place] <= 0]
         for number, (destination_id, failures) in enumerate(places):
             free = room - len(claims)
             if free <= 0:

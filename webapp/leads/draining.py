@@ -34,7 +34,10 @@ class Drain(Generic[Result]):
         threads: int,
         lease_seconds: float,
         name: str,
+        lingers: bool = False,
     ) -> None:
+        """``lingers``: while calls that were under way at the end are waited for, others go on being claimed; the turn
+        asks ``lingering`` then, and claims nothing that may hang as well."""
         self._backlog = backlog
         self._session_factory = session_factory
         self._holder = holder
@@ -44,6 +47,13 @@ class Drain(Generic[Result]):
         self._flying: dict[Future[Result], Claim] = {}
         self._renewed_at = time.monotonic()
         self._slot_taken = False
+        self._lingers = lingers
+        self._late: set[Future[Result]] | None = None  # under way when the time was over
+
+    @property
+    def lingering(self) -> bool:
+        """The time is over, and only calls under way keep the drain."""
+        return self._late is not None
 
     def run(
         self,
@@ -80,7 +90,9 @@ class Drain(Generic[Result]):
         claiming, claimed = True, 0
         done: list[Result] = []
         while True:
-            claiming = claiming and time.monotonic() < ends_at and claimed < max_rows and not stop()
+            if self._late is None and time.monotonic() >= ends_at:
+                self._late = set(self._flying) if self._lingers else set()
+            claiming = claiming and self._late != set() and claimed < max_rows and not stop()
             claiming = claiming and not self._slot_taken
             room = min(max_rows - claimed, self._threads - len(self._flying)) if claiming else 0
             if done or room > 0:
@@ -93,6 +105,8 @@ class Drain(Generic[Result]):
             done = [future.result() for future in finished]
             for future in finished:
                 del self._flying[future]
+                if self._late:
+                    self._late.discard(future)
             self._keep_leases()
 
     def _look_at_slot(self) -> None:
