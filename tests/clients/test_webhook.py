@@ -146,3 +146,12 @@ def test_mapped_fields_stand_beside_the_lead_s_own(receiver: WebhookReceiver) ->
     request = a_request("lead.approved", kind=DestinationKind.WEBHOOK, mapping={"owner": 'assignee.name | "nobody"'})
     WebhookClient(HttpClient(receiver.url, timeout=2), secrets=[SECRET]).send(request)
     assert receiver.deliveries[0]["data"]["owner"] == "Rep"
+
+
+def test_the_follow_up_is_not_repeated_at_once_where_the_workflow_has_said_when(workflow: WebhookReceiver) -> None:
+    workflow.fail_next(kind="busy", retry_after="7")
+    waits: list[float] = []
+    client = FollowUpClient(HttpClient(workflow.url, timeout=3), sleep=waits.append)
+    with pytest.raises(OutcomeUnknown) as caught:
+        client.send(a_request("follow_up", kind=DestinationKind.N8N))
+    assert (caught.value.retry_after, waits, len(workflow.calls())) == (7.0, [], 1)

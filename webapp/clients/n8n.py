@@ -28,7 +28,9 @@ class FollowUpClient:
             answer = self._http.call("POST", json_body=body, headers=headers, shown=body)
         except Throttled:
             raise
-        except Transient:
+        except Transient as error:
+            if error.retry_after is not None:
+                raise  # the workflow has said when
             self._sleep(FAST_RETRY)
             answer = self._http.call("POST", json_body=body, headers=headers, shown=body)
         return Receipt(None, answer.exchange)
