@@ -31,8 +31,8 @@ from webapp.models import Delivery, Destination, Lead
 pytestmark = [pytest.mark.fault, pytest.mark.slow]
 
 LEADS = 2
-#: Nothing is tried again before it is made due. Few threads: each that is free asks every destination for work.
-_PATIENT = DeliveryPolicy(retry_delay=1e7, max_delay=1e7, threads=8)
+#: Nothing is tried again before it is made due.
+_PATIENT = DeliveryPolicy(retry_delay=1e7, max_delay=1e7)
 _TIMEOUT, _SHORT_TIMEOUT = 20.0, 0.5
 _LONGER = 2 * _SHORT_TIMEOUT
 _ROUNDS = 6
