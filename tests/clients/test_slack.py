@@ -62,6 +62,21 @@ def test_a_message_is_changed_and_struck_out_rather_than_posted_again(slack: Sla
     client.send(_again(request, DeliveryOperation.WITHDRAW, sent.remote_id))  # somebody deleted it: nothing to do
 
 
+@pytest.mark.parametrize("operation", [DeliveryOperation.UPDATE, DeliveryOperation.RESTORE])
+def test_a_message_whose_id_never_came_back_is_looked_for_before_another_is_posted(
+    slack: SlackFake, operation: DeliveryOperation
+) -> None:
+    client, request = _client(slack), _request()
+    slack.fail_next("POST", kind="reset_after")
+    with pytest.raises(OutcomeUnknown):
+        client.send(request)
+    found = client.send(_again(request, operation, None))
+    assert found.remote_id == f"C0LEADS/{slack.messages['C0LEADS'][0]['ts']}"
+    assert len(slack.messages["C0LEADS"]) == 1
+    client.send(_again(_request(), operation, None))  # one that never arrived
+    assert len(slack.messages["C0LEADS"]) == 2
+
+
 @pytest.mark.parametrize(
     ("token", "channel", "words"),
     [

@@ -11,6 +11,7 @@ from tests.clients.support import a_lead, a_request
 from tests.fakes.twenty import TOKEN, TwentyFake
 from webapp.clients.http import HttpClient
 from webapp.clients.twenty import TwentyClient, canonical_email, person_body, phone_parts, remote_id, task_markdown
+from webapp.leads.errors import Permanent
 from webapp.leads.ports import OutcomeUnknown, Refused, Throttled, Unreached
 from webapp.leads.states import DeliveryOperation, Intent, Priority
 
@@ -111,6 +112,31 @@ def test_sending_a_task_again_keeps_what_a_colleague_did_with_it(twenty: TwentyF
     twenty.store["tasks"][str(remote_id(request))]["status"] = "DONE"
     assert client.send(request).remote_id == str(remote_id(request))
     assert [task["status"] for task in twenty.tasks] == ["DONE"]
+
+
+@pytest.mark.parametrize(("action", "plural"), [("task", "tasks"), ("note", "notes")])
+@pytest.mark.parametrize("operation", [DeliveryOperation.UPDATE, DeliveryOperation.RESTORE])
+def test_what_somebody_deleted_there_is_not_told_as_changed(
+    twenty: TwentyFake, action: str, plural: str, operation: DeliveryOperation
+) -> None:
+    client, request = _client(twenty), a_request(action)
+    sent = client.send(request)
+    twenty.store[plural].clear()
+    again = replace(request, operation=operation, remote={action: str(sent.remote_id)}, revision=1)
+    with pytest.raises(Permanent, match=f"the {action} is not in Twenty any more"):
+        client.send(again)
+    client.send(replace(again, operation=DeliveryOperation.WITHDRAW))  # nothing is left to be taken back
+    assert twenty.store[plural] == {}
+
+
+def test_a_task_that_never_arrived_is_made_when_it_is_wanted_again(twenty: TwentyFake) -> None:
+    client, request = _client(twenty), a_request("task")
+    assert client.send(replace(request, operation=DeliveryOperation.WITHDRAW, revision=1)).remote_id is None
+    again = replace(request, operation=DeliveryOperation.RESTORE, revision=2)
+    assert client.send(again).remote_id == str(remote_id(request))
+    assert [task["status"] for task in twenty.tasks] == ["TODO"]
+    assert client.send(again).remote_id == str(remote_id(request))
+    assert len(twenty.tasks) == 1
 
 
 def test_reconcile_tells_what_is_there(twenty: TwentyFake) -> None:

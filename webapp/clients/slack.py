@@ -56,12 +56,11 @@ class SlackClient:
 
     def send(self, request: DeliveryRequest) -> Receipt:
         known = request.remote.get(request.action)
-        if request.operation is DeliveryOperation.SEND or not known:
-            if request.withdrawn and (known := self._find(request)) is None:
-                return Receipt()  # it never arrived
-            if not known:
-                return self._post(request)
-        return self._change(request, known)
+        if not known and request.operation is not DeliveryOperation.SEND:
+            known = self._find(request)  # its answer may have been lost
+        if known:
+            return self._change(request, known)
+        return Receipt() if request.withdrawn else self._post(request)
 
     def _post(self, request: DeliveryRequest) -> Receipt:
         body = {"channel": self._channel, **self.render(request)}

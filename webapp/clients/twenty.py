@@ -212,14 +212,25 @@ class TwentyClient:
     def _note(self, request: DeliveryRequest) -> Receipt:
         note_id = uuid5_of(request, "note")
         body = _note_body(request.lead)
-        if request.operation is not DeliveryOperation.SEND:
-            changed = self._patch("notes", "note", note_id, body)
-            return Receipt(note_id, changed or Exchange(payload=body))
+        if request.operation is not DeliveryOperation.SEND and (there := self._change(request, "notes", note_id, body)):
+            return there
         receipt = self._create("notes", "note", {"id": note_id, **body})
         if (person := request.remote.get("person")) is not None:
             link = {"id": uuid5_of(request, "note_target"), "noteId": note_id, "targetPersonId": person}
             self._create("noteTargets", "noteTarget", link)
         return receipt
+
+    def _change(self, request: DeliveryRequest, plural: str, record_id: str, body: dict[str, Any]) -> Receipt | None:
+        """What was sent before becomes ``body``. None when it never arrived, so that it has to be made; Permanent when
+        somebody has deleted it since. Taking back is done in either case."""
+        changed = self._patch(plural, request.action, record_id, body)
+        if changed is not None:
+            return Receipt(record_id, changed)
+        if request.withdrawn:
+            return Receipt(None, Exchange(payload=body))
+        if request.action in request.remote:
+            raise Permanent(f"the {request.action} is not in Twenty any more")
+        return None
 
     def _patch(self, plural: str, singular: str, record_id: str, body: dict[str, Any]) -> Exchange | None:
         """Change a record; None when it is not there any more. Harmless to repeat."""
@@ -241,18 +252,16 @@ class TwentyClient:
     # Tasks
 
     def _task(self, request: DeliveryRequest) -> Receipt:
-        if request.operation is DeliveryOperation.SEND:
-            fields = self._task_fields(request)
-            assignee = self._member_id(request.lead.assignee_email)
-            return self._create("tasks", "task", {"id": str(remote_id(request)), **fields, "assigneeId": assignee})
         task_id = request.remote.get("task") or str(remote_id(request))
-        if request.withdrawn:
-            body = _closed(request)
-        else:
-            body = self._task_fields(request)
-            if request.operation is not DeliveryOperation.RESTORE:
+        if request.operation is not DeliveryOperation.SEND:
+            body = _closed(request) if request.withdrawn else self._task_fields(request)
+            if request.operation is DeliveryOperation.UPDATE:
                 del body["status"]  # a colleague's
-        return Receipt(task_id, self._patch("tasks", "task", task_id, body) or Exchange(payload=body))
+            if there := self._change(request, "tasks", task_id, body):
+                return there
+        fields = self._task_fields(request)
+        assignee = self._member_id(request.lead.assignee_email)
+        return self._create("tasks", "task", {"id": str(remote_id(request)), **fields, "assigneeId": assignee})
 
     def _task_fields(self, request: DeliveryRequest) -> dict[str, Any]:
         fields = _task_fields(request.lead, since=request.lead.event_at)

@@ -167,8 +167,9 @@ class DestinationClient(Protocol):
         """Bring the effect about. Raises Transient, Ambiguous or Permanent (see below).
 
         With another ``operation`` than SEND, do that: change what is there, or take it back. Both are only asked of
-        actions whose :class:`~webapp.leads.kinds.base.Step` says so, are harmless to repeat, and count as done where
-        the record is not there any more.
+        actions whose :class:`~webapp.leads.kinds.base.Step` says so and are harmless to repeat. Without a remote id no
+        attempt was ever confirmed, so a record that is not there is made. Where it was deleted since, taking it back is
+        done, and changing it is Permanent.
         """
         ...
 
