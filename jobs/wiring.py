@@ -119,14 +119,16 @@ def writing() -> Writing:
 def enriching() -> Enriching:
     """The way to facts from outside."""
     found = settings()
-    return Enriching(lookups(found), timeout=found.enrichment_timeout)
+    # The budget is the deliveries' too; who would wait for longer than a lead does is told that it is busy.
+    pace = Pacer(lambda: session_factory()(), longest=found.enrichment_timeout).wait
+    return Enriching(lookups(found, pace), timeout=found.enrichment_timeout)
 
 
-def lookups(found: Settings) -> Lookups:
+def lookups(found: Settings, pace: Callable[[Target], None] = lambda target: None) -> Lookups:
     """Also for the settings page, which tries services out."""
     cipher = FieldCipher([key.get_secret_value() for key in found.field_encryption_keys])
     return Lookups(
-        Registry(found, cipher.decrypt), cipher.decrypt, seconds=found.enrichment_timeout, allow=guard.networks(found.outbound_allow_cidrs),
+        Registry(found, cipher.decrypt, pace), cipher.decrypt, seconds=found.enrichment_timeout, allow=guard.networks(found.outbound_allow_cidrs),
         contact_url=found.public_url,
     )  # fmt: skip
 

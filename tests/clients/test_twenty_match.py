@@ -65,6 +65,15 @@ def test_a_colleague_of_a_customer_is_a_customers(twenty):
     assert facts[0].note == "a sale was made: First order"
 
 
+def test_an_owner_is_found_among_more_members_than_a_page_holds(twenty):
+    members = [twenty.add_member(f"rep{i}@ours.example") for i in range(450)]
+    client = crm(twenty)
+    for number in (0, 449):
+        company(twenty, f"firm{number}.de", accountOwnerId=members[number])
+        found = told(client.match(None, None, f"firm{number}.de"))
+        assert found["crm_owner"] == f"rep{number}@ours.example"
+
+
 def test_a_lost_deal_is_neither_open_nor_a_sale(twenty):
     firm = company(twenty)
     add(twenty, "opportunities", name="Gone", stage="LOST", companyId=firm)

@@ -18,6 +18,7 @@ def one(name, value):
         ("company_size", "11-50", "11-50"), ("company_size", "51 to 250", "201-1000"), ("company_size", "5,000+", "5001+"),
         ("company_size", "10001+", "5001+"), ("company_size", "large", None), ("country", "Germany", "DE"),
         ("country", "Atlantis", None), ("company_logo", "javascript:alert(1)", None), ("company_logo", "https://a.de/x.png", "https://a.de/x.png"),
+        ("company_logo", "https://a.de/x\x00y", None), ("company_logo", "https://a.de/\ud800", None),
         ("company_social", ["linkedin.com/company/a", "https://x.com/a"], ["https://linkedin.com/company/a", "https://x.com/a"]),
         ("company_domain", "http://www.acme.de/about", "acme.de"), ("email_deliverable", "accept_all", "risky"),
         ("email_deliverable", "purple", None), ("email_mx", True, True), ("email_mx", "maybe", None),

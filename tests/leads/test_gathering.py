@@ -178,6 +178,23 @@ class TestAsking:
 
 
 class TestFailing:
+    @pytest.mark.parametrize("broken", ["https://a.de/x\0y", "https://a.de/x\ud800y"])
+    def test_text_that_cannot_be_stored_costs_the_fact_and_not_the_lead(
+        self, session, session_factory, workspace, broken
+    ):
+        found = [
+            Fact("company_logo", broken, "", 0.8), Fact("company_social", ["https://a.de", broken], "", 0.8),
+            Fact("city", "Bonn", "", 0.8, note=f"from “{broken}”"), Fact("company_description", "Pumps\nand more", "", 0.8),
+        ]  # fmt: skip
+        lead = make_lead(session, workspace, email="a@acme-pumps.de")
+        enriched(session_factory, Outside(home=found, dns=Permanent(f"it said {broken}")))
+        assert runs_of(session, lead)[0].status is RunStatus.SUCCESS
+        assert {(name, value) for (name, who), value in facts_of(session, lead).items() if who == "home page"} == {
+            ("city", "Bonn"),
+            ("company_description", "Pumps\nand more"),
+        }
+        assert session.scalar(sa.select(sa.func.count()).select_from(EnrichmentAnswer)) == 2
+
     def test_no_answer_in_time_costs_the_fact_and_not_the_lead(self, session, session_factory, workspace):
         lead = make_lead(session, workspace, email="a@acme-pumps.de")
         over = threading.Event()

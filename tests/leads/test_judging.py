@@ -18,7 +18,7 @@ from webapp.leads.types import LeadFacts, Verdict
 from webapp.models import AuditEvent, Lead, Run
 
 SURE = "Cho tôi báo giá gói Enterprise"
-UNSURE = "We have been looking at a few options for our clinic"
+UNSURE = "Hello, a colleague told me about you"  # the rules find nothing in it
 ON = Policy(Mode.RULES_THEN_LLM, available=True)
 
 
@@ -81,8 +81,12 @@ class TestMasking:
             ("Hi, Ada Lovelace here. ADA!", ("Ada Lovelace",), "Hi, [name] here. [name]!"),
             ("We at Acme want 50 seats, budget 12,500,000 in 2026", ("Acme",), "We at [name] want 50 seats, budget 12,500,000 in 2026"),
             ("Adamant", ("Ada",), "Adamant"),
-            ("Jo said so", ("Jo", None, ""), "Jo said so"),
+            ("Jo said so", ("Jo", None, ""), "[name] said so"),
             ("a.b(c", ("a.b(c [x",), "a.b(c"),
+            ("Em là Vũ Hà An, nhà anh Lê Vũ. Call An", ("Vũ Hà An", None), "Em là [name], nhà anh Lê [name]. Call [name]"),
+            ("Em là vũ hà an ạ", ("Vũ Hà An",), "Em là [name] ạ"),
+            ("Em tên Ha\u0300 nhé", ("Hà",), "Em tên [name] nhé"),
+            ("I do want an offer, said J. Do", ("J Do",), "I do want an offer, said [name]"),
         ],
     )  # fmt: skip
     def test_what_tells_who_wrote_does_not_leave(self, text, names, left):
@@ -100,6 +104,16 @@ class TestMasking:
         judging.ask(stub, LeadFacts("1", "2", "I am Ada, ada@x.example. " + "x" * 9_000, name="Ada Byron"))
         assert stub.asked[0].startswith("I am [name], [email]. xxx")
         assert len(stub.asked[0]) <= judging.LONGEST_ASKED
+
+    def test_a_companys_short_words_stay_since_they_say_what_is_wanted(self):
+        assert judging.masked("An AI demo for Vina AI", (), ("Vina AI",)) == "An AI demo for [name]"
+        assert judging.masked("We are HP", (), ("HP",)) == "We are [name]"
+
+    def test_the_name_that_a_platform_gave_is_masked_too(self, session, session_factory, workspace):
+        make_lead(session, workspace, f"{UNSURE}. Minh Lê", author_name="Minh Lê")
+        stub = Stub()
+        drain(session_factory, stub)
+        assert stub.asked == [f"{UNSURE}. [name]"]
 
 
 class TestAsking:

@@ -19,7 +19,7 @@ from webapp.leads.ports import ModelFailed, Usage
 from webapp.leads.states import Intent, LeadStatus, RunStatus
 from webapp.models import LlmCall, Run
 
-UNSURE = "We have been looking at a few options for our clinic"
+UNSURE = "Hello, a colleague told me about you"
 SURE = "Cho tôi báo giá gói Enterprise"
 USAGE = Usage("stub", 700, calls=1, tokens_in=500, tokens_out=100, cost=0.01)
 DEPLOYMENT = Policy(Mode.RULES_THEN_LLM, available=True)
@@ -104,16 +104,20 @@ class TestBudget:
     def test_it_is_used_up_from_its_amount_on(self, preferences, spent, over):
         assert bool(spent.over(preferences)) is over
 
-    def test_beyond_it_only_the_rules_judge_and_the_lead_tells_so(self, session, session_factory, workspace):
-        want(session, workspace, daily_tokens=600)
+    @pytest.mark.parametrize(("mode", "message"), [(Mode.RULES_THEN_LLM, UNSURE), (Mode.LLM, UNSURE), (Mode.LLM, SURE)])
+    def test_beyond_it_only_the_rules_judge_and_the_lead_tells_so(
+        self, session, session_factory, workspace, mode, message
+    ):
+        want(session, workspace, mode=mode, daily_tokens=600)
         llm_usage.record(session, workspace.id, USAGE, purpose="classify")
         session.commit()
-        lead, stub = make_lead(session, workspace, UNSURE), Stub()
+        lead, stub = make_lead(session, workspace, message), Stub()
         before = lead.confidence
         drain(session_factory, stub)
         assert stub.asked == []
         lead = fresh(session, lead)
-        assert (lead.confidence, lead.status) == (before, LeadStatus.NEW_ESCALATE)
+        expected = LeadStatus.NEW_AUTO if message == SURE else LeadStatus.NEW_ESCALATE
+        assert (lead.confidence, lead.status) == (before, expected)
         assert any(
             "today's budget for language models is used up (600 of 600 tokens)" in one
             for one in lead.verdict["reasons"]

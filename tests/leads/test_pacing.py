@@ -7,10 +7,14 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, sessionmaker
 
+from jobs import wiring
+from tests.fakes.twenty import TwentyFake
 from tests.fakes.webhook_receiver import WebhookReceiver
-from tests.leads.delivering import CIPHER, Limits, drain, planned, states, webhook_destination
+from tests.leads.delivering import CIPHER, Limits, drain, planned, states, twenty_destination, webhook_destination
 from webapp.clients.registry import Registry
+from webapp.config import Settings
 from webapp.leads.pacing import Pacer, spacing, wait_for
+from webapp.leads.ports import Throttled
 from webapp.leads.sending import target_of
 from webapp.models import Destination, Workspace
 
@@ -54,6 +58,41 @@ def test_three_hundred_calls_at_fifty_a_second_are_spread_over_six_seconds(
     # Nobody sleeps here, so all places are taken at once: the last place but one is 299 spaces after the first.
     assert (last - began).total_seconds() == pytest.approx(6.0, rel=0.05)
     assert max(slept.waits) <= 6.0
+
+
+def test_a_place_too_far_away_is_not_taken(
+    session: Session, workspace: Workspace, session_factory: sessionmaker[Session]
+) -> None:
+    target, slept = target_of(_destination(session, workspace, per_second=0.1)), Slept()
+    pacer = Pacer(session_factory, sleep=slept, longest=8)
+    pacer.wait(target)
+    taken = session.scalar(sa.select(Destination.second_at))
+    session.commit()
+    with pytest.raises(Throttled):
+        pacer.wait(target)
+    assert session.scalar(sa.select(Destination.second_at)) == taken
+    session.commit()
+    Pacer(session_factory, sleep=slept, longest=12).wait(target)
+    assert slept.waits == [pytest.approx(10, abs=2)]
+
+
+def test_lookups_keep_to_the_budget_of_the_crm(
+    session: Session,
+    workspace: Workspace,
+    session_factory: sessionmaker[Session],
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(wiring, "settings", lambda: settings)
+    monkeypatch.setattr(wiring, "session_factory", lambda: session_factory)
+    wiring.enriching.cache_clear()
+    with TwentyFake() as twenty:
+        row = twenty_destination(session, workspace, twenty, options={"per_second": 1_000})
+        outside = wiring.enriching().clients
+        assert outside is not None
+        outside.crm(target_of(row), "ada@acme.de", None, None)
+    wiring.enriching.cache_clear()
+    assert session.scalar(sa.select(Destination.second_at)) is not None
 
 
 def test_a_minute_holds_no_more_than_its_limit(

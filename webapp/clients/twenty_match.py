@@ -16,6 +16,8 @@ from webapp.leads.types import Fact
 
 _PAGE = "60"
 _OWNERS_SECONDS = 300.0
+#: Answers that mean: the key's role may not read such records, or the server has no such object.
+_NOT_OURS = frozenset({400, 403, 404})
 #: Stages that mean that a sale was made, and that it was lost; the rest is open. Twenty's own last stage is CUSTOMER.
 _WON = frozenset({"CUSTOMER", "WON", "CLOSED_WON", "CLOSEDWON"})
 _LOST = frozenset({"LOST", "CLOSED_LOST", "CLOSEDLOST", "REJECTED"})
@@ -111,19 +113,23 @@ class TwentyCrm(TwentyClient):
             return None
         if self._clock() >= self._owners_until:
             members = {}
-            for one in self._read_some("workspaceMembers", None):
-                if isinstance(one.get("userEmail"), str):
-                    members[str(one["id"])] = one["userEmail"].lower()
+            try:
+                for one in self._all("workspaceMembers"):
+                    if isinstance(one.get("userEmail"), str):
+                        members[str(one.get("id"))] = one["userEmail"].lower()
+            except Refused as error:  # the key's role may not read members
+                if error.exchange.http_status not in _NOT_OURS:
+                    raise
             self._owners, self._owners_until = members, self._clock() + _OWNERS_SECONDS
         return self._owners.get(member_id)
 
-    def _read_some(self, plural: str, wanted: str | None) -> list[Record]:
+    def _read_some(self, plural: str, wanted: str) -> list[Record]:
         """One page; none where the key's role may not read such records, or the server has no such object."""
-        params = {"depth": "0", "limit": _PAGE} | ({"filter": wanted} if wanted else {})
+        params = {"depth": "0", "limit": _PAGE, "filter": wanted}
         try:
             answer = self._http.call("GET", f"/{plural}", params=params)
         except Refused as error:
-            if error.exchange.http_status in (400, 403, 404) and plural != "people":
+            if error.exchange.http_status in _NOT_OURS and plural != "people":
                 return []
             raise
         data = answer.data.get("data") if isinstance(answer.data, dict) else None

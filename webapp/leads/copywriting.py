@@ -211,7 +211,7 @@ def write(lead: LeadSnapshot, preferences: Preferences, writing: Writing, spent:
         return _by_template(lead, preferences, why)
     message = lead.message[: judging.LONGEST_ASKED]
     if not preferences.unmasked:
-        message = judging.masked(message, (lead.name, lead.author_name, lead.company))
+        message = judging.masked(message, (lead.name, lead.author_name), (lead.company,))
     language = task_template.language_of(lead, preferences.language)
     try:
         said = writing.writer.suggest(Brief(message, lead.intent, lead.priority, language))

@@ -6,6 +6,7 @@ is an answer too: nothing here raises, and no lead waits longer than ``Enriching
 """
 
 import logging
+import re
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -42,6 +43,9 @@ OWN, CRM = "own", "crm"
 #: Names that nobody can register (RFC 2606, RFC 6761, RFC 7686): not worth a question.
 _RESERVED = frozenset({"example", "test", "invalid", "localhost", "local", "internal", "onion", "arpa", "home", "lan"})
 _RESERVED_DOMAINS = frozenset({"example.com", "example.net", "example.org"})
+
+#: What text from elsewhere may hold and PostgreSQL or a page cannot: control characters, halves of surrogate pairs.
+_UNSTORABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +148,11 @@ def subjects(facts: LeadFacts, sources: Sequence[Source]) -> list[tuple[Source, 
 
 def look(source: Source, subject: str, clients: LookupClients) -> Answer:
     """Ask. Called outside any transaction, from any thread; every failure is an answer."""
+    answer = _look(source, subject, clients)
+    return replace(answer, note=_UNSTORABLE.sub(" ", answer.note))
+
+
+def _look(source: Source, subject: str, clients: LookupClients) -> Answer:
     try:
         facts, note = _asker(source, clients)(subject)
     except NotFound as nothing:
@@ -170,7 +179,11 @@ def look(source: Source, subject: str, clients: LookupClients) -> Answer:
 
 
 def _standard(fact: Fact) -> Fact | None:
-    """Countries by their code, as everywhere; a page may write anything."""
+    """Countries by their code, as everywhere; a page may write anything. None for a value that is no text to keep."""
+    values = fact.value if isinstance(fact.value, list | tuple) else [fact.value]
+    if any(isinstance(value, str) and _UNSTORABLE.search(value) for value in values):
+        return None
+    fact = replace(fact, note=_UNSTORABLE.sub(" ", fact.note))
     if fact.name != "country":
         return fact
     code = country_code(str(fact.value))

@@ -66,7 +66,7 @@ def _link(value: str) -> str | None:
     except ValueError:
         return None
     good = parts.scheme in ("http", "https") and "." in (parts.hostname or "") and len(address) <= 2_000
-    return address if good and not re.search(r"[\s<>\"]", address) else None
+    return address if good and address.isprintable() and not re.search(r"[\s<>\"]", address) else None
 
 
 def _links(value: str) -> list[str] | None:
@@ -146,6 +146,6 @@ def read(mapping: Mapping[str, str], body: Any, *, trust: float) -> tuple[list[F
         if value is None:
             unused.append(name.replace("_", " "))
             continue
-        note = f"from “{' '.join(found.text.split())[:80]}”" if name == "industry" else ""
+        note = f"from “{(_text(found.text) or '')[:80]}”" if name == "industry" else ""
         facts.append(Fact(name, value, "", trust, note=note))
     return facts, f"could not be used: {', '.join(unused)}" if unused else ""

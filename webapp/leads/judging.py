@@ -9,6 +9,7 @@ makes the console do anything but show a verdict.
 import logging
 import re
 import time
+import unicodedata
 import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -83,11 +84,13 @@ class Asking:
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """What came of asking a model: an opinion, or why there is none."""
+    """What came of asking a model: an opinion, or why there is none. ``over_budget``: the workspace wants none to be
+    asked today any more."""
 
     opinion: Opinion | None = None
     error: str | None = None
     usage: Usage | None = None
+    over_budget: bool = False
 
 
 class NotHeard(Exception):
@@ -100,7 +103,7 @@ def ask(model: Model | None, facts: LeadFacts, *, share_personal: bool = False) 
         return Heard(error="no model is configured")
     started = time.monotonic()
     text = facts.message[:LONGEST_ASKED]
-    question = Question(text if share_personal else masked(text, (facts.name, facts.company)))
+    question = Question(text if share_personal else masked(text, (facts.name, facts.author_name), (facts.company,)))
     try:
         opinion = model.judge(question)
     except ModelFailed as failed:
@@ -116,16 +119,26 @@ _PHONE = re.compile(r"(?<![\w.,])\+?\(?\d(?:[\s().-]{0,2}\d){7,14}(?!\w)")
 _WORD = re.compile(r"\w+")
 
 
-def masked(text: str, names: Iterable[str | None] = ()) -> str:
+def masked(text: str, people: Iterable[str | None] = (), companies: Iterable[str | None] = ()) -> str:
     """``text`` without what tells who wrote it: addresses, phone numbers, and the names the lead gave."""
+    text = unicodedata.normalize("NFC", text)  # else "Hà" typed on another keyboard is another word
     text = _EMAIL.sub("[email]", text)
     text = _PHONE.sub("[phone]", text)
-    words = {word for name in names if name for word in _WORD.findall(name) if len(word) > 2 and not word.isdigit()}
-    if words:
-        listed = "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True))
-        text = re.sub(rf"\b(?:{listed})\b", "[name]", text, flags=re.IGNORECASE)
-        text = re.sub(r"\[name\](?:\s+\[name\])+", "[name]", text)
-    return text
+    whole, anyhow, capitalised = set[str](), set[str](), set[str]()
+    for names, are_people in ((people, True), (companies, False)):
+        for name in names:
+            words = _WORD.findall(unicodedata.normalize("NFC", name or ""))
+            if len(words) > 1:
+                whole.add(r"\W{1,3}".join(re.escape(word) for word in words))
+            known = [word for word in words if not word.isdigit()]
+            anyhow |= {re.escape(word) for word in known if len(word) > 2}
+            if are_people or len(words) == 1:  # two letters in lower case are likelier another word: "an", "do"
+                capitalised |= {form for word in known if len(word) == 2 for form in (word.title(), word.upper())}
+    for patterns, flags in ((whole, re.IGNORECASE), (anyhow, re.IGNORECASE), (capitalised, re.NOFLAG)):
+        if patterns:
+            listed = "|".join(sorted(patterns, key=len, reverse=True))
+            text = re.sub(rf"\b(?:{listed})\b", "[name]", text, flags=flags)
+    return re.sub(r"\[name\](?:\s+\[name\])+", "[name]", text)
 
 
 def combine(said: Verdict, opinion: Opinion, *, prefer_model: bool = False) -> Verdict:

@@ -13,7 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from webapp.leads.ports import Target
+from webapp.leads.ports import Target, Throttled
 
 _BURST = 0.1
 
@@ -54,7 +54,10 @@ _TAKE = sa.text(
     UPDATE destinations SET
         second_at = greatest(second_at, clock_timestamp()) + make_interval(secs => :second),
         minute_at = greatest(minute_at, clock_timestamp()) + make_interval(secs => :minute)
-    WHERE id = :id
+    WHERE id = :id AND (CAST(:longest AS float8) IS NULL OR coalesce(greatest(
+        second_at,
+        minute_at - make_interval(secs => :minute * (:burst - 1))
+    ), clock_timestamp()) <= clock_timestamp() + make_interval(secs => :longest))
     RETURNING extract(epoch FROM greatest(
         second_at - make_interval(secs => :second),
         minute_at - make_interval(secs => :minute * :burst)
@@ -64,26 +67,39 @@ _TAKE = sa.text(
 
 
 class Pacer:
-    """Gives each call its turn; used by several threads at a time, outside any transaction."""
+    """Gives each call its turn; used by several threads at a time, outside any transaction. ``longest``: seconds beyond
+    which a turn is not taken at all."""
 
     def __init__(
         self,
         session_factory: Callable[[], AbstractContextManager[Session]],
         *,
         sleep: Callable[[float], None] = time.sleep,
+        longest: float | None = None,
     ) -> None:
         self._session_factory = session_factory
         self._sleep = sleep
+        self._longest = longest
 
     def wait(self, target: Target) -> None:
-        """Until the next call to ``target`` may be made."""
+        """Until the next call to ``target`` may be made. Throttled when that is further away than ``longest``."""
         wanted = spacing(target.options)
         if wanted is None:
             return
         with self._session_factory() as session:
             seconds = session.scalar(
-                _TAKE, {"id": target.id, "second": wanted.second, "minute": wanted.minute, "burst": wanted.burst}
+                _TAKE,
+                {
+                    "id": target.id,
+                    "second": wanted.second,
+                    "minute": wanted.minute,
+                    "burst": wanted.burst,
+                    "longest": self._longest,
+                },
             )
             session.commit()
+        if seconds is None and self._longest is not None:
+            busy = f"its rate budget is used up for more than {self._longest:g} s"
+            raise Throttled(busy, retry_after=self._longest)
         if seconds is not None and seconds > 0:
             self._sleep(float(seconds))

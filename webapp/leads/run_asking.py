@@ -103,7 +103,7 @@ class Questions:
             return False
         future: Future[Heard] = Future()
         if why := self._spent.get(item.workspace_id):
-            future.set_result(Heard(error=why))
+            future.set_result(Heard(error=why, over_budget=True))
         else:
             asking = Asking(item.facts, item.run_id, item.judging.share_personal)
             # Not a pool's thread: those are waited for at the end of the process, and the other side may never answer.

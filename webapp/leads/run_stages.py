@@ -191,7 +191,7 @@ def go_through(
 ) -> Outcome:
     """Enrich → classify → score → route. ``board`` counts the assignment; raises only on a bug in this
     module. ``gathered``: what was heard from outside; ``heard``: what came of asking a model, if one was; ``model_required``: without its opinion the message
-    counts as not classified."""
+    counts as not classified, unless the budget for models is used up."""
     recorder = _Recorder(item.run_id)
     facts, rules = item.facts, item.rules
     learned = _enrich(recorder, item, rules.region or default_region, gathered, heard)
@@ -324,7 +324,7 @@ def _classify(
         return own
 
     def otherwise() -> Verdict:
-        if model_required or not by_rules:
+        if not by_rules or (model_required and not (heard and heard.over_budget)):
             return classify.degraded(item.machine)
         said = by_rules[0]
         why = f"no model was heard ({heard.error}); the rules' verdict stands" if heard else ""

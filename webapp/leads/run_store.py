@@ -66,6 +66,7 @@ _FACTS = (
     Lead.budget,
     Lead.touches,
     Lead.attributes,
+    Lead.author_name,
 )
 _RULES = (
     Workspace.auto_from,
@@ -135,7 +136,6 @@ _LOAD = (
     )
     .add_columns(
         Lead.door,
-        Lead.author_name,
         Lead.created_at,
         _LATER,
         Lead.last_contact_at,

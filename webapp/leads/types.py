@@ -233,3 +233,4 @@ class LeadFacts:
     wrote_at: datetime | None = None
     other_leads: int = 0
     record: SourceRecord = SourceRecord()
+    author_name: str | None = None  # as the platform has it
