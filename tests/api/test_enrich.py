@@ -18,22 +18,25 @@ from sqlalchemy.orm import Session, sessionmaker
 from werkzeug.test import TestResponse
 
 from tests import factories
+from tests.leads.test_gathering import Outside
 from tests.waiting import until
 from webapp.api.enrich import key_of, read
 from webapp.api.waiting import MOST_OPTIONAL, Turns
 from webapp.config import MOST_WAITING
 from webapp.leads import run
 from webapp.leads.claims import Holder
+from webapp.leads.enrichment import Enriching
 from webapp.leads.errors import Transient
 from webapp.leads.judging import Judging, Mode, Policy
 from webapp.leads.ports import ModelFailed, Opinion, Question, Usage
 from webapp.leads.qualify_keys import LEASE_SECONDS
 from webapp.leads.states import DestinationKind, Door, Intent, LeadStatus, Priority, RunStatus, RunTrigger
+from webapp.leads.types import Fact
 from webapp.models import AuditEvent, Delivery, Destination, IdempotencyKey, Lead, Run, Touch, Workspace
 
 SURE = "Cho tôi báo giá gói Enterprise"
 #: Below the default threshold of what goes out by itself.
-UNSURE = "We have been looking at a few options for our clinic"
+UNSURE = "Hello, a colleague told me about you"
 ADA = {"email": "Ada@Example.com ", "phone": "+1 (415) 555-0123", "name": "Ada Example", "message": SURE}
 ADA_KEY = hashlib.sha256(b"ada@example.com14155550123").hexdigest()
 
@@ -382,6 +385,46 @@ class TestChangedMessage:
         post()
         post(ADA | {"message": message})
         assert all_of(session, Touch) == []
+
+
+class TestOutside:
+    def test_sources_are_asked_after_the_answer_and_the_crms_owner_gets_the_lead(
+        self, post: Post, session: Session, session_factory: sessionmaker[Session], workspace: Workspace
+    ) -> None:
+        _, mai = (factories.make_user(session, workspace, takes_leads=True) for _ in range(2))
+        hook = Destination(
+            workspace_id=workspace.id, kind=DestinationKind.WEBHOOK, name="h", config={"url": "http://x"}
+        )
+        session.add(hook)
+        session.add(
+            Destination(workspace_id=workspace.id, kind=DestinationKind.TWENTY, name="CRM", config={"url": "http://x"})
+        )
+        session.commit()
+        body = ADA | {"email": "ada@acme-pumps.de"}
+        answer = post(body)
+        (lead,), (first, later) = all_of(session, Lead), sorted(all_of(session, Run), key=lambda row: row.created_at)
+        assert (first.status, later.status) == (RunStatus.SUCCESS, RunStatus.QUEUED)
+        enrich = first.stages[0]
+        assert (enrich["status"], "CRM: asked after the answer" in enrich["error"]) == ("degraded", True)
+        assert (lead.status, lead.assignee_id) == (LeadStatus.NEW_AUTO, None)
+        waiting = {row.id: row.due_at for row in all_of(session, Delivery)}
+        assert waiting and all(due > lead.settled_at for due in waiting.values())
+        outside = Outside(crm=[Fact("crm_owner", mai.email, "", 0.95)])
+        run.process(session_factory, Holder(), enriching=Enriching(outside))
+        (lead,) = all_of(session, Lead)
+        assert lead.assignee_id == mai.id
+        assert outside.count("crm") == outside.count("home") == 1
+        assert {row.id for row in all_of(session, Delivery)} == waiting.keys()
+        again = post(body)
+        assert (again.headers["Idempotent-Replayed"], again.data) == ("true", answer.data)
+        assert len(all_of(session, Run)) == 2
+
+    def test_without_sources_nothing_follows(self, post: Post, session: Session, workspace: Workspace) -> None:
+        workspace.settings = {"flags": {"enableEnrichment": False}}
+        session.commit()
+        post(ADA | {"email": "ada@acme-pumps.de"})
+        (done,) = all_of(session, Run)
+        assert (done.status, done.degraded) == (RunStatus.SUCCESS, [])
 
 
 class TestBadInput:

@@ -189,7 +189,7 @@ def _answer(tenant: Tenant, begun: Begun, key: KeyOf | None, lead: LeadIn) -> Re
         qualify_keys.answer(session, key, begun.lease, begun.lead_id, text)
     changed = bool(key and begun.taken_over and qualify.keep_if_changed(session, tenant, key, begun.lead_id, lead))
     session.commit()
-    if changed:
+    if changed or begun.run_id:  # there may be sources to ask now that the sender has the answer
         queue.ring("runs")
     return Response(text, 200, content_type="application/json")
 

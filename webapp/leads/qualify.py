@@ -23,6 +23,8 @@ from webapp.leads import (
     audit,
     boards,
     claims,
+    enrichment,
+    enrichment_store,
     intake,
     llm_usage,
     qualify_keys,
@@ -32,6 +34,7 @@ from webapp.leads import (
     run_store,
     verdict,
 )
+from webapp.leads.enrichment import Gathered
 from webapp.leads.errors import Permanent, Transient
 from webapp.leads.intake import LeadIn, Tenant
 from webapp.leads.judging import WITH_MODEL, Heard, Policy
@@ -48,6 +51,12 @@ log = logging.getLogger(__name__)
 _FIRST_LOOK, _LOOK = 0.03, 0.2
 #: For how long a failed run's request may be sent again and go on with the same lead.
 _RESUME_HOURS = 24
+#: What the enrich stage says of each source that is asked only after the answer.
+_LATER = "asked after the answer, by the next run"
+#: For how long at least a delivery of a lead is held whose sources outside are asked after its answer, in seconds.
+_SOURCES_HOLD = 20.0
+#: Rank of the run that asks them: nobody waits for it, but routing does.
+_SOURCES_RANK = 1
 #: A run that a request works itself is done within milliseconds; should the process hang, a worker takes it.
 _OWN_LEASE_SECONDS = 10.0
 
@@ -206,16 +215,43 @@ def settle_by_rules(session: Session, conditions: Conditions, run_id: uuid.UUID,
             (row,) = run_store.load(session, [claim])
             item = run_store.item_from(row, claim.attempt)
             board = boards.load(session, [item.workspace_id])[item.workspace_id]
+            outside = _outside(session, item)
             outcome = run_stages.go_through(
                 item, board, judge=rulebook.judge_of(session, item.ruleset_id), default_region=conditions.region,
-                heard=heard,
+                heard=heard, gathered=Gathered(missing=dict.fromkeys(outside, _LATER)), again=bool(outside),
             )  # fmt: skip
-            return bool(run_store.settle(session, [outcome], hold_seconds=conditions.hold_seconds))
+            hold = max(conditions.hold_seconds, _SOURCES_HOLD) if outside else conditions.hold_seconds
+            settled = bool(run_store.settle(session, [outcome], hold_seconds=hold))
+            if settled and outside:
+                _ask_later(session, run_id, item)
+            return settled
     except Exception as error:
         if is_database_away(error) or is_contention(error):
             raise
         log.exception("run %s broke in its request; it is left to a worker", run_id)
         return False
+
+
+def _outside(session: Session, item: run_stages.Item) -> list[str]:
+    """Names of the sources that can be asked about the lead: not here, since its sender waits and the transaction is
+    open."""
+    listed = enrichment_store.sources(session, [item.workspace_id])[item.workspace_id]
+    return list(dict.fromkeys(source.name for source, _ in enrichment.subjects(item.facts, listed)))
+
+
+def _ask_later(session: Session, run_id: uuid.UUID, item: run_stages.Item) -> None:
+    """Queue the run that asks the outside, unless another one of the lead is open. The lead is locked."""
+    opened = sa.select(Run.id).where(Run.lead_id == item.lead_id, Run.status.in_([RunStatus.QUEUED, RunStatus.RUNNING]))
+    if session.scalar(opened.limit(1)) is not None:
+        return
+    source, payload = session.execute(sa.select(Run.source, Run.payload_json).where(Run.id == run_id)).one()
+    again = Run(
+        workspace_id=item.workspace_id, lead_id=item.lead_id, source=source, trigger=RunTrigger.RERUN,
+        rank=_SOURCES_RANK, payload_json=payload,
+    )  # fmt: skip
+    session.add(again)
+    session.flush()
+    audit.record(session, item.workspace_id, "RUN_REQUESTED", lead_id=item.lead_id, run_id=str(again.id))
 
 
 def once_more(session: Session, conditions: Conditions, begun: Begun, key: KeyOf | None) -> Begun:

@@ -188,10 +188,12 @@ def go_through(
     gathered: Gathered = NOTHING_ASKED,
     heard: Heard | None = None,
     model_required: bool = False,
+    again: bool = False,
 ) -> Outcome:
     """Enrich → classify → score → route. ``board`` counts the assignment; raises only on a bug in this
     module. ``gathered``: what was heard from outside; ``heard``: what came of asking a model, if one was; ``model_required``: without its opinion the message
-    counts as not classified, unless the budget for models is used up."""
+    counts as not classified, unless the budget for models is used up; ``again``: another run follows that asks the
+    outside, and routes by what it hears."""
     recorder = _Recorder(item.run_id)
     facts, rules = item.facts, item.rules
     learned = _enrich(recorder, item, rules.region or default_region, gathered, heard)
@@ -205,7 +207,11 @@ def go_through(
         status = lowered(status)
     stands = _standing_verdict(item.standing, verdict)
     total, is_qualified = _score(recorder, facts, stands, learned, rules)
-    assignment = _route(recorder, item, status, stands, learned, board)
+    if again and item.standing.assignee_id is None:
+        assignment = recorder.stage("route", {"status": status.value}, _not_yet, _not_yet)
+        recorder.shows({"reason": assignment.reason}, status=StageStatus.SKIPPED)
+    else:
+        assignment = _route(recorder, item, status, stands, learned, board)
     stages = tuple(recorder.records)
     return Outcome(item, verdict, status, total, is_qualified, assignment, learned, stages, raised)
 
@@ -389,6 +395,10 @@ def _route(
     shown = {"user_id": assignment.user_id, "name": assignment.name, "reason": assignment.reason}
     recorder.shows(shown, dict(assignment.evidence) or None, status=StageStatus.SKIPPED if skipped else None)
     return assignment
+
+
+def _not_yet() -> Assignment:
+    return Assignment(None, "", "routed once the sources outside have been asked")
 
 
 def _for_nobody() -> Assignment:
