@@ -184,14 +184,14 @@ class TestFailing:
     ):
         found = [
             Fact("company_logo", broken, "", 0.8), Fact("company_social", ["https://a.de", broken], "", 0.8),
-            Fact("city", "Bonn", "", 0.8, note=f"from “{broken}”"), Fact("company_description", "Pumps\nand more", "", 0.8),
+            Fact("city", "Bonn", "", 0.8, note=f"from “{broken}”"), Fact("company_description", "Two\nlines", "", 0.8),
         ]  # fmt: skip
         lead = make_lead(session, workspace, email="a@acme-pumps.de")
         enriched(session_factory, Outside(home=found, dns=Permanent(f"it said {broken}")))
         assert runs_of(session, lead)[0].status is RunStatus.SUCCESS
         assert {(name, value) for (name, who), value in facts_of(session, lead).items() if who == "home page"} == {
             ("city", "Bonn"),
-            ("company_description", "Pumps\nand more"),
+            ("company_description", "Two\nlines"),
         }
         assert session.scalar(sa.select(sa.func.count()).select_from(EnrichmentAnswer)) == 2
 
