@@ -14,7 +14,7 @@ from webapp.leads import alerts, backlog, boards, claims, flags, hours, review, 
 from webapp.leads.claims import RUNS, Holder
 from webapp.leads.hours import DAYS
 from webapp.leads.stages import route, score
-from webapp.leads.states import AlertState, LeadStatus, Priority, RouteState, TeamPolicy
+from webapp.leads.states import AlertState, LeadStatus, Priority, RouteState, RunStatus, RunTrigger, TeamPolicy
 from webapp.models import Absence, Alert, Lead, Membership, RoutingRule, Run, Team, TeamMember
 
 UNSURE = {"judge": says(0.75)}
@@ -176,6 +176,20 @@ class TestARun:
         assert fresh(session, lead).route_state is RouteState.MANUAL
         assert [alert.kind for alert in standing(session)] == [alerts.ROUTING_FAILED]
 
+    def test_two_runs_of_a_lead_in_a_batch_keep_what_the_first_has_routed(self, session, session_factory, workspace):
+        (one,) = takers(session, workspace, 1)
+        team = make_team(session, workspace, one)
+        lead = make_lead(session, workspace)
+        lead.route_state, lead.route_reason = RouteState.BACKLOG, "waits"
+        session.add(Run(workspace_id=workspace.id, lead_id=lead.id, source="x", trigger=RunTrigger.RERUN))
+        session.commit()
+        assert drain(session_factory, judge=says(0.75, priority=Priority.P0)).done == 2
+        assert {one.status for one in runs_of(session, lead)} == {RunStatus.SUCCESS}
+        lead = fresh(session, lead)
+        assert (lead.assignee_id, lead.team_id, lead.route_state, lead.route_reason) == (one.id, team.id, None, None)
+        assert lead.assignment_reason.startswith("All: fewest open leads")
+        assert lead.sla_due_at == lead.created_at + timedelta(minutes=15)
+
     def test_scores_by_fallback_are_an_alert_that_ends_when_it_is_quiet(
         self, session, session_factory, workspace, monkeypatch
     ):
@@ -264,6 +278,13 @@ class TestBacklog:
         leads[0].status = LeadStatus.APPROVED
         session.commit()
         assert backlog.drain(session) == 1 and fresh(session, leads[2]).assignee_id == one.id
+
+    def test_what_somebody_has_already_is_given_to_nobody_else(self, session, workspace):
+        one, two = takers(session, workspace)
+        (lead,) = self.waiting(session, workspace, make_team(session, workspace, one), 1)
+        lead.assignee_id = two.id
+        session.commit()
+        assert backlog.drain(session) == 0 and fresh(session, lead).assignee_id == two.id
 
     def test_decided_leads_and_those_of_a_switched_off_workspace_stay(self, session, workspace):
         team = make_team(session, workspace, *takers(session, workspace))

@@ -27,7 +27,7 @@ QUIET_HOURS = 1
 
 #: Spelt as the partial indexes spell it.
 _OPEN = "leads.status IN ('new_auto', 'new_draft', 'new_escalate') AND leads.suppression_id IS NULL"
-_BACKLOG = sa.text(f"leads.route_state = 'backlog' AND {_OPEN}")
+_BACKLOG = sa.text(f"leads.route_state = 'backlog' AND {_OPEN} AND leads.assignee_id IS NULL")
 _MANUAL = sa.text(f"leads.route_state = 'manual' AND {_OPEN}")
 
 

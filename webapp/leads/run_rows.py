@@ -98,6 +98,13 @@ SELECT id, workspace_id, lead_id, event_type, actor, details FROM jsonb_to_recor
 """
 
 
+#: Columns of a lead's row that count where its flag says so.
+_SAID_ONCE = {
+    "routed": ("team_id", "route_state", "route_reason"),
+    "due_anew": ("sla_due_at", "sla_since"),
+}
+
+
 def write(session: Session, settled: Sequence[Settled]) -> None:
     runs: list[dict[str, Any]] = []
     leads: dict[uuid.UUID, dict[str, Any]] = {}
@@ -114,14 +121,24 @@ def write(session: Session, settled: Sequence[Settled]) -> None:
             }
         )
         row = _lead_row(one)
-        # Another run of this lead in the batch: the last word counts.
         earlier = leads.get(one.outcome.item.lead_id)
-        leads[one.outcome.item.lead_id] = row | {"was": earlier["was"]} if earlier else row
+        leads[one.outcome.item.lead_id] = _together(earlier, row) if earlier else row
         events.extend(_events(one, result))
     connection = session.connection()
     connection.exec_driver_sql(_LEADS, {"rows": json.dumps(list(leads.values()))})
     connection.exec_driver_sql(_RUNS, {"rows": json.dumps(runs)})
     connection.exec_driver_sql(_EVENTS, {"rows": json.dumps(events)})
+
+
+def _together(earlier: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
+    """The row of a lead that two runs of the batch have settled: the last word counts, and what only the earlier one has
+    said stays."""
+    kept = {"was": earlier["was"]}
+    kept |= {name: earlier[name] for name in ("assignment_reason", "facts") if row[name] is None}
+    for said, columns in _SAID_ONCE.items():
+        if earlier[said] and not row[said]:
+            kept |= {name: earlier[name] for name in (said, *columns)}
+    return row | kept
 
 
 def _verdict_columns(standing: Standing) -> dict[str, Any]:
