@@ -224,6 +224,7 @@ def compare_suppressed() -> int:
         queue.ring(queue.IMPORTS)
     if compared.done:
         queue.ring(queue.DELIVERIES)
+        queue.ring(queue.RUNS)  # of what was let go
     return compared.done
 
 

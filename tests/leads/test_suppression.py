@@ -23,12 +23,14 @@ from webapp.leads.states import (
     DeliveryState,
     Door,
     LeadStatus,
+    RunStatus,
+    RunTrigger,
     SuppressionKind,
     SuppressionMatch,
 )
 from webapp.leads.suppression import LISTS, Line
 from webapp.leads.suppression_match import Contact, Entry, Matcher, parsed
-from webapp.models import AuditEvent, Delivery, Lead, Suppression, SuppressionList
+from webapp.models import AuditEvent, Delivery, Lead, Run, Suppression, SuppressionList
 from webapp.models.base import new_id
 from webapp.security.keys import tenant_of
 
@@ -364,6 +366,26 @@ class TestLater:
         (sent,) = session.scalars(sa.select(Delivery))
         assert (sent.lead_id, sent.state) == (approved.id, DeliveryState.PENDING)
         assert events(session, waits, "LEAD_RELEASED")
+
+    def test_what_is_let_go_is_given_to_somebody_and_does_not_go_out_by_itself(
+        self, session, session_factory, workspace
+    ):
+        rep = make_user(session, workspace, takes_leads=True)
+        webhook_destination(session, workspace, HOOK)
+        put(session, workspace, "rival.com")
+        free, theirs = (make_lead(session, workspace, email=f"{name}@rival.com") for name in "ab")
+        drain(session_factory, judge=says(0.99))
+        assert fresh(session, free).assignee_id is None
+        session.execute(sa.update(Lead).where(Lead.id == theirs.id).values(assignee_id=rep.id))
+        session.commit()
+        take_off(session, workspace, "rival.com")
+        walk(session_factory)
+        (waiting,) = session.scalars(sa.select(Run).where(Run.status == RunStatus.QUEUED))
+        assert (waiting.lead_id, waiting.trigger, waiting.rank) == (free.id, RunTrigger.RERUN, suppression_walk.RANK)
+        assert drain(session_factory, judge=says(0.99)).done == 1
+        free = fresh(session, free)
+        assert (free.assignee_id, free.status) == (rep.id, LeadStatus.NEW_DRAFT)
+        assert session.scalars(sa.select(Delivery)).all() == []
 
     def test_an_entry_that_replaces_another_takes_its_leads_over(self, session, session_factory, workspace):
         put(session, workspace, "rival.com", "a@rival.com")

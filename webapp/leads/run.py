@@ -71,9 +71,9 @@ class _Crash:
     hopeless: bool = False
 
 
-def request_rerun(session: Session, lead: Lead, *, requested_by: str) -> Run:
-    """Queue a run of ``lead``; one that waits already is brought forward instead. The caller commits, then
-    rings."""
+def request_rerun(session: Session, lead: Lead, *, requested_by: str, rank: int = 0) -> Run:
+    """Queue a run of ``lead``; one that waits already is brought forward instead. ``rank``: 0 where somebody is looking
+    at it. The caller commits, then rings."""
     # Two people asking at once: the lead's lock makes the second find the first one's run.
     session.execute(sa.select(Lead.id).where(Lead.id == lead.id).with_for_update(key_share=True))
     waiting = sa.select(Run).where(Run.lead_id == lead.id, Run.status == RunStatus.QUEUED).order_by(Run.created_at)
@@ -89,10 +89,11 @@ def request_rerun(session: Session, lead: Lead, *, requested_by: str) -> Run:
             source=lead.source,
             trigger=RunTrigger.RERUN,
             payload_json=earlier or {},
+            rank=rank,
         )
         session.add(run)
     run.requested_by = requested_by
-    run.rank = 0  # somebody is looking at it
+    run.rank = min(run.rank, rank)
     run.due_at = sa.func.now()
     session.flush()
     audit.record(

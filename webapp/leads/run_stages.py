@@ -101,6 +101,7 @@ class Item:
     contact: Contact = NOBODY  # by which the suppression list knows the lead
     suppressed: Entry | None = None
     known: tuple[Fact, ...] = ()  # what earlier runs have learned
+    released: bool = False  # the run follows its coming off the suppression list: a person looks at it first
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +204,7 @@ def go_through(
         status = LeadStatus.NEW_ESCALATE  # whatever the workspace's thresholds
     if status is LeadStatus.NEW_AUTO and item.door is Door.WEB:
         status = LeadStatus.NEW_DRAFT  # nobody asked for anything on a public page
-    if item.suppressed:
+    if item.suppressed or item.released:
         status = lowered(status)
     stands = _standing_verdict(item.standing, verdict)
     total, is_qualified = _score(recorder, facts, stands, learned, rules)

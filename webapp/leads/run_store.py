@@ -34,7 +34,7 @@ from webapp.leads.states import (
     RunStatus,
     RunTrigger,
 )
-from webapp.leads.suppression import LISTS
+from webapp.leads.suppression import LISTS, RELEASES
 from webapp.leads.suppression_match import Contact, lowered
 from webapp.leads.types import LeadFacts, Verdict
 from webapp.models.account import Workspace
@@ -130,6 +130,7 @@ _LOAD = (
         Run.id.label("run_id"),
         Run.trigger,
         Run.model_required,
+        Run.requested_by,
         Lead.id.label("lead_id"),
         Lead.workspace_id,
         Lead.verdict,
@@ -243,6 +244,7 @@ def item_from(row: sa.Row[Any], attempt: int) -> Item:
         contact=contact,
         suppressed=LISTS.known(row.workspace_id).find(contact),
         known=knowledge.read(row.facts) if row.facts else (),
+        released=row.requested_by == RELEASES,
     )
 
 

@@ -36,6 +36,8 @@ MAX_ENTRIES, MAX_PATTERNS = 50_000, 200
 MAX_REASON = 500
 #: Lines of one paste or file.
 MAX_LINES = 10_000
+#: Who asks for the run of a lead that has come off the list.
+RELEASES = "the suppression list"
 
 _NOBODY = Matcher()
 _VERSION = "SELECT version FROM suppression_lists WHERE workspace_id = %(workspace_id)s"

@@ -16,11 +16,11 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, sessionmaker
 
-from webapp.leads import audit, outbox
+from webapp.leads import audit, outbox, run
 from webapp.leads.filters import inline
 from webapp.leads.ports import Drained
 from webapp.leads.states import DECIDED_STATUSES, LeadStatus
-from webapp.leads.suppression import LISTS, contact_of
+from webapp.leads.suppression import LISTS, RELEASES, contact_of
 from webapp.leads.suppression_match import Entry, Matcher, lowered
 from webapp.models.base import scoped
 from webapp.models.lead import Lead
@@ -28,6 +28,8 @@ from webapp.models.suppression import SuppressionList
 from webapp.models.work import Delivery
 
 BATCH = 500
+#: Where the runs of what is let go stand among others: behind what comes in live.
+RANK = 3
 #: The parts of a walk in their order: the undecided by status, then what is decided and not out yet, then what is held.
 _UNDECIDED = (LeadStatus.NEW_AUTO, LeadStatus.NEW_DRAFT, LeadStatus.NEW_ESCALATE)
 _PARTS = (*(status.value for status in _UNDECIDED), "undelivered", "held")
@@ -179,14 +181,16 @@ def hold(session: Session, lead: Lead, entry: Entry) -> None:
 
 
 def _let_go(session: Session, lead: Lead, hold_seconds: float) -> None:
-    """No entry is about ``lead`` any more. What nobody has decided waits for a person, whatever the machine was sure of;
-    what a person has approved goes out as they wanted."""
+    """No entry is about ``lead`` any more. What nobody has decided waits for a person, whatever the machine was sure of,
+    and a run finds who that is; what a person has approved goes out as they wanted."""
     lead.suppression_id = None
     lead.updated_at = sa.func.now()
     session.flush()
     planned = 0
     if lead.status in (LeadStatus.APPROVED, LeadStatus.OVERRIDDEN):
         planned = outbox.plan(session, lead, due_in_seconds=hold_seconds)
+    elif lead.status not in DECIDED_STATUSES and lead.assignee_id is None:
+        run.request_rerun(session, lead, requested_by=RELEASES, rank=RANK)
     audit.record(
         session, lead.workspace_id, "LEAD_RELEASED", lead_id=lead.id, status=lead.status.value, deliveries=planned
     )
