@@ -39,12 +39,18 @@ log = logging.getLogger(__name__)
 
 #: Rows of one statement of the hourly jobs, so that none holds its locks for long.
 PURGE_ROWS = 5_000
+#: How long a job may keep the clock, which has others to run; what is left is done in its next turns.
+TURN_SECONDS = 1.0
 #: A page's heartbeat comes every few seconds; one that is this old was closed.
 PRESENCE_MINUTES = 10
 #: How long an entry of quarantine is kept once somebody has decided about it; a held one stays.
 QUARANTINE_DAYS = 90
 #: How long the answer to a call that was to be asked for again is kept.
 CRM_REQUEST_DAYS = 30
+
+
+class Unfinished(int):
+    """How many a job has done in its turn; there is more, and its next turn is the clock's next."""
 
 
 def ring_runs(session: Session) -> None:
@@ -127,9 +133,11 @@ def forget_crm_requests(session: Session) -> int:
         " SELECT ctid FROM {table} WHERE created_at < now() - make_interval(days => :days){over}"
         " LIMIT :rows FOR UPDATE SKIP LOCKED))"
     )
-    return _in_batches(session, statement.format(table="sync_requests", over=""), **days) + _in_batches(
-        session, statement.format(table="task_requests", over=" AND finished_at IS NOT NULL"), **days
-    )
+    syncs = _in_batches(session, statement.format(table="sync_requests", over=""), **days)
+    if isinstance(syncs, Unfinished):
+        return syncs
+    tasks = _in_batches(session, statement.format(table="task_requests", over=" AND finished_at IS NOT NULL"), **days)
+    return type(tasks)(syncs + tasks)
 
 
 def drop_stale_presence(session: Session) -> int:
@@ -152,11 +160,7 @@ def run_out_suppressions(session: Session) -> int:
 
 def rescore(session: Session) -> int:
     """Bring the scores of waiting leads that have lost a point to age up to date. Returns how many."""
-    total = 0
-    while (done := rescoring.batch(session)) > 0:
-        session.commit()
-        total += done
-    return total
+    return _for_a_turn(session, rescoring.batch)
 
 
 def forget_quarantine(session: Session) -> int:
@@ -183,20 +187,33 @@ def forget_llm_calls(session: Session) -> int:
 
 
 def _in_batches(session: Session, statement: str, **values: int) -> int:
-    """Repeat ``statement`` on ``PURGE_ROWS`` rows at a time until it finds no full batch, committing each."""
+    """Repeat ``statement`` on ``PURGE_ROWS`` rows at a time."""
+
+    def batch(session: Session) -> int:
+        return session.connection().execute(sa.text(statement), {"rows": PURGE_ROWS, **values}).rowcount
+
+    return _for_a_turn(session, batch)
+
+
+def _for_a_turn(session: Session, batch: Callable[[Session], int]) -> int:
+    """Repeat ``batch`` until it has done nothing, committing each. Returns how many it did; Unfinished when the turn was
+    over before."""
+    until = time.monotonic() + TURN_SECONDS
     total = 0
     while True:
-        result = session.connection().execute(sa.text(statement), {"rows": PURGE_ROWS, **values})
+        done = batch(session)
         session.commit()
-        total += result.rowcount
-        if result.rowcount < PURGE_ROWS:
+        total += done
+        if not done:
             return total
+        if time.monotonic() >= until:
+            return Unfinished(total)
 
 
 @dataclass(frozen=True, slots=True)
 class Periodic:
-    """A job of the clock. ``every``: seconds from one start to the next; all run once when the clock
-    starts."""
+    """A job of the clock. ``every``: seconds from one start to the next; all run once when the clock starts, and again at
+    once after a turn that was :class:`Unfinished`."""
 
     name: str
     every: float
@@ -205,7 +222,8 @@ class Periodic:
 
 def give_out_backlog(session: Session) -> int:
     """Leads that wait for their team go to whoever has begun to work. Returns how many."""
-    return backlog.drain(session)
+    until = time.monotonic() + TURN_SECONDS
+    return backlog.drain(session, stop=lambda: time.monotonic() >= until)
 
 
 def settle_alerts(session: Session) -> int:
@@ -217,12 +235,7 @@ def settle_alerts(session: Session) -> int:
 
 def refresh_sla(session: Session) -> int:
     """Tell what waits when it is due, after hours or targets have changed. Returns how many leads were looked at."""
-    total = 0
-    while done := sla.refresh(session):
-        session.commit()
-        total += done
-    session.commit()
-    return total
+    return _for_a_turn(session, sla.refresh)
 
 
 JOBS = (
@@ -258,22 +271,22 @@ class Clock:
         """Run what is due at ``now`` (seconds of a monotonic clock)."""
         for job, when in self._next.items():
             if now >= when:
-                # An hourly job that failed is worth another try before the hour is over.
-                self._next[job] = now + (job.every if self._run(job) else min(job.every, 60))
+                self._next[job] = now + self._run(job)
 
-    def _run(self, job: Periodic) -> bool:
+    def _run(self, job: Periodic) -> float:
+        """Seconds until its next time."""
         try:
             with wiring.session_factory()() as session:
-                job.run(session)
+                done = job.run(session)
         except Exception as error:  # the clock must outlive everything
             if job not in self._failing:
                 log.warning("%s: failed, going on without it: %s", job.name, logs.in_a_line(error))
             self._failing.add(job)
-            return False
+            return min(job.every, 60)  # an hourly job is worth another try before the hour is over
         if job in self._failing:
             log.warning("%s: works again", job.name)
             self._failing.discard(job)
-        return True
+        return 0.0 if isinstance(done, Unfinished) else job.every
 
 
 def main() -> int:

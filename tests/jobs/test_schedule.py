@@ -1,3 +1,4 @@
+import uuid
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -5,12 +6,12 @@ import sqlalchemy as sa
 from rq import Queue
 
 from jobs import schedule
-from jobs.schedule import Clock, Periodic
+from jobs.schedule import Clock, Periodic, Unfinished
 from tests.factories import make_lead, make_user
 from webapp.leads import llm_usage
 from webapp.leads.ports import Usage
 from webapp.leads.quarantine import Bad, quarantine
-from webapp.leads.states import Door, QuarantineState
+from webapp.leads.states import Door, LeadStatus, QuarantineState, RouteState
 from webapp.models import IdempotencyKey, Lead, LlmCall, Presence, Quarantined
 
 
@@ -78,6 +79,33 @@ class TestJobs:
         assert set(session.scalars(sa.select(Quarantined.id))) == kept
         assert len(kept) == 4
 
+    def test_what_a_turn_does_not_reach_is_left_to_the_next(self, session, workspace, monkeypatch):
+        monkeypatch.setattr(schedule, "TURN_SECONDS", 0)
+        monkeypatch.setattr(schedule, "PURGE_ROWS", 2)
+        for _ in range(3):
+            make_lead(session, workspace, status=LeadStatus.NEW_DRAFT)
+        session.execute(sa.update(IdempotencyKey).values(expires_at=sa.func.now() - timedelta(seconds=1)))
+        session.execute(sa.update(Lead).values(rescore_at=sa.func.now() - timedelta(seconds=1)))
+        workspace.settings = workspace.settings | {"sla_refresh": str(uuid.UUID(int=0))}
+        session.commit()
+        for job, turns in (
+            (schedule.purge_idempotency_keys, [2, 1, 0]),
+            (schedule.rescore, [3, 0]),
+            (schedule.refresh_sla, [3, 0]),
+        ):
+            done = [job(session) for _ in turns]
+            assert done == turns
+            assert [isinstance(one, Unfinished) for one in done] == [True] * (len(turns) - 1) + [False]
+
+    def test_the_backlog_keeps_the_clock_for_no_longer_than_a_turn(self, session, workspace, monkeypatch):
+        rep = make_user(session, workspace, takes_leads=True)
+        lead = make_lead(session, workspace, status=LeadStatus.NEW_DRAFT, route_state=RouteState.BACKLOG)
+        monkeypatch.setattr(schedule, "TURN_SECONDS", 0)
+        assert schedule.give_out_backlog(session) == 0
+        monkeypatch.undo()
+        assert schedule.give_out_backlog(session) == 1
+        assert session.get_one(Lead, lead.id, populate_existing=True).assignee_id == rep.id
+
     def test_it_rings_for_what_is_due_and_only_then(self, session, workspace, bell):
         schedule.ring_runs(session)
         assert Queue("runs", connection=bell).count == 0
@@ -98,6 +126,18 @@ class TestJobs:
             clock.tick(now)
         assert len(ran) == 10
         assert sum("fails" in record.message for record in caplog.records) == 1
+
+    def test_a_job_that_has_more_to_do_goes_on_with_the_next_tick(self):
+        ran, left = [], [Unfinished(5), Unfinished(5), 1]
+
+        def long(session):
+            ran.append(now)
+            return left.pop(0)
+
+        clock = Clock((Periodic("long", 3600, long),))
+        for now in range(10):
+            clock.tick(now)
+        assert ran == [0, 1, 2]
 
     def test_each_job_keeps_its_own_time(self):
         ran = []

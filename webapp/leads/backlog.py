@@ -5,8 +5,9 @@ The clock calls :func:`drain` every few seconds. Any number of clocks may: a wor
 time, who takes no lead that somebody else has locked.
 """
 
+import random
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -31,20 +32,24 @@ _BACKLOG = sa.text(f"leads.route_state = 'backlog' AND {_OPEN} AND leads.assigne
 _MANUAL = sa.text(f"leads.route_state = 'manual' AND {_OPEN}")
 
 
-def drain(session: Session) -> int:
-    """Give out what can be given out; returns how many leads. Commits as it goes."""
+def drain(session: Session, *, stop: Callable[[], bool] = lambda: False) -> int:
+    """Give out what can be given out, until ``stop()`` says so; returns how many leads. Commits as it goes."""
     teams = sa.select(Lead.workspace_id, Lead.team_id).where(_BACKLOG).distinct()
     waiting: dict[uuid.UUID, list[uuid.UUID | None]] = {}
     for workspace_id, team_id in session.execute(teams):
         waiting.setdefault(workspace_id, []).append(team_id)
     session.commit()
-    return sum(_drain(session, workspace_id, found) for workspace_id, found in waiting.items())
+    # In no fixed order, so that one workspace's thousands do not take every turn.
+    workspaces = random.sample(list(waiting.items()), len(waiting))
+    return sum(_drain(session, workspace_id, found, stop) for workspace_id, found in workspaces)
 
 
-def _drain(session: Session, workspace_id: uuid.UUID, team_ids: Sequence[uuid.UUID | None]) -> int:
+def _drain(
+    session: Session, workspace_id: uuid.UUID, team_ids: Sequence[uuid.UUID | None], stop: Callable[[], bool]
+) -> int:
     done = 0
     for team_id in team_ids:
-        while True:
+        while not stop():
             if not flags.of_workspace(session, workspace_id).auto_routing:
                 break
             if not assigning.lock(session, [workspace_id], wait=False):
