@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 import pytest
 import sqlalchemy as sa
 
+from tests import waiting
 from tests.factories import make_lead, make_user, make_workspace
 from tests.leads.test_run import drain, events, fresh, runs_of, says
 from webapp.leads import alerts, backlog, boards, claims, flags, hours, review, run, sla
@@ -236,6 +237,16 @@ class TestSeveralWorkers:
         self.together(session_factory)
         assert self.given(session, workspace) == {user.id: 20 for user in users}
 
+    @pytest.mark.parametrize("policy", TeamPolicy)
+    def test_turns_are_kept_where_they_decide(self, session, session_factory, workspace, policy):
+        (one,) = takers(session, workspace, 1)
+        make_team(session, workspace, one, policy=policy)
+        make_lead(session, workspace)
+        drain(session_factory, **UNSURE)
+        assert self.given(session, workspace) == {one.id: 1}
+        given_at = session.scalars(sa.select(TeamMember.last_given_at)).one()
+        assert (given_at is not None) is (policy is TeamPolicy.ROUND_ROBIN)
+
     def test_nobody_gets_more_than_their_capacity(self, session, session_factory, workspace):
         one, two = takers(session, workspace)
         set_member(session, workspace, one, capacity=7)
@@ -388,6 +399,28 @@ class TestDue:
             assert lead.sla_due_at == lead.created_at + timedelta(hours=1)
         assert [fresh(session, one).sla_due_at for one in (decided, theirs)] == stays
         assert "sla_refresh" not in fresh(session, workspace).settings
+
+    def test_a_time_that_a_run_is_about_to_change_is_waited_for(self, session, session_factory, workspace):
+        lead = make_lead(session, workspace, status=LeadStatus.NEW_DRAFT)
+        targets = {"P0": 5, "P1": 60, "P2": None, "P3": None}
+        sla.save(session, workspace.id, calendar=hours.ALWAYS, targets=targets, actor="Mai")
+        session.commit()
+        with session_factory() as settling, session_factory() as clock:
+            clock_pid = clock.scalar(sa.text("SELECT pg_backend_pid()"))
+            urgent = {"priority": Priority.P0, "sla_due_at": lead.created_at + timedelta(minutes=5)}
+            settling.execute(sa.update(Lead).where(Lead.id == lead.id).values(**urgent))
+
+            def refresh():
+                sla.refresh(clock)
+                clock.commit()
+
+            thread = threading.Thread(target=refresh)
+            thread.start()
+            blocked = sa.text("SELECT cardinality(pg_blocking_pids(:pid))")
+            waiting.until(lambda: settling.scalar(blocked, {"pid": clock_pid}))
+            settling.commit()
+            thread.join()
+        assert fresh(session, lead).sla_due_at == lead.created_at + timedelta(minutes=5)
 
 
 def test_runs_claimed_by_rank_are_worked(session, session_factory, workspace):

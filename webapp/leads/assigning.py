@@ -52,9 +52,13 @@ def took_turns(session: Session, given: Sequence[tuple[uuid.UUID, uuid.UUID]]) -
         last[one] = number
     session.connection().execute(
         sa.text(
+            # Locked in one order, whoever else changes members.
+            "WITH v AS MATERIALIZED (SELECT m.team_id, m.user_id, given.number FROM team_members AS m "
+            "JOIN unnest(cast(:teams AS uuid[]), cast(:users AS uuid[]), cast(:numbers AS int[])) "
+            "AS given(team_id, user_id, number) ON m.team_id = given.team_id AND m.user_id = given.user_id "
+            "ORDER BY m.team_id, m.user_id FOR NO KEY UPDATE OF m) "
             "UPDATE team_members AS m SET last_given_at = statement_timestamp() + make_interval(secs => v.number * 1e-6) "
-            "FROM unnest(cast(:teams AS uuid[]), cast(:users AS uuid[]), cast(:numbers AS int[])) "
-            "AS v(team_id, user_id, number) WHERE m.team_id = v.team_id AND m.user_id = v.user_id"
+            "FROM v WHERE m.team_id = v.team_id AND m.user_id = v.user_id"
         ),
         {
             "teams": [str(team) for team, _ in last],

@@ -42,9 +42,10 @@ class Settled:
 
     @property
     def turn(self) -> tuple[uuid.UUID, uuid.UUID] | None:
-        """(team, member) when a team gave the lead to a member."""
+        """(team, member) when a team gave the lead to a member whose turn matters. It does in what is assigned under the
+        workspace's lock; elsewhere workers would wait for one another's rows."""
         assignment = self.outcome.assignment
-        if not self.routed or not assignment.team_id or not assignment.user_id:
+        if not self.routed or not assignment.exact or not assignment.team_id or not assignment.user_id:
             return None
         return uuid.UUID(assignment.team_id), uuid.UUID(assignment.user_id)
 

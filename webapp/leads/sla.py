@@ -126,6 +126,8 @@ def refresh(session: Session, *, limit: int = REFRESH_ROWS) -> int:
         .where(Lead.workspace_id == workspace.id, *of_statuses(WAITING_STATUSES), Lead.id > after)
         .order_by(Lead.id)
         .limit(limit)
+        # By id, as runs are settled: a priority that one of them is about to change is waited for.
+        .with_for_update(key_share=True, of=Lead)
     ).all()
     changed = [
         {"b_id": row.id, "b_due": due} for row in rows if (due := sla.due(row.priority, row[2])) != row.sla_due_at
