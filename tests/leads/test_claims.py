@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from tests.factories import make_lead
 from webapp.leads import claims
-from webapp.leads.claims import FROM_FILES, RUNS, Holder
+from webapp.leads.claims import FROM_BATCHES, FROM_FILES, RERUN, RUNS, Holder
 from webapp.models import Run, Workspace
 
 
@@ -43,18 +43,25 @@ def test_p0_overtakes_a_backlog(session: Session, workspace: Workspace) -> None:
     queue(session, workspace, 3, 150, seconds_ago=3_600)
     queue(session, workspace, FROM_FILES, 150, seconds_ago=7_200)
     queue(session, workspace, 0, 20)
-    assert claimed(session) == {0: 20, 3: 40, FROM_FILES: 4}
+    assert claimed(session) == {0: 20, 3: 42, FROM_FILES: 2}
 
 
 def test_everything_progresses_under_a_stream_of_p0(session: Session, workspace: Workspace) -> None:
-    for rank in (1, 2, 3, FROM_FILES):
-        queue(session, workspace, rank, 20)
+    others = (1, 2, 3, FROM_BATCHES, FROM_FILES, RERUN)
+    for rank in others:
+        queue(session, workspace, rank, 12)
     total: Counter[int] = Counter()
     for _ in range(6):
         queue(session, workspace, 0, 70)  # more than a claim takes, each time
         total += claimed(session)
-    assert {rank: total[rank] for rank in (1, 2, 3, FROM_FILES)} == {1: 20, 2: 20, 3: 20, FROM_FILES: 20}
+    assert {rank: total[rank] for rank in others} == dict.fromkeys(others, 12)
     assert total[0] > 6 * 64 * 0.7
+
+
+def test_re_runs_of_many_leads_stand_behind_imports(session: Session, workspace: Workspace) -> None:
+    queue(session, workspace, RERUN, 70, seconds_ago=3_600)
+    queue(session, workspace, FROM_FILES, 40)
+    assert claimed(session) == {FROM_FILES: 40, RERUN: 24}
 
 
 def test_small_claims_share_too(session: Session, workspace: Workspace) -> None:
@@ -80,4 +87,4 @@ def test_within_a_rank_the_oldest_goes_first(session: Session, workspace: Worksp
 
 def test_backlogs_without_ranks_are_not_shared() -> None:
     assert claims.shares(claims.DELIVERIES, 64) == {}
-    assert claims.shares(RUNS, 64) == {1: 4, 2: 4, 3: 4, FROM_FILES: 4}
+    assert claims.shares(RUNS, 64) == dict.fromkeys((1, 2, 3, FROM_BATCHES, FROM_FILES, RERUN), 2)

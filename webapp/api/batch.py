@@ -17,6 +17,7 @@ from webapp.api.uploads import Upload, upload
 from webapp.api.v1 import idempotency_key
 from webapp.extensions import db
 from webapp.leads import answers, imports, intake_bulk
+from webapp.leads.claims import FROM_BATCHES
 from webapp.leads.errors import Invalid, Problem
 from webapp.leads.imports.process import INTERNAL
 from webapp.leads.imports.reading import Broken, Row, rows
@@ -30,8 +31,6 @@ blueprint = Blueprint("v1_batch", __name__, url_prefix="/api/v1")
 
 #: Bytes of a body beyond which it becomes an import, however few its rows are.
 INLINE_BYTES = 8 << 20
-#: Backlog order of their runs: behind single leads, before files.
-_RANK = 5
 _FORMATS = {
     JSON: "json", CSV: "csv", NDJSON: "ndjson", "application/ndjson": "ndjson", "application/jsonl": "ndjson",
     "text/tab-separated-values": "csv",
@@ -155,7 +154,7 @@ def _inline(principal: Principal, layout: imports.Layout, found: list[Row]) -> R
         except Exception:  # a bug of ours must cost no more than the row
             log.exception("row %d of a batch", index)
             results[index] |= _FAILED
-    taken = intake_bulk.accept_each(db.session(), principal.workspace, [row for _, row in good], rank=_RANK)
+    taken = intake_bulk.accept_each(db.session(), principal.workspace, [row for _, row in good], rank=FROM_BATCHES)
     for (index, _), one in zip(good, taken, strict=True):
         if one is None:
             results[index] |= _FAILED

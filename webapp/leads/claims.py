@@ -33,10 +33,11 @@ from webapp.models.work import Delivery, ReplayRequest, Rerun, Run, TaskRequest,
 LEASE_SECONDS = 30
 
 
-#: Of a claim, one row in so many is kept for each rank below the first: a quarter of it for the four of them.
-SHARE = 16
-#: The rank of runs whose leads came in by file, behind every live lead.
-FROM_FILES = 9
+#: Of a claim, one row in so many is kept for each rank below the first: a quarter of it for the six of them.
+SHARE = 24
+#: The ranks of runs behind those of live leads (0 to 3, by priority): of leads that came in many at a time, of leads that
+#: came in by file, and of many leads that are run again.
+FROM_BATCHES, FROM_FILES, RERUN = 5, 9, 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +58,9 @@ class Backlog:
 
 
 RUNS = Backlog(
-    "runs", Run, Run.status, RunStatus.QUEUED, RunStatus.RUNNING, (Run.rank, Run.due_at), ranks=(1, 2, 3, FROM_FILES)
-)
+    "runs", Run, Run.status, RunStatus.QUEUED, RunStatus.RUNNING, (Run.rank, Run.due_at),
+    ranks=(1, 2, 3, FROM_BATCHES, FROM_FILES, RERUN),
+)  # fmt: skip
 DELIVERIES = Backlog(
     "deliveries", Delivery, Delivery.state, DeliveryState.PENDING, DeliveryState.SENDING, (Delivery.due_at,)
 )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, defer
 
-from webapp.leads import audit, filters, keyset, run_filters
+from webapp.leads import audit, claims, filters, keyset, run_filters
 from webapp.leads.errors import Conflict, Invalid, NotFound
 from webapp.leads.filters import LeadFilter
 from webapp.leads.run_filters import RunFilter
@@ -23,7 +23,7 @@ from webapp.models.work import Rerun, Run
 #: Leads of one re-run. More than that is asked for in parts.
 MOST = 100_000
 #: Where its runs stand among others: behind live ones, and behind imported leads.
-RANK = 5
+RANK = claims.RERUN
 #: Finished runs from which the cost of one is measured.
 MEASURED = 500
 UNDER_WAY = frozenset({RerunState.QUEUED, RerunState.RUNNING})
