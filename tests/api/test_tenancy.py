@@ -399,6 +399,8 @@ def theirs(client: FlaskClient, session: Session, session_factory: sessionmaker[
         headers=headers,
     ).json
     assert decided["status"] == "approved" and decided["touches"] == 2 and decided["assignee_id"] == str(user.id)
+    reported = {"outcome": "open", "external_id": "deal-0"}
+    assert client.post(f"/api/v1/leads/{lead_id}/outcome", json=reported, headers=headers).status_code == 201
     for model in (Decision, Delivery, Touch):
         assert session.scalar(sa.select(sa.func.count()).select_from(model)), model
     newest = client.get("/api/v1/leads?limit=1", headers=headers).json
