@@ -19,6 +19,7 @@ from webapp.models import IdempotencyKey, Lead, LlmCall, Presence, Quarantined
 class TestJobs:
     def test_keys_past_their_days_go_in_batches(self, session, workspace, monkeypatch):
         monkeypatch.setattr(schedule, "PURGE_ROWS", 2)
+        monkeypatch.setattr(schedule, "TURN_SECONDS", 60)
         for _ in range(6):
             make_lead(session, workspace)
         kept = session.scalars(sa.select(IdempotencyKey.key).limit(1)).one()
@@ -102,7 +103,7 @@ class TestJobs:
         lead = make_lead(session, workspace, status=LeadStatus.NEW_DRAFT, route_state=RouteState.BACKLOG)
         monkeypatch.setattr(schedule, "TURN_SECONDS", 0)
         assert schedule.give_out_backlog(session) == 0
-        monkeypatch.undo()
+        monkeypatch.setattr(schedule, "TURN_SECONDS", 60)
         assert schedule.give_out_backlog(session) == 1
         assert session.get_one(Lead, lead.id, populate_existing=True).assignee_id == rep.id
 
