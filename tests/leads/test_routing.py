@@ -188,7 +188,7 @@ class TestARun:
         assert {one.status for one in runs_of(session, lead)} == {RunStatus.SUCCESS}
         lead = fresh(session, lead)
         assert (lead.assignee_id, lead.team_id, lead.route_state, lead.route_reason) == (one.id, team.id, None, None)
-        assert lead.assignment_reason.startswith("All: fewest open leads")
+        assert lead.assignment_reason.startswith("rule “All”: fewest open leads")
         assert lead.sla_due_at == lead.created_at + timedelta(minutes=15)
 
     def test_scores_by_fallback_are_an_alert_that_ends_when_it_is_quiet(
