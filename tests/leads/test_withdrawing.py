@@ -18,7 +18,7 @@ from tests.leads.delivering import (
     twenty_destination,
     webhook_destination,
 )  # fmt: skip
-from webapp.leads import review
+from webapp.leads import deliver, review
 from webapp.leads.review import Actor
 from webapp.leads.states import DecisionAction, DeliveryOperation, DeliveryState, Intent, LeadStatus, RejectReason
 from webapp.models import Delivery, Lead, Workspace
@@ -165,3 +165,50 @@ def test_a_call_that_may_have_arrived_is_taken_back_as_well(
     drain(session_factory)
     assert states(session, lead)["task"] == "withdrawn"
     assert twenty.tasks[0]["status"] == "DONE"
+
+
+def test_a_receiver_that_wants_rejections_is_told_of_each_turn(
+    session: Session, workspace: Workspace, session_factory: Factory
+) -> None:
+    with WebhookReceiver() as receiver:
+        webhook_destination(session, workspace, receiver, rules={"on": ["approved", "rejected"]})
+        lead = planned(session, workspace)
+        drain(session_factory)
+        for action in (DecisionAction.REJECT, DecisionAction.APPROVE, DecisionAction.REJECT):
+            _decide(session, lead, action)
+            drain(session_factory)
+        kinds = [event["type"] for event in receiver.deliveries]
+        assert kinds == ["lead.approved", "lead.rejected", "lead.approved", "lead.rejected"]
+        assert len(receiver.events) == 4
+    assert states(session) == {"lead.approved": "withdrawn", "lead.rejected": "delivered"}
+
+
+@pytest.mark.parametrize("tries", [0, 1])
+def test_rejecting_twice_or_holding_the_lead_back_keeps_the_taking_back(
+    session: Session, workspace: Workspace, session_factory: Factory, twenty: TwentyFake, tries: int
+) -> None:
+    twenty_destination(session, workspace, twenty)
+    lead = planned(session, workspace)
+    drain(session_factory)
+    _decide(session, lead, DecisionAction.REJECT)
+    session.execute(sa.update(Delivery).where(Delivery.action == "task").values(tries=tries))
+    _decide(session, lead, DecisionAction.REJECT)
+    deliver.cancel(session, lead.id, reason="the suppression list holds the lead back")
+    session.commit()
+    drain(session_factory)
+    assert (states(session)["task"], twenty.tasks[0]["status"]) == ("withdrawn", "DONE")
+
+
+def test_undoing_the_approval_of_a_rejected_lead_takes_back_again(
+    session: Session, workspace: Workspace, session_factory: Factory, twenty: TwentyFake
+) -> None:
+    twenty_destination(session, workspace, twenty)
+    lead = planned(session, workspace)
+    drain(session_factory)
+    _decide(session, lead, DecisionAction.REJECT, hold=60)
+    _decide(session, lead, DecisionAction.APPROVE, hold=60)
+    assert states(session)["task"] == "delivered"
+    review.undo(session, workspace.id, lead.id, actor=MAI, hold_seconds=0)
+    session.commit()
+    drain(session_factory)
+    assert (states(session)["task"], twenty.tasks[0]["status"]) == ("withdrawn", "DONE")

@@ -50,6 +50,7 @@ _STATUS_EVENTS = {
 
 
 SUPPRESSED = "the suppression list holds it back"
+_TAKES_BACK = Delivery.operation == DeliveryOperation.WITHDRAW
 
 
 def blocked_because(lead: Lead, *, do_not_contact: bool, suppressed: bool | None = None) -> str | None:
@@ -114,6 +115,7 @@ def plan(session: Session, lead: Lead, *, decision_id: uuid.UUID | None = None, 
     To be called after the new status is set. With ``decision_id`` rows that wait untried are held for the new undo
     window as well, and waiting rows that the decision makes pointless are cancelled.
     """
+    keep_there(session, [lead])
     if decision_id is not None:
         _cancel_pointless(session, lead)
     return plan_many(session, [lead], decision_id=decision_id, due_in_seconds=due_in_seconds)
@@ -174,8 +176,29 @@ def plan_follow_up(session: Session, lead: Lead) -> int:
 
 
 def cancel(session: Session, lead_id: uuid.UUID, *, reason: str, actor: str = audit.SYSTEM) -> int:
-    """Cancel what still waits for ``lead_id``; what is being sent or was delivered stays. Returns how many."""
-    return _cancel(session, Delivery.lead_id == lead_id, reason=reason, actor=actor)
+    """Cancel what still waits for ``lead_id``; what is being sent, was delivered or is to be taken back stays. Returns how
+    many."""
+    return _cancel(session, sa.and_(Delivery.lead_id == lead_id, ~_TAKES_BACK), reason=reason, actor=actor)
+
+
+def keep_there(session: Session, leads: Sequence[Lead]) -> int:
+    """Call off the taking back of what destinations want again, now that these leads are what they are. Returns how
+    many; what may have been taken back already is for :func:`plan_many` to bring back."""
+    by_id = {lead.id: lead for lead in leads}
+    waiting = session.execute(
+        sa.select(Delivery.id, Delivery.lead_id, Destination.kind, Destination.config, Destination.rules)
+        .join(Destination, Destination.id == Delivery.destination_id)
+        .where(Delivery.lead_id.in_(by_id), Delivery.state == DeliveryState.PENDING, _TAKES_BACK)
+    ).all()
+    kept: dict[uuid.UUID, list[uuid.UUID]] = {}
+    for row in waiting:
+        if steps_at(row.kind, row.config, row.rules, by_id[row.lead_id]):
+            kept.setdefault(row.lead_id, []).append(row.id)
+    reason = "the lead is wanted there again"
+    return sum(
+        _cancel(session, sa.and_(Delivery.id.in_(ids), _TAKES_BACK), reason=reason, actor=audit.SYSTEM)
+        for ids in kept.values()
+    )
 
 
 def replay(session: Session, delivery: Delivery, *, actor: str) -> None:
@@ -370,7 +393,7 @@ def _cancel_pointless(session: Session, lead: Lead) -> None:
     pointless = [event for status, event in _STATUS_EVENTS.items() if status is not lead.status]
     _cancel(
         session,
-        sa.and_(Delivery.lead_id == lead.id, Delivery.action.in_(pointless)),
+        sa.and_(Delivery.lead_id == lead.id, Delivery.action.in_(pointless), ~_TAKES_BACK),
         reason="another decision took its place",
         actor=audit.SYSTEM,
     )

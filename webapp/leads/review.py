@@ -103,8 +103,8 @@ def decide(
     session.add(decision)
     session.flush()
     deliver.cancel(session, lead.id, reason=f"{actor.name} {_DONE[lead.status]} the lead")
-    if action is not DecisionAction.REJECT:
-        deliver.plan(session, lead, decision_id=decision.id, due_in_seconds=undo_seconds)
+    # A rejection as well: a destination may want to be told of it.
+    deliver.plan(session, lead, decision_id=decision.id, due_in_seconds=undo_seconds)
     deliver.withdraw(
         session,
         lead,
@@ -196,6 +196,15 @@ def undo(session: Session, workspace_id: uuid.UUID, lead_id: uuid.UUID, *, actor
     _changed(lead)
     # Back to new_auto or to an earlier approval: its deliveries were cancelled above and are due again.
     deliver.plan(session, lead, decision_id=earlier.id if earlier else None, due_in_seconds=hold_seconds)
+    # Back to a rejection, whose taking back the decision had called off.
+    deliver.withdraw(
+        session,
+        lead,
+        reason=f"{actor.name} took the decision back",
+        due_in_seconds=hold_seconds,
+        decision_id=earlier.id if earlier else None,
+        actor=actor.name,
+    )
     audit.record(
         session, workspace_id, "DECISION_UNDONE", actor=actor.name, lead_id=lead.id,
         before=decision.after, after=_snapshot(lead),

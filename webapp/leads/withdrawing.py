@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from itertools import groupby
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from webapp.leads import audit, kinds, outbox
+from webapp.leads.kinds.webhook import EVENTS
 from webapp.leads.sending import seconds
-from webapp.leads.states import DeliveryOperation, DeliveryState, DestinationKind, LeadStatus
+from webapp.leads.states import DeliveryOperation, DeliveryState, DestinationKind, LeadStatus, Trigger
 from webapp.models.lead import Lead
 from webapp.models.work import Delivery, Destination
 
@@ -100,10 +101,34 @@ def _take_back(kind: DestinationKind, deliveries: Sequence[Delivery], reason: st
 def after_sending(session: Session, delivery_ids: Sequence[uuid.UUID]) -> int:
     """The same for leads that were rejected while something of theirs was on its way, and the other way round for those
     that were approved again while something was being taken back."""
+    _supersede(session, delivery_ids)
     late = _leads(session, delivery_ids, DeliveryState.DELIVERED, Lead.status == LeadStatus.REJECTED)
     changed = sum(withdraw(session, lead, reason="the lead was rejected meanwhile", due_in_seconds=0) for lead in late)
     back = _leads(session, delivery_ids, DeliveryState.WITHDRAWN, Lead.status != LeadStatus.REJECTED)
     return changed + outbox.plan_many(session, back, due_in_seconds=0)
+
+
+_REJECTED = EVENTS[Trigger.REJECTED]
+
+
+def _supersede(session: Session, delivery_ids: Sequence[uuid.UUID]) -> None:
+    """Where ``lead.rejected`` was told, what was told before is taken back by it, and the other way round; so whichever
+    comes next is told again."""
+    told = aliased(Delivery)
+    session.execute(
+        sa.update(Delivery)
+        .where(
+            told.id.in_(delivery_ids),
+            told.state == DeliveryState.DELIVERED,
+            told.action.in_(EVENTS.values()),
+            Delivery.lead_id == told.lead_id,
+            Delivery.destination_id == told.destination_id,
+            Delivery.state == DeliveryState.DELIVERED,
+            (Delivery.action == _REJECTED) != (told.action == _REJECTED),
+        )
+        .values(state=DeliveryState.WITHDRAWN, updated_at=sa.func.now())
+        .execution_options(synchronize_session=False)
+    )
 
 
 def _leads(
