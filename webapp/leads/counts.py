@@ -164,6 +164,7 @@ class Glance:
     stuck_deliveries: Count
     held: Count = Count()
     alerts: Count = Count()
+    overdue: Count = Count()
 
 
 STUCK = (DeliveryState.DEAD, DeliveryState.UNCERTAIN)
@@ -193,7 +194,7 @@ def unseen(workspace_id: uuid.UUID) -> list[Any]:
 
 
 def glance(session: Session, workspace_id: uuid.UUID) -> Glance:
-    """One statement for all six figures. The oldest is looked up per priority, as the waiting index is sorted."""
+    """One statement for all seven figures. The oldest is looked up per priority, as the waiting index is sorted."""
     waits = [Lead.workspace_id == workspace_id, *waiting()]
     oldest = [
         sa.select(Lead.created_at)
@@ -211,6 +212,7 @@ def glance(session: Session, workspace_id: uuid.UUID) -> Glance:
             _capped(Delivery, stuck(workspace_id)),
             _capped(Quarantined, held(workspace_id)),
             _capped(Alert, unseen(workspace_id)),
+            _capped(Lead, [*waits, VIEW_CONDITIONS["overdue"]]),
         )
     ).one()
     return Glance(Count(row[0]), row[1], *(Count(n) for n in row[2:]))

@@ -24,9 +24,9 @@ TABS = (
     ("draft", "Draft"),
     ("auto", "Auto"),
     ("mine", "Mine"),
-    ("overdue", "Overdue"),
 )
 MORE_TABS = (
+    ("overdue", "Overdue"),
     ("decided", "Decided"),
     ("approved", "Approved"),
     ("overridden", "Overridden"),

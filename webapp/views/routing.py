@@ -61,7 +61,8 @@ def conditions_said(conditions: dict[str, list[str]]) -> str:
     """``country VN or TH · priority P0``."""
     told = []
     for name, values in conditions.items():
-        named = dict(CHOICES.get(name, ()))
+        named = dict(CHOICES.get(name, ())) | (words.LANGUAGE if name == "language" else {})
+        named |= words.SOURCE if name == "source" else {}
         said = [value if name == "priority" else named.get(value, value) for value in values]
         shown_ = " or ".join(said[:5]) + (f" or {len(said) - 5} more" if len(said) > 5 else "")
         told.append(f"{CONDITIONS.get(name, name)} {'begins with ' if name == 'postcode' else ''}{shown_}")

@@ -125,7 +125,7 @@ class TestPolicies:
         members = [Member("u0", "A", 0, absent="absent until 3 Dec"), Member("u1", "B", 0), Member("u2", "C", 7)]
         given = give(with_team(route.Board(members), team("u0", Seat("u1", away=AWAY), "u2")))
         assert given.user_id == "u2" and why(given) == {
-            "A": "absent until 3 Dec", "B": AWAY, "C": "fewest open leads (7 open)",
+            "A": "absent until 3 Dec", "B": AWAY, "C": "the only one there with room",
         }  # fmt: skip
 
     def test_when_nobody_is_there_it_waits_for_the_team(self):

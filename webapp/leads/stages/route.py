@@ -118,6 +118,8 @@ class Board:
             later = any(said != "takes no leads" for said in why.values())
             return _Pick(None, later, why, exact)
         seat, words = getattr(self, f"_{team.policy.value}")(there)
+        if len(there) == 1 and len(team.seats) > 1:
+            words = {seat.user_id: "the only one there with room"}
         return _Pick(seat, True, why | words, exact)
 
     def _least_loaded(self, there: Sequence[Seat]) -> tuple[Seat, dict[str, str]]:
