@@ -120,7 +120,7 @@ def test_what_is_given_up_raises_an_alert_that_another_destination_tells_of(
             alerting.tell(session_factory, registry, public_url="https://console.example", stop=lambda: False)
         (message,) = slack.messages["C0LEADS"]
     assert "Twenty: deliveries were given up" in message["text"]
-    assert f"https://console.example/deliveries?state=stuck&destination={crm.id}" in message["text"]
+    assert f"https://console.example/deliveries/dead?destination={crm.id}" in message["text"]
     assert alerting.settle(session) == 0
     session.execute(sa.update(Delivery).values(state=DeliveryState.DELIVERED))
     assert alerting.settle(session) == 1

@@ -26,6 +26,7 @@ from webapp.models import (
     Fetch,
     Import,
     PersonMerge,
+    ReplayRequest,
     Rerun,
     RoutingRule,
     Run,
@@ -51,6 +52,8 @@ DOORS = [
     (Role.MANAGER, "POST", "/reruns/{rerun}/cancel"),
     (Role.VIEWER, "GET", "/deliveries"),
     (Role.VIEWER, "GET", "/deliveries/{delivery}"),
+    (Role.VIEWER, "GET", "/deliveries/dead"),
+    (Role.VIEWER, "GET", "/deliveries/replays/{replay}"),
     (Role.VIEWER, "GET", "/settings"),
     (Role.VIEWER, "GET", "/settings/scoring"),
     (Role.MANAGER, "POST", "/settings/scoring"),
@@ -90,6 +93,15 @@ DOORS = [
     (Role.MANAGER, "GET", "/settings/judging"),
     (Role.MANAGER, "POST", "/settings/judging"),
     (Role.MANAGER, "POST", "/deliveries/{delivery}/replay"),
+    (Role.MANAGER, "GET", "/deliveries/{delivery}/edit"),
+    (Role.MANAGER, "POST", "/deliveries/{delivery}/edit"),
+    (Role.MANAGER, "GET", "/deliveries/{delivery}/let-go"),
+    (Role.MANAGER, "POST", "/deliveries/{delivery}/let-go"),
+    (Role.MANAGER, "POST", "/deliveries/{delivery}/recorded/send"),
+    (Role.MANAGER, "GET", "/deliveries/replays/new"),
+    (Role.MANAGER, "POST", "/deliveries/replays"),
+    (Role.MANAGER, "POST", "/deliveries/replays/{replay}/cancel"),
+    (Role.ADMIN, "POST", "/settings/destinations/{destination}/recorded/discard"),
     (Role.ADMIN, "GET", "/settings/members"),
     (Role.ADMIN, "POST", "/settings/members"),
     (Role.ADMIN, "POST", "/settings/members/{user}"),
@@ -217,6 +229,8 @@ def ids_of(session: Session, workspace: Workspace) -> dict[str, uuid.UUID]:
     session.add(file)
     rerun = Rerun(workspace_id=workspace.id, lead_ids=[lead.id], total=1, requested_by="somebody")
     session.add(rerun)
+    replay = ReplayRequest(workspace_id=workspace.id, total=1, requested_by="somebody")
+    session.add(replay)
     held = quarantine(session, workspace.id, Door.SOCIAL, "facebook", Bad("unreadable", {}))
     suppressed = Suppression(
         workspace_id=workspace.id, kind="test", match="domain", value="a.example", key="a.example", added_by="somebody"
@@ -261,6 +275,7 @@ def ids_of(session: Session, workspace: Workspace) -> dict[str, uuid.UUID]:
         "merge": merge.id,
         "lead": lead.id,
         "rerun": rerun.id,
+        "replay": replay.id,
         "run": session.scalars(sa.select(Run.id).where(Run.lead_id == lead.id)).one(),
         "key": session.scalars(sa.select(ApiKey.id).where(ApiKey.workspace_id == workspace.id)).one(),
         "destination": hook.id,
@@ -279,6 +294,7 @@ def test_every_page_stands_in_the_table(app: Flask) -> None:
         "export.",
         "runs.",
         "deliveries.",
+        "dead_letters.",
         "settings.",
         "rules.",
         "judging.",

@@ -67,6 +67,7 @@ Read it top-down::
              └ counts      counts that equal the list, the glance above it
              listings      keyset pages of runs, of deliveries, of quarantine
              run_filters   which runs: parsed from query parameters, told to SQL
+             query_values  values of query parameters that filters share
              history       one lead, run or delivery with what happened around it
              keyset        pages of what came one after another, for programs
              figures       how many of what over a period, for programs
@@ -86,6 +87,8 @@ Read it top-down::
              ├ pacing      the rate budget that all workers share
              └ outcomes    after a call: delivery, attempt, breaker, audit event, alert
              replays       dead letters asked for again: one put right, or many in the background
+             delivery_filters  the filter of the list of deliveries
+             delivery_waits  what one that is to go out waits for
              alerting      alerts about deliveries, and alerts sent on to chat or mail
              delivery_figures  calls, failures and times of each destination by the hour
              crm_sync      the same on request: what is due and not in the CRM, and where it stands

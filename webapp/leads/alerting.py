@@ -35,7 +35,7 @@ def given_up(session: Session, target: Target, workspace_id: uuid.UUID, error: s
     """Some deliveries to ``target`` were given up."""
     said = f" The last one: {error}" if error else ""
     message = f"{target.name}: deliveries were given up and wait for a person.{said}"
-    link = f"/deliveries?state=stuck&destination={target.id}"
+    link = f"/deliveries/dead?destination={target.id}"
     alerts.raise_alert(session, workspace_id, GIVEN_UP, str(target.id), message, link, times=times)
 
 

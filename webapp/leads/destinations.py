@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from pydantic import SecretStr
 from sqlalchemy.orm import Session
 
-from webapp.leads import alerting, audit, fieldmap, kinds, triggers
+from webapp.leads import alerting, audit, fieldmap, kinds, outbox, triggers
 from webapp.leads.errors import Conflict, Invalid, NotFound, Problem
 from webapp.leads.kinds import webhook
 from webapp.leads.kinds.base import ASK_A_PERSON, SEND_AGAIN, WHEN_UNCERTAIN, Field, Kind, Unknown, origin
@@ -393,17 +393,7 @@ def set_mode(
             row.failures, row.open_until, row.paused_until = 0, None, None
         audit.record(session, workspace_id, _SWITCHED[mode], actor=actor, destination=row.name)
     if mode is DestinationMode.LIVE and send_shadowed:
-        sent = session.execute(
-            sa.update(Delivery)
-            .where(Delivery.destination_id == row.id, Delivery.state == DeliveryState.SHADOWED)
-            .values(state=DeliveryState.PENDING, due_at=sa.func.now(), updated_at=sa.func.now())
-            .returning(Delivery.id)
-            .execution_options(synchronize_session=False)
-        ).all()
-        if sent:
-            audit.record(
-                session, workspace_id, "SHADOWED_SENT", actor=actor, destination=row.name, deliveries=len(sent)
-            )
+        outbox.settle_recorded(session, row, send=True, actor=actor)
     session.flush()
     return row
 

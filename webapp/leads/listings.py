@@ -9,9 +9,8 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import Session
 
 from webapp.leads import keyset, run_filters
-from webapp.leads.counts import stuck as need_a_person
 from webapp.leads.run_filters import RunFilter
-from webapp.leads.states import DeliveryState, FetchKind, QuarantineState
+from webapp.leads.states import FetchKind, QuarantineState
 from webapp.models.inbound import Fetch, InboundSource
 from webapp.models.lead import Lead, Quarantined
 from webapp.models.work import Delivery, Destination, Run
@@ -78,19 +77,12 @@ def runs(session: Session, workspace_id: uuid.UUID, wanted: RunFilter, *, cursor
     return listing(session, Run, where, columns, lambda q: q.join(Lead, Lead.id == Run.lead_id), cursor)
 
 
-def deliveries(
-    session: Session, workspace_id: uuid.UUID, *, state: DeliveryState | None, stuck: bool, destination_id: uuid.UUID | None,
-    cursor: str | None,
-) -> Listing:  # fmt: skip
-    """Deliveries, newest first. ``stuck``: those that need a person."""
-    where = need_a_person(workspace_id) if stuck else [Delivery.workspace_id == workspace_id]
-    if state and not stuck:
-        where.append(Delivery.state == sa.literal(state, Delivery.state.type, literal_execute=True))
-    if destination_id:
-        where.append(Delivery.destination_id == destination_id)
+def deliveries(session: Session, workspace_id: uuid.UUID, where: list[Any], *, cursor: str | None) -> Listing:
+    """Deliveries under these conditions (webapp.leads.delivery_filters, webapp.leads.replays), newest first."""
+    where = [Delivery.workspace_id == workspace_id, *where]
     columns = [
         Delivery.id, Delivery.created_at, Delivery.state, Delivery.action, Delivery.tries, Delivery.attempt,
-        Delivery.due_at, Delivery.delivered_at, Delivery.last_error, Delivery.remote_id, Delivery.lead_id,
+        Delivery.due_at, Delivery.delivered_at, Delivery.updated_at, Delivery.last_error, Delivery.remote_id, Delivery.lead_id,
         Destination.name.label("destination"), *_SENDER,
     ]  # fmt: skip
     return listing(

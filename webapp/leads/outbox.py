@@ -222,6 +222,82 @@ def replay(session: Session, delivery: Delivery, *, actor: str) -> None:
     )
 
 
+def give_up(session: Session, delivery: Delivery, *, actor: str) -> int:
+    """A person lets go of a delivery that is stuck or waits: it is not tried again, and neither is what would have followed
+    it there. A change to what is there already is left undone. Returns how many later steps were called off. Conflict
+    when it is neither."""
+    locked = session.scalars(
+        sa.select(Delivery)
+        .where(Delivery.id == delivery.id)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    ).one()
+    if locked.state not in (DeliveryState.DEAD, DeliveryState.UNCERTAIN, DeliveryState.PENDING):
+        raise Conflict("Only a delivery that waits or was given up can be let go of.")
+    reason = f"let go of by {actor}"
+    tried = locked.ambiguous or locked.state is DeliveryState.UNCERTAIN
+    locked.state = before(locked.operation, tried=tried)
+    locked.ambiguous = tried
+    locked.last_error = reason if locked.operation is DeliveryOperation.SEND else None
+    locked.updated_at = sa.func.now()
+    audit.record(
+        session,
+        locked.workspace_id,
+        "DELIVERY_LET_GO",
+        actor=actor,
+        lead_id=locked.lead_id,
+        delivery_id=str(locked.id),
+        action=locked.action,
+    )
+    session.flush()
+    if locked.state is not DeliveryState.CANCELLED:
+        return 0
+    later = sa.and_(
+        Delivery.lead_id == locked.lead_id,
+        Delivery.destination_id == locked.destination_id,
+        Delivery.step > locked.step,
+        Delivery.operation == DeliveryOperation.SEND,
+    )
+    return _cancel(session, later, reason="what comes before it was let go of", actor=actor)
+
+
+def settle_recorded(
+    session: Session, destination: Destination, *, send: bool, actor: str, delivery: Delivery | None = None
+) -> int:
+    """What was only recorded for ``destination`` goes out now, or is discarded: one delivery, or all. Returns how many.
+    Conflict for sending while it is not switched on, and for one that is not recorded only any more."""
+    if send and destination.mode is not DestinationMode.LIVE:
+        raise Conflict("Switch the destination on first; then what was recorded can go out.")
+    values: dict[str, Any] = {"state": DeliveryState.PENDING, "due_at": sa.func.now()}
+    if not send:
+        values = {"state": DeliveryState.CANCELLED, "last_error": f"recorded only, and discarded by {actor}"}
+    which = [Delivery.destination_id == destination.id, Delivery.state == DeliveryState.SHADOWED]
+    if delivery is not None:
+        which.append(Delivery.id == delivery.id)
+    settled = session.execute(
+        sa.update(Delivery)
+        .where(*which)
+        .values(**values, updated_at=sa.func.now())
+        .returning(Delivery.id)
+        .execution_options(synchronize_session=False)
+    ).all()
+    if delivery is not None:
+        if not settled:
+            raise Conflict("This delivery is no longer one that was only recorded.")
+        session.expire(delivery)
+    if settled:
+        audit.record(
+            session,
+            destination.workspace_id,
+            "SHADOWED_SENT" if send else "SHADOWED_DISCARDED",
+            actor=actor,
+            lead_id=delivery.lead_id if delivery is not None else None,
+            destination=destination.name,
+            deliveries=len(settled),
+        )
+    return len(settled)
+
+
 def send_again(session: Session, delivery_ids: Sequence[uuid.UUID]) -> Sequence[Any]:
     """Queue those of these that are dead or uncertain, with all their tries. Returns ``(workspace_id, lead_id, action)``
     of each."""

@@ -13,7 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from webapp.leads import audit, kinds, outbox
+from webapp.leads import audit, fieldmap, kinds, outbox, query_values, trial
 from webapp.leads.claims import REPLAYS, Claim, Holder, claim, renew
 from webapp.leads.draining import SessionFactory
 from webapp.leads.errors import Conflict, Invalid, NotFound, Problem
@@ -24,6 +24,7 @@ from webapp.models.base import scoped
 from webapp.models.work import Delivery, Destination, ReplayRequest
 
 STUCK = (DeliveryState.DEAD, DeliveryState.UNCERTAIN)
+UNDER_WAY = (ReplayState.QUEUED, ReplayState.RUNNING)
 #: Rows of one transaction.
 _BATCH = 200
 #: What of the lead itself can be put right for a delivery, besides the mapped fields; stored as ``lead.email`` and so on.
@@ -33,7 +34,8 @@ LEAD_FIELDS = ("name", "email", "phone", "company")
 @dataclass(frozen=True, slots=True)
 class Choice:
     """Which dead letters. None: whatever it is. ``since``, ``until``: when they were given up. ``error``: a part of what
-    went wrong. Uncertain ones may have arrived, so they are only taken when ``uncertain`` says so."""
+    went wrong; ``text``: words of their lead; ``ids``: these and no others. Uncertain ones may have arrived, so they are
+    only taken when ``uncertain`` says so."""
 
     destination_id: uuid.UUID | None = None
     action: str | None = None
@@ -41,6 +43,8 @@ class Choice:
     until: datetime | None = None
     error: str | None = None
     uncertain: bool = False
+    text: str | None = None
+    ids: tuple[uuid.UUID, ...] | None = None
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -50,6 +54,8 @@ class Choice:
             "until": self.until.isoformat() if self.until else None,
             "error": self.error,
             "uncertain": self.uncertain,
+            "text": self.text,
+            "ids": [str(one) for one in self.ids] if self.ids is not None else None,
         }
 
     @classmethod
@@ -61,6 +67,8 @@ class Choice:
             until=datetime.fromisoformat(data["until"]) if data.get("until") else None,
             error=data.get("error"),
             uncertain=bool(data.get("uncertain")),
+            text=data.get("text"),
+            ids=tuple(uuid.UUID(one) for one in data["ids"]) if data.get("ids") is not None else None,
         )
 
     def conditions(self, workspace_id: uuid.UUID) -> list[sa.ColumnElement[bool]]:
@@ -79,6 +87,10 @@ class Choice:
             found.append(Delivery.updated_at < self.until)
         if self.error:
             found.append(Delivery.last_error.icontains(self.error, autoescape=True))
+        if self.text:
+            found.append(query_values.of_leads(Delivery.lead_id, workspace_id, self.text))
+        if self.ids is not None:
+            found.append(Delivery.id.in_(self.ids))
         return found
 
 
@@ -110,10 +122,62 @@ def find(session: Session, workspace_id: uuid.UUID, request_id: uuid.UUID) -> Re
     return request
 
 
+def cancel(session: Session, workspace_id: uuid.UUID, request_id: uuid.UUID, *, actor: str) -> ReplayRequest:
+    """Stop it: those it has not come to stay given up; those it has asked for again go out. Conflict when it is over."""
+    stopped = session.scalar(
+        sa.update(ReplayRequest)
+        .where(
+            ReplayRequest.id == request_id,
+            ReplayRequest.workspace_id == workspace_id,
+            ReplayRequest.state.in_(UNDER_WAY),
+        )
+        .values(state=ReplayState.CANCELLED, cancelled_by=actor, finished_at=sa.func.now(), lease_until=None)
+        .returning(ReplayRequest.id)
+        .execution_options(synchronize_session=False)
+    )
+    session.expire_all()
+    request = find(session, workspace_id, request_id)
+    if stopped is None:
+        raise Conflict("This replay is over already.")
+    audit.record(
+        session, workspace_id, "REPLAY_CANCELLED", actor=actor, deliveries=request.done, request_id=str(request_id)
+    )
+    return request
+
+
+def under_way(session: Session, workspace_id: uuid.UUID) -> Sequence[ReplayRequest]:
+    """Those that are not over, oldest first."""
+    query = scoped(ReplayRequest, workspace_id).where(ReplayRequest.state.in_(UNDER_WAY))
+    return session.scalars(query.order_by(ReplayRequest.created_at)).all()
+
+
 def recent(session: Session, workspace_id: uuid.UUID, *, limit: int = 5) -> Sequence[ReplayRequest]:
     """The last ones, newest first."""
     query = scoped(ReplayRequest, workspace_id).order_by(ReplayRequest.created_at.desc(), ReplayRequest.id.desc())
     return session.scalars(query.limit(limit)).all()
+
+
+@dataclass(frozen=True, slots=True)
+class Editable:
+    """One thing that can be put right for a delivery. ``name``: for :func:`edit`; ``value``: what would go out now;
+    ``edited``: a person has put it right before."""
+
+    name: str
+    label: str
+    value: str
+    edited: bool = False
+
+
+def editable(session: Session, delivery: Delivery, *, public_url: str | None = None) -> list[Editable]:
+    """What of the lead and which mapped fields of its destination can be put right, with what they hold."""
+    destination = session.get_one(Destination, delivery.destination_id)
+    known, edited = kinds.of(destination.kind), delivery.edited or {}
+    mapping = fieldmap.complete(known.mapping, destination.mapping)
+    shown = trial.example(session, delivery.workspace_id, mapping, lead_id=delivery.lead_id, public_url=public_url)
+    labels = {field.name: field.label for field in known.mapping}
+    found = [(f"lead.{name}", name, getattr(shown.lead, name) if shown else None) for name in LEAD_FIELDS]
+    found += [(name, labels.get(name, name), shown.values.get(name) if shown else None) for name in mapping]
+    return [Editable(name, label, edited.get(name, value or ""), name in edited) for name, label, value in found]
 
 
 def edit(session: Session, delivery: Delivery, values: Mapping[str, str], *, actor: str) -> None:

@@ -1,27 +1,23 @@
 """Which runs: the filter of the list of runs, read from query parameters, and what it means in SQL."""
 
 import math
-import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
 
+from webapp.leads import query_values
 from webapp.leads.counts import unrepaired
 from webapp.leads.errors import Invalid, Problem
-from webapp.leads.search import tsquery
 from webapp.leads.states import RunStatus, RunTrigger
-from webapp.models.lead import Lead
 from webapp.models.work import Run
 
 STAGES = ("enrich", "classify", "score", "route")
 #: Instead of a status: failed, and no later run of the lead has repaired it.
 UNREPAIRED = "unrepaired"
-_SINCE = re.compile(r"^(\d{1,4})([hd])$")
-_MAX_TEXT = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,20 +46,22 @@ class RunFilter:
         ``12h``, ``7d`` or a date. Invalid names every parameter that is not understood."""
         said = {name: str(given.get(name) or "").strip() for name in PARAMETERS}
         problems: list[Problem] = []
-        text, lead_id = " ".join(said["q"].replace("\x00", " ").split())[:_MAX_TEXT], said["lead"]
-        if not lead_id and _is_id(text):
+        text, lead_id = query_values.text(said["q"]), said["lead"]
+        if not lead_id and query_values.is_id(text):
             text, lead_id = "", text
         found = cls(
-            status=_member(RunStatus, said["status"], "status", problems) if said["status"] != UNREPAIRED else None,
+            status=query_values.member(RunStatus, said["status"], "status", problems)
+            if said["status"] != UNREPAIRED
+            else None,
             unrepaired=said["status"] == UNREPAIRED,
-            trigger=_member(RunTrigger, said["trigger"], "trigger", problems),
+            trigger=query_values.member(RunTrigger, said["trigger"], "trigger", problems),
             stage=_stage(said["stage"], problems),
             source=said["source"] or None,
-            since=_since(said["since"], problems),
+            since=query_values.since(said["since"], problems),
             slower=_seconds(said["slower"], problems),
             text=text,
-            lead_id=_id(lead_id, "lead", problems),
-            rerun_id=_id(said["rerun"], "rerun", problems),
+            lead_id=query_values.identifier(lead_id, "lead", problems),
+            rerun_id=query_values.identifier(said["rerun"], "rerun", problems),
         )
         if problems:
             raise Invalid("some filters are not understood", details=tuple(problems))
@@ -74,33 +72,11 @@ class RunFilter:
 PARAMETERS = ("status", "trigger", "stage", "source", "since", "slower", "q", "lead", "rerun")
 
 
-def _member(kind: Any, value: str, name: str, problems: list[Problem]) -> Any:
-    try:
-        return kind(value) if value else None
-    except ValueError:
-        problems.append(Problem(name, f"must be one of {', '.join(member.value for member in kind)}"))
-        return None
-
-
 def _stage(value: str, problems: list[Problem]) -> str | None:
     if value and value not in STAGES:
         problems.append(Problem("stage", f"must be one of {', '.join(STAGES)}"))
         return None
     return value or None
-
-
-def _since(value: str, problems: list[Problem]) -> datetime | None:
-    if not value:
-        return None
-    ago = _SINCE.match(value)
-    try:
-        if ago:
-            return datetime.now(UTC) - timedelta(hours=int(ago[1]) * (24 if ago[2] == "d" else 1))
-        found = datetime.fromisoformat(value.replace(" ", "+") if "T" in value else value)
-        return (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC)
-    except (ValueError, OverflowError):
-        problems.append(Problem("since", "must be like 12h, 7d, or a date such as 2026-11-20"))
-        return None
 
 
 def _seconds(value: str, problems: list[Problem]) -> float | None:
@@ -112,22 +88,6 @@ def _seconds(value: str, problems: list[Problem]) -> float | None:
         problems.append(Problem("slower", "must be a number of seconds"))
         return None
     return found or None
-
-
-def _is_id(value: str) -> bool:
-    try:
-        return bool(uuid.UUID(value))
-    except ValueError:
-        return False
-
-
-def _id(value: str, name: str, problems: list[Problem]) -> uuid.UUID | None:
-    if not value:
-        return None
-    if not _is_id(value):
-        problems.append(Problem(name, "must be an id"))
-        return None
-    return uuid.UUID(value)
 
 
 def conditions(workspace_id: uuid.UUID, wanted: RunFilter) -> list[Any]:
@@ -153,8 +113,5 @@ def conditions(workspace_id: uuid.UUID, wanted: RunFilter) -> list[Any]:
     if wanted.rerun_id:
         found.append(Run.rerun_id == wanted.rerun_id)
     if wanted.text:
-        query = tsquery(wanted.text)
-        matching = sa.func.to_tsquery("simple", query) if query else None
-        some = sa.select(Lead.id).where(Lead.workspace_id == workspace_id)
-        found.append(Run.lead_id.in_(some.where(Lead.search.op("@@")(matching))) if query else sa.false())
+        found.append(query_values.of_leads(Run.lead_id, workspace_id, wanted.text))
     return found

@@ -205,6 +205,7 @@ class ReplayState(StrEnum):
     QUEUED = "queued"
     RUNNING = "running"
     DONE = "done"
+    CANCELLED = "cancelled"
 
 
 class Role(StrEnum):

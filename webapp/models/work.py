@@ -316,4 +316,5 @@ class ReplayRequest(Identified, InWorkspace, Created, Claimable, Base):
     total: Mapped[int] = mapped_column(default=0, server_default="0")
     done: Mapped[int] = mapped_column(default=0, server_default="0")
     requested_by: Mapped[str]
+    cancelled_by: Mapped[str | None]
     finished_at: Mapped[datetime | None]

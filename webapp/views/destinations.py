@@ -8,7 +8,7 @@ from flask_login import current_user
 
 from jobs.queue import ring
 from webapp.extensions import db
-from webapp.leads import destinations, fieldmap, kinds, trial
+from webapp.leads import destinations, fieldmap, kinds, outbox, trial
 from webapp.leads.destinations import Wanted
 from webapp.leads.errors import Conflict, Invalid, LeadError, NotFound
 from webapp.leads.kinds.base import Kind, Unknown
@@ -121,10 +121,28 @@ def switch(destination_id: uuid.UUID, mode: str) -> Any:
         actor=current_user.user.name,
         send_shadowed=request.form.get("shadowed") == "send",
     )
+    if request.form.get("shadowed") == "discard":
+        outbox.settle_recorded(session, row, send=False, actor=current_user.user.name)
     name = row.name
     session.commit()
     ring("deliveries")
     helpers.toast({"live": "Switched on", "shadow": "Only watching", "off": "Switched off"}[mode], name)
+    return helpers.see("destinations.edit", destination_id=destination_id)
+
+
+@bp.post("/settings/destinations/<uuid:destination_id>/recorded/<any(send, discard):what>")
+@requires(Role.ADMIN)
+def settle_recorded(destination_id: uuid.UUID, what: str) -> Any:
+    """What was recorded while it only watched goes out, or is discarded."""
+    session = db.session()
+    row = destinations.find(session, helpers.here(), destination_id)
+    settled = outbox.settle_recorded(session, row, send=what == "send", actor=current_user.user.name)
+    session.commit()
+    if what == "send":
+        ring("deliveries")
+    helpers.toast(
+        "Queued" if what == "send" else "Discarded", f"{settled:,} that {'was' if settled == 1 else 'were'} recorded"
+    )
     return helpers.see("destinations.edit", destination_id=destination_id)
 
 

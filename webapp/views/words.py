@@ -22,6 +22,7 @@ from webapp.leads.states import (
     Priority,
     QuarantineState,
     RejectReason,
+    ReplayState,
     RerunState,
     Role,
     RunStatus,
@@ -81,6 +82,12 @@ RERUN_STATE: dict[RerunState, Status] = {
     RerunState.RUNNING: Status("◔", "under way", "over", "Its runs are being queued"),
     RerunState.DONE: Status("●", "done", "auto", "Every lead was looked at"),
     RerunState.CANCELLED: Status("✕", "stopped", "off", "Stopped by a person; what was done stays"),
+}
+REPLAY_STATE: dict[ReplayState, Status] = {
+    ReplayState.QUEUED: Status("○", "waiting", "off", "Begins as soon as a worker is free"),
+    ReplayState.RUNNING: Status("◔", "under way", "over", "They are being queued again"),
+    ReplayState.DONE: Status("●", "done", "auto", "All of them were queued again"),
+    ReplayState.CANCELLED: Status("✕", "stopped", "off", "Stopped by a person; what was queued before goes out"),
 }
 FETCH_STATE: dict[FetchState, Status] = {
     FetchState.PENDING: Status("○", "waiting", "off", "Comes in its turn"),
@@ -336,7 +343,7 @@ _BY_TYPE: dict[type, Mapping[Any, str]] = {
 }
 _STATUSES: tuple[Mapping[Any, Status], ...] = (
     STATUS, RUN_STATUS, DELIVERY_STATE, STAGE_STATUS, QUARANTINE_STATE, FETCH_STATE, IMPORT_STATE, RERUN_STATE, DEAL,
-    ALERT_STATE,
+    ALERT_STATE, REPLAY_STATE,
 )  # fmt: skip
 
 
