@@ -1,14 +1,14 @@
 """replays of dead letters can be stopped
 
 Revision ID: 0010
-Revises: 0026
+Revises: 0009
 """
 
 import sqlalchemy as sa
 from alembic import op
 
 revision = "0010"
-down_revision = "0026"
+down_revision = "0009"
 branch_labels = None
 depends_on = None
 

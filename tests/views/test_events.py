@@ -40,6 +40,8 @@ def written_in(source: str) -> Iterator[str]:
                 yield from composed(kind)
             elif isinstance(kind, ast.Constant):
                 yield kind.value
+            elif isinstance(kind, ast.IfExp):
+                yield from constants(kind)
             elif isinstance(kind, ast.Name | ast.Subscript):
                 # Chosen from a table, or handed through from calls that are collected themselves.
                 yield from (text for table in ast.walk(tree) if isinstance(table, ast.Dict)

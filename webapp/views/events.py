@@ -164,6 +164,7 @@ EVENTS: dict[str, Teller] = {
     "DELIVERY_EDITED": _delivery("Delivery put right and asked for again"),
     "DELIVERY_LET_GO": _delivery("Delivery let go of"),
     "SHADOWED_SENT": _about("What was only recorded is sent to", "destination"),
+    "REPLAY_CANCELLED": lambda _: "Sending deliveries again was stopped",
     "SHADOWED_DISCARDED": _about("What was only recorded is discarded, for", "destination"),
     "DELIVERY_WITHDRAWAL": lambda details: _because("What was delivered is to be taken back", details),
     "DELIVERY_WITHDRAWN": _delivery("Taken back"),

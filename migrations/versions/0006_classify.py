@@ -1,6 +1,6 @@
 """judging by workspace: versions of the rules, calls of language models
 
-Revision ID: 0004
+Revision ID: 0006
 Revises: 0005
 """
 
@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-revision = "0004"
+revision = "0006"
 down_revision = "0005"
 branch_labels = None
 depends_on = None

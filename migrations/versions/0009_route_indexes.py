@@ -1,13 +1,13 @@
 """indexes of due times and of leads that nobody has: without what the suppression list holds back
 
-Revision ID: 0026
+Revision ID: 0009
 Revises: 0008
 """
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0026"
+revision = "0009"
 down_revision = "0008"
 branch_labels = None
 depends_on = None

@@ -1,15 +1,15 @@
 """facts of a lead; enrichment: providers, their answers, their breakers
 
-Revision ID: 0003
-Revises: 0006
+Revision ID: 0004
+Revises: 0003
 """
 
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-revision = "0003"
-down_revision = "0006"
+revision = "0004"
+down_revision = "0003"
 branch_labels = None
 depends_on = None
 

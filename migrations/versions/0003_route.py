@@ -1,6 +1,6 @@
 """routing: alerts, teams, rules, absences, hours, capacity; when a lead is due and why nobody has it
 
-Revision ID: 0006
+Revision ID: 0003
 Revises: 0002
 """
 
@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-revision = "0006"
+revision = "0003"
 down_revision = "0002"
 branch_labels = None
 depends_on = None
