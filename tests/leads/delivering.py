@@ -136,7 +136,7 @@ def outcomes(session: Session, delivery: Delivery) -> list[str]:
 
 
 def events(session: Session, lead_id: uuid.UUID | None, event_type: str) -> list[AuditEvent]:
-    found = sa.select(AuditEvent).where(AuditEvent.event_type == event_type)
+    found = sa.select(AuditEvent).where(AuditEvent.event_type == event_type).order_by(AuditEvent.id)
     if lead_id is not None:
         found = found.where(AuditEvent.lead_id == lead_id)
     result = list(session.scalars(found))
