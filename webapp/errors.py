@@ -183,6 +183,13 @@ def install(app: Flask) -> None:
             return answer(404, None)
         if b"%00" in request.query_string:
             return answer(400, "A parameter holds a NUL character.")
+        # Uploads are left alone: who sends one is asked before it is read (webapp.views.imports).
+        if (
+            request.mimetype == "application/x-www-form-urlencoded"
+            and not is_json_door()
+            and any("\x00" in text for pair in request.form.items(multi=True) for text in pair)
+        ):
+            return answer(400, "A field holds a NUL character.")
         return None
 
     @app.errorhandler(LeadError)

@@ -1,16 +1,17 @@
 """Alerts: one stands per kind and key, counted while it does; people acknowledge and resolve."""
 
 import threading
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, sessionmaker
 
 from tests import factories
-from webapp.leads import alerts, counts
+from webapp.leads import alerting, alerts, counts
 from webapp.leads.errors import Conflict, NotFound
-from webapp.leads.states import AlertState
-from webapp.models import Alert, AuditEvent, Workspace
+from webapp.leads.states import AlertState, DestinationKind
+from webapp.models import Alert, AuditEvent, Destination, Workspace
 
 
 def stored(session: Session) -> list[Alert]:
@@ -97,3 +98,42 @@ def test_workers_that_raise_at_once_make_one(
         thread.join()
     (alert,) = stored(session)
     assert alert.times == 40
+
+
+def test_alerts_that_nobody_takes_hold_up_no_others(
+    session: Session, session_factory: sessionmaker[Session], workspace: Workspace
+) -> None:
+    elsewhere = factories.make_workspace(session)
+    there = Destination(
+        workspace_id=workspace.id, kind=DestinationKind.SLACK_WEBHOOK, name="Chat", options={"alerts": True}, config={}
+    )
+    session.add(there)
+    session.flush()
+    for number in range(25):
+        alerts.raise_alert(session, elsewhere.id, "routing_nobody", str(number), "theirs")
+    alerts.raise_alert(session, workspace.id, alerting.GIVEN_UP, str(there.id), "about itself")
+    session.commit()
+    assert not alerting.has_due(session)
+    alerts.raise_alert(session, workspace.id, "routing_nobody", "", "ours", "/queue")
+    session.commit()
+    assert alerting.has_due(session)
+    heard = _Heard()
+    assert alerting.tell(session_factory, heard, public_url=None, stop=lambda: False) == 1
+    assert heard.said == ["ours"]
+    assert not alerting.has_due(session)
+    assert {alert.message for alert in stored(session) if alert.notified_at} == {"ours"}
+
+
+class _Heard:
+    """Clients, and a client, that keep what they are told."""
+
+    reconciles = False
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def client_for(self, target: Any) -> Any:
+        return self
+
+    def tell(self, message: str, link: str | None) -> None:
+        self.said.append(message)

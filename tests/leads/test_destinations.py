@@ -61,6 +61,24 @@ def test_the_environment_makes_the_default_workspace_s_destinations(session: Ses
     assert isinstance(Registry(_settings(), CIPHER.decrypt).client_for(target_of(twenty)), TwentyClient)
 
 
+def test_a_destination_has_its_kind_s_limits_unless_somebody_sets_others(
+    session: Session, workspace: Workspace
+) -> None:
+    row = _sync(session, **TWENTY)[DestinationKind.TWENTY]
+    assert row.options == {"per_second": 100, "per_minute": 100}
+    row.options = {}
+    session.commit()
+    assert _sync(session, **{**TWENTY, "TWENTY_REST_TOKEN": "b"})[DestinationKind.TWENTY].options == {}
+    values = {"url": "https://crm.example.com/rest", "token": "t", "task_target_field": "targetPersonId"}
+    made = [
+        destinations.create(
+            session, workspace.id, DestinationKind.TWENTY, Wanted(f"CRM {n}", values, given), cipher=CIPHER
+        )[0].options
+        for n, given in enumerate(({}, {"per_second": "5"}, {"per_second": "", "per_minute": ""}))
+    ]
+    assert made == [{"per_second": 100, "per_minute": 100}, {"per_second": 5, "per_minute": 100}, {}]
+
+
 def test_syncing_again_changes_nothing(session: Session, workspace: Workspace) -> None:
     before = _sync(session, **TWENTY)[DestinationKind.TWENTY]
     credentials, told = before.credentials, len(events(session, None, "DESTINATION_SET"))

@@ -41,3 +41,11 @@ def test_the_destination_s_own_templates_come_first_and_an_empty_one_leaves_the_
     known = (Mapped("a", "A", "name"), Mapped("b", "B", "email"))
     complete = fieldmap.complete(known, {"b": "", "c": "phone"})
     assert fieldmap.filled(complete, FOUND) == {"a": "Ana Nguyễn", "c": "+14155552671"}
+
+
+@pytest.mark.parametrize("name", ["name", "city.x"])
+def test_a_field_is_not_set_beside_its_own_part(name: str) -> None:
+    known = (Mapped("name.firstName", "First name", "first_name"), Mapped("city", "City", "city"))
+    (problem,) = fieldmap.problems_of({name: "company"}, known, open_fields=True)
+    assert (problem.field, problem.reason.startswith("cannot be set beside")) == (name, True)
+    assert fieldmap.problems_of({"name.middle": "company", "named": "company"}, known, open_fields=True) == ()

@@ -20,7 +20,7 @@ from tests.leads.delivering import (
     twenty_destination,
     webhook_destination,
 )
-from webapp.leads import deliver
+from webapp.leads import deliver, outbox
 from webapp.leads.errors import Conflict
 from webapp.leads.states import DeliveryState, DestinationKind, DestinationMode, Door, Intent, LeadStatus, Priority
 from webapp.models import Delivery, Destination, Lead, Workspace
@@ -213,6 +213,19 @@ def test_the_follow_up_is_for_social_leads_of_high_priority(
         assert deliver.plan_follow_up(session, lead) == 0
         session.commit()
     assert states(session) == ({"follow_up": "pending"} if queued else {})
+
+
+def test_the_follow_up_of_a_suspected_lead_waits_for_a_person(session: Session, workspace: Workspace) -> None:
+    there = Destination(workspace_id=workspace.id, kind=DestinationKind.N8N, name="n8n", config={})
+    session.add(there)
+    values: dict[str, Any] = {"door": Door.SOCIAL, "priority": Priority.P0, "status": LeadStatus.NEW_ESCALATE}
+    lead = make_lead(session, workspace, **values, verdict={"tags": ["injection"]})
+    assert deliver.plan_follow_up(session, lead) == 0
+    assert outbox.still_wanted(there, lead, "follow_up", do_not_contact=False, suppressed=False)
+    lead.status = LeadStatus.APPROVED
+    _plan(session, lead, decision_id=_decision(session, lead))
+    assert states(session) == {"follow_up": "pending"}
+    assert outbox.still_wanted(there, lead, "follow_up", do_not_contact=False, suppressed=False) is None
 
 
 def test_rejecting_does_not_count_the_follow_up_among_its_deliveries(

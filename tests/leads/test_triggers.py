@@ -13,6 +13,7 @@ def _lead(**over: Any) -> Any:
     values = {
         "status": LeadStatus.APPROVED, "intent": Intent.DEMO_REQUEST, "priority": Priority.P1, "source": "Website",
         "lang": "en", "score": 70, "qualified": True, "settled_at": 1, "attributes": {"country": "VN"},
+        "verdict": {},
     }  # fmt: skip
     return SimpleNamespace(**(values | over))
 
@@ -50,6 +51,20 @@ def test_an_occasion_holds_for_the_lead_as_it_stands(on: Any, over: dict[str, An
 )  # fmt: skip
 def test_every_filter_has_to_let_it_pass(rules: dict[str, Any], wanted: bool) -> None:
     assert bool(triggers.matched(rules, _lead())) is wanted
+
+
+@pytest.mark.parametrize("on", ["priority_high", "qualified", "cold", "new_auto"])
+def test_a_suspected_lead_is_wanted_nowhere_before_a_person_has_decided(on: str) -> None:
+    over = {"verdict": {"tags": ["injection"]}, "qualified": on != "cold"}
+    status = LeadStatus.NEW_AUTO if on == "new_auto" else LeadStatus.NEW_ESCALATE
+    assert triggers.matched({"on": [on]}, _lead(**over, status=status)) == set()
+    assert triggers.matched({"on": [on]}, _lead(**over | {"verdict": {}}, status=status)) == {on}
+    assert bool(triggers.matched({"on": [on, "approved"]}, _lead(**over))) is True
+
+
+@pytest.mark.parametrize("least", ["²", "٧", "1" * 5_000, "-1", "7.5"])
+def test_a_least_score_that_is_no_number_is_named(least: str) -> None:
+    assert [problem.field for problem in triggers.checked({"on": ["approved"], "min_score": least})[1]] == ["min_score"]
 
 
 def test_a_form_becomes_rules_and_every_mistake_is_named() -> None:

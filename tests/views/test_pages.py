@@ -275,6 +275,7 @@ def test_webhooks_are_added_switched_and_environment_ones_are_not(
     add = "/settings/destinations/new/webhook"
     on = {"on": ["approved", "overridden", "new_auto"]}
     assert client.get("/settings/destinations/new/nonsense").status_code == 404
+    assert client.post(add, data={"name": "a\x00b"}).status_code == 400
     assert client.post(add, data={"name": "x", "url": "ftp://x", **on}).status_code == 422
     created = client.post(add, data={"name": "Ops", "url": "https://ops.example/hook", **on})
     assert created.status_code == 201 and "whsec_" in created.text

@@ -136,7 +136,8 @@ def test_members_have_a_capacity_hours_and_absences(
     session.expire_all()
     membership = session.get_one(Membership, (workspace.id, ana.id))
     assert membership.capacity == 5 and membership.hours and membership.hours["time_zone"] == "Asia/Tokyo"
-    assert client.post(path, data={"capacity": "many"}).status_code == 422
+    for wrong in ("many", "²", "9" * 5_000):
+        assert client.post(path, data={"capacity": wrong}).status_code == 422
     client.post(f"{path}/absences", data={"first_day": "2030-01-02", "last_day": "2030-01-05", "note": "Skiing"})
     assert "2 Jan to 5 Jan 2030 Skiing" in read(client.get(path).text)
     assert (

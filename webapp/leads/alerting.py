@@ -101,11 +101,7 @@ def tell(session_factory: SessionFactory, clients: Clients, *, public_url: str |
 
 def has_due(session: Session) -> bool:
     """Is there an alert to send on, and somebody to send it to?"""
-    return bool(
-        session.scalar(
-            sa.select(sa.exists().where(*_unsaid(), Destination.workspace_id == Alert.workspace_id, *_takers()))
-        )
-    )
+    return bool(session.scalar(sa.select(sa.exists().where(*_unsaid(), *_takers()))))
 
 
 def _unsaid() -> list[sa.ColumnElement[bool]]:
@@ -113,8 +109,11 @@ def _unsaid() -> list[sa.ColumnElement[bool]]:
 
 
 def _takers() -> list[sa.ColumnElement[bool]]:
+    """Of an alert: destinations of its workspace that want alerts, but not the one that it is about."""
     tellers = [kind for kind, known in kinds.KINDS.items() if known.tells_alerts]
     return [
+        Destination.workspace_id == Alert.workspace_id,
+        sa.cast(Destination.id, sa.Text) != Alert.key,
         Destination.kind.in_(tellers),
         Destination.mode == DestinationMode.LIVE,
         Destination.options[OPTION].as_boolean(),
@@ -123,21 +122,21 @@ def _takers() -> list[sa.ColumnElement[bool]]:
 
 def _claim(session: Session) -> list[_Telling]:
     found = session.scalars(
-        sa.select(Alert).where(*_unsaid()).order_by(Alert.id).limit(_AT_ONCE).with_for_update(skip_locked=True)
+        sa.select(Alert)
+        .where(*_unsaid(), sa.exists().where(*_takers()))
+        .order_by(Alert.id)
+        .limit(_AT_ONCE)
+        .with_for_update(skip_locked=True)
     ).all()
     tellings: list[_Telling] = []
     for alert in found:
         takers = session.scalars(
             sa.select(Destination)
-            .where(
-                Destination.workspace_id == alert.workspace_id,
-                *_takers(),
-                sa.cast(Destination.id, sa.Text) != alert.key,
-            )
+            .join(Alert, sa.and_(*_takers()))
+            .where(Alert.id == alert.id)
             .order_by(Destination.name)
         ).all()
-        if takers:
-            alert.notified_at = sa.func.now()
+        alert.notified_at = sa.func.now()
         tellings += [_Telling(target_of(row), alert.message, alert.link) for row in takers]
     session.flush()
     return tellings

@@ -119,6 +119,7 @@ def _sync(
             name=_free_name(session, workspace_id, name),
             managed_by=ENVIRONMENT,
             config={},
+            options=dict(kinds.of(kind).limits),
         )
         session.add(row)
     unchanged = row.config == config and _reads_as(cipher, row.credentials, credentials)
@@ -160,7 +161,7 @@ def find(session: Session, workspace_id: uuid.UUID, destination_id: uuid.UUID) -
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A destination as a form has it: all values as text. ``rules`` and ``mapping`` None: left as they are."""
+    """A destination as a form has it: all values as text. A limit that a new one's form leaves out is the kind's own. ``rules`` and ``mapping`` None: left as they are."""
 
     name: str
     values: Mapping[str, str]
@@ -186,7 +187,8 @@ def create(
     known = kinds.of(kind)
     config, secrets, problems = known.read(wanted.values)
     name = wanted.name.strip()
-    options, more = _options(known, wanted.options)
+    proposed = {name: str(limit) for name, limit in known.limits.items()}
+    options, more = _options(known, {**proposed, **wanted.options})
     rules, wrong = _rules(known, wanted.rules)
     mapping = _mapping(wanted.mapping or {}, known)
     _refuse([_name_problem(name), *problems, *more, *wrong, *_mapping_problems(mapping, known)])

@@ -6,7 +6,7 @@ expressions in braces (``Lead from {source}: {name | "somebody"}``). An empty te
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from webapp.leads.errors import Problem
@@ -140,7 +140,14 @@ def problems_of(mapping: Mapping[str, str], known: Sequence[Mapped], *, open_fie
             problems.append(Problem(name, "is needed there"))
         elif wrong := template_problem(template):
             problems.append(Problem(name, wrong))
+        elif name not in names_known and (other := _overlapping(name, {*names_known, *mapping})):
+            problems.append(Problem(name, f"cannot be set beside {other}"))
     return tuple(problems)
+
+
+def _overlapping(name: str, others: Iterable[str]) -> str | None:
+    """A field that holds ``name`` or is a part of it: a dot leads into a composite one."""
+    return next((o for o in sorted(others) if o.startswith(f"{name}.") or name.startswith(f"{o}.")), None)
 
 
 def template_problem(template: str) -> str | None:

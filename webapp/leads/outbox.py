@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from webapp.leads import audit, flags, kinds, triggers
+from webapp.leads import audit, flags, kinds, suspicion, triggers
 from webapp.leads.errors import Conflict
 from webapp.leads.kinds.base import Step, Unknown
 from webapp.leads.kinds.n8n import FOLLOW_UP
@@ -94,6 +94,8 @@ def still_wanted(
         return SUPPRESSED
     kind = DestinationKind(destination.kind)
     if kind is DestinationKind.N8N:
+        if suspicion.awaits_a_person(lead.verdict, lead.status):
+            return "a person has to look at it first"
         return "the lead was rejected" if lead.status is LeadStatus.REJECTED else None
     if do_not_contact:
         return "the person is marked do-not-contact"
@@ -118,6 +120,8 @@ def plan(session: Session, lead: Lead, *, decision_id: uuid.UUID | None = None, 
     keep_there(session, [lead])
     if decision_id is not None:
         _cancel_pointless(session, lead)
+        if suspicion.suspected(lead.verdict):
+            plan_follow_up(session, lead, due_in_seconds=due_in_seconds)
     return plan_many(session, [lead], decision_id=decision_id, due_in_seconds=due_in_seconds)
 
 
@@ -150,12 +154,15 @@ def plan_steps(session: Session, workspace_id: uuid.UUID, steps: Iterable[tuple[
     return _insert(session, rows, due_in_seconds=0)
 
 
-def plan_follow_up(session: Session, lead: Lead) -> int:
-    """Queue the n8n follow-up of a social lead of high priority, due at once; to be called when a first run settles.
+def plan_follow_up(session: Session, lead: Lead, *, due_in_seconds: float = 0) -> int:
+    """Queue the n8n follow-up of a social lead of high priority; to be called when a first run settles. One that is
+    suspected of prompt injection waits for a person's decision.
 
     The operator's ``WEBHOOK_URL`` serves every workspace unless one has a follow-up destination of its own.
     """
     if lead.door is not Door.SOCIAL or PRIORITY_VIEW[lead.priority] != "high" or lead.suppression_id is not None:
+        return 0
+    if lead.status is LeadStatus.REJECTED or suspicion.awaits_a_person(lead.verdict, lead.status):
         return 0
     if flags.without_webhooks(session, {lead.workspace_id}):
         return 0
@@ -172,7 +179,7 @@ def plan_follow_up(session: Session, lead: Lead) -> int:
     if destination_id is None:
         return 0
     row = _Row(lead.workspace_id, lead.id, destination_id, FOLLOW_UP, 0, False, None)
-    return _insert(session, [row], due_in_seconds=0)
+    return _insert(session, [row], due_in_seconds=due_in_seconds)
 
 
 def cancel(session: Session, lead_id: uuid.UUID, *, reason: str, actor: str = audit.SYSTEM) -> int:
@@ -346,7 +353,7 @@ def preview(session: Session, lead: Lead) -> list[str]:
 
 
 def _sentence(target: Any, lead: Lead, sent: set[tuple[uuid.UUID, str]]) -> str:
-    names = ("intent", "priority", "source", "lang", "score", "qualified", "attributes")
+    names = ("intent", "priority", "source", "lang", "score", "qualified", "attributes", "verdict")
     approved = SimpleNamespace(
         **{name: getattr(lead, name) for name in names}, status=LeadStatus.APPROVED, settled_at=lead.settled_at or True
     )

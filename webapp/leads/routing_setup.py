@@ -3,6 +3,7 @@
 Everything is of one workspace; another's ids are NotFound. The caller commits; workers go by it within a second.
 """
 
+import re
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -292,7 +293,7 @@ def save_member(
 ) -> str:
     """How many open leads they take at most (empty: any number) and their own hours (None: their team's)."""
     membership, name = _member(session, workspace_id, user_id)
-    if capacity and not (capacity.isascii() and capacity.isdigit() and int(capacity) <= 100_000):
+    if capacity and not (re.fullmatch(r"[0-9]{1,6}", capacity) and int(capacity) <= 100_000):
         raise Invalid("That is no capacity.", details=(Problem("capacity", "must be a whole number, or empty"),))
     membership.capacity = int(capacity) if capacity else None
     membership.hours = calendar.as_json() if calendar else None

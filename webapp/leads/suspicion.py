@@ -14,11 +14,12 @@ import codecs
 import html
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 from urllib.parse import unquote
 
-from webapp.leads.states import LeadStatus, status_for
+from webapp.leads.states import OPEN_STATUSES, LeadStatus, status_for
 from webapp.leads.textnorm import fold_search
 from webapp.leads.types import Verdict
 
@@ -264,6 +265,16 @@ def status_of(said: Verdict, *, auto_from: float, draft_from: float) -> LeadStat
     if status is LeadStatus.NEW_AUTO and INJECTION in said.tags:
         return LeadStatus.NEW_ESCALATE
     return status
+
+
+def awaits_a_person(verdict: Mapping[str, Any], status: LeadStatus) -> bool:
+    """Is a lead with this stored verdict suspected, and has nobody decided it yet? It must not go anywhere."""
+    return status in OPEN_STATUSES and suspected(verdict)
+
+
+def suspected(verdict: Mapping[str, Any]) -> bool:
+    """Of a stored verdict."""
+    return INJECTION in (verdict.get("tags") or ())
 
 
 def _found_in(look: str) -> Iterator[str]:

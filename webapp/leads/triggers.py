@@ -5,9 +5,11 @@ Rules are ``{"on": [trigger…], "intent": […], "priority": […], "source": [
 it stands now and it passes every filter, so what was queued is looked at again in the same words before it is sent.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from webapp.leads import suspicion
 from webapp.leads.errors import Problem
 from webapp.leads.states import (
     PRIORITY_VIEW,
@@ -38,6 +40,7 @@ class Looked(Protocol):
     qualified: Any
     settled_at: Any
     attributes: Any
+    verdict: Any
 
 
 def matched(rules: Mapping[str, Any], lead: Looked) -> frozenset[Trigger]:
@@ -57,6 +60,8 @@ def _holds(trigger: Trigger, lead: Looked) -> bool:
     if trigger is Trigger.REJECTED:
         return bool(lead.status == LeadStatus.REJECTED)
     if lead.status == LeadStatus.REJECTED or (lead.intent in UNDELIVERABLE_INTENTS and trigger is not Trigger.COLD):
+        return False
+    if suspicion.awaits_a_person(lead.verdict or {}, lead.status):
         return False
     settled = lead.settled_at is not None
     match trigger:
@@ -118,7 +123,7 @@ def checked(given: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[Problem, ..
             rules[name] = values
     least = str(given.get("min_score") or "").strip()
     if least:
-        if least.isdigit() and 0 <= int(least) <= 100:
+        if re.fullmatch(r"[0-9]{1,3}", least) and int(least) <= 100:
             rules["min_score"] = int(least)
         else:
             problems.append(Problem("min_score", "must be a whole number from 0 to 100"))

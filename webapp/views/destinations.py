@@ -206,8 +206,7 @@ def _kind(name: str) -> Kind:
 def _fresh(known: Kind) -> dict[str, Any]:
     """What an empty form shows."""
     values = {field.name: field.default for field in known.fields if field.default is not None}
-    options = {name: limit for name in ("per_second", "per_minute") if (limit := getattr(known, name)) is not None}
-    return {"name": "", "values": values, "options": options, "rules": dict(known.rules or {}), "mapping": {}}
+    return {"name": "", "values": values, "options": known.limits, "rules": dict(known.rules or {}), "mapping": {}}
 
 
 def _stored(known: Kind, row: Destination) -> dict[str, Any]:
@@ -241,7 +240,7 @@ def _wanted(known: Kind, *, own: bool) -> Wanted:
     return Wanted(
         name=form.get("name", ""),
         values={field.name: form.get(field.name, "") for field in known.fields},
-        options={name: form.get(name, "") for name in ("per_second", "per_minute", "when_uncertain", "alerts")},
+        options={name: form[name] for name in ("per_second", "per_minute", "when_uncertain", "alerts") if name in form},
         rules=_rules_given() if complete else None,
         mapping=_mapping_given() if complete else None,
     )

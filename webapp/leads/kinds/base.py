@@ -126,7 +126,7 @@ class Guarantee:
 class Kind:
     """``open_fields``: people may add target fields of their own. ``in_browser``: can be made on the settings page.
     ``rules``: which leads, unless the destination says otherwise. ``per_second``, ``per_minute``: the rate budget that
-    the form proposes (None: no limit). ``tells_alerts``: its client is a :class:`~webapp.leads.ports.TellsAlerts`."""
+    it gets unless somebody sets another (None: no limit). ``tells_alerts``: its client is a :class:`~webapp.leads.ports.TellsAlerts`."""
 
     kind: DestinationKind
     label: str
@@ -153,6 +153,12 @@ class Kind:
             for step in self.steps
             if (step.trigger is None or step.trigger in matched) and (step.switch is None or config.get(step.switch))
         )
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """The rate budget as it is stored with a destination."""
+        own = {"per_second": self.per_second, "per_minute": self.per_minute}
+        return {name: limit for name, limit in own.items() if limit is not None}
 
     def step_of(self, action: str) -> Step | None:
         return next((step for step in self.steps if step.action == action), None)
