@@ -18,9 +18,22 @@ from tests.leads.delivering import (
     twenty_destination,
     webhook_destination,
 )  # fmt: skip
-from webapp.leads import deliver, review
+from webapp.leads import deliver, review, run
+from webapp.leads.claims import Holder
+from webapp.leads.ports import remote_id_for
 from webapp.leads.review import Actor
-from webapp.leads.states import DecisionAction, DeliveryOperation, DeliveryState, Intent, LeadStatus, RejectReason
+from webapp.leads.states import (
+    DecisionAction,
+    DeliveryOperation,
+    DeliveryState,
+    DestinationMode,
+    Intent,
+    LeadStatus,
+    NextAction,
+    Priority,
+    RejectReason,
+)
+from webapp.leads.types import Verdict
 from webapp.models import Delivery, Lead, Workspace
 
 Factory = sessionmaker[Session]
@@ -210,5 +223,120 @@ def test_undoing_the_approval_of_a_rejected_lead_takes_back_again(
     assert states(session)["task"] == "delivered"
     review.undo(session, workspace.id, lead.id, actor=MAI, hold_seconds=0)
     session.commit()
+    drain(session_factory)
+    assert (states(session)["task"], twenty.tasks[0]["status"]) == ("withdrawn", "DONE")
+
+
+class _Meanwhile:
+    """A fake's ``handle`` that once, before it answers, does something else."""
+
+    def __init__(self, fake: Any, path: str, change: Any) -> None:
+        self._handle, self._path, self._change, self._done = fake.handle, path, change, False
+        fake.handle = self
+
+    def __call__(self, request: Any) -> Any:
+        if not self._done and request.method == "POST" and request.path.startswith(self._path):
+            self._done = True
+            self._change()
+        return self._handle(request)
+
+
+def test_a_lead_that_is_changed_while_its_task_is_on_its_way_is_told_afterwards(
+    session: Session, workspace: Workspace, session_factory: Factory, twenty: TwentyFake
+) -> None:
+    twenty_destination(session, workspace, twenty)
+    lead = planned(session, workspace)
+
+    def change() -> None:
+        with session_factory() as other:
+            here = other.get_one(Lead, lead.id)
+            _decide(other, here, DecisionAction.OVERRIDE, intent=Intent.COMPLAINT)
+
+    _Meanwhile(twenty, "/tasks", change)
+    drain(session_factory)
+    assert set(states(session).values()) == {"delivered"}
+    assert {row.sent_as.split()[0] for row in rows(session).values() if row.action != "task_target"} == {"complaint"}
+    assert "Xin lỗi" in twenty.tasks[0]["bodyV2"]["markdown"]  # what one does about a complaint
+
+
+def test_a_lost_answer_of_a_lead_rejected_meanwhile_is_taken_back(
+    session: Session, workspace: Workspace, session_factory: Factory, twenty: TwentyFake
+) -> None:
+    twenty_destination(session, workspace, twenty)
+    lead = planned(session, workspace)
+    session.execute(
+        sa.update(Delivery).where(Delivery.action != "person").values(due_at=sa.text("now() + interval '1 hour'"))
+    )
+    session.commit()
+    drain(session_factory)
+    task = remote_id_for(rows(session)["task"].id, "task")
+    twenty.store["tasks"][task] = {
+        "id": task,
+        "status": "TODO",
+        "deletedAt": None,
+    }
+    # As after a call that committed there while the lead was rejected here, and whose answer was lost.
+    session.execute(sa.update(Delivery).where(Delivery.action == "task").values(ambiguous=True, tries=1))
+    session.execute(sa.update(Delivery).values(due_at=sa.func.now()))
+    session.execute(sa.update(Lead).values(status=LeadStatus.REJECTED))
+    session.commit()
+    assert drain(session_factory).more  # it is called off, and the taking back is queued
+    drain(session_factory)
+    assert (states(session, lead)["task"], twenty.tasks[0]["status"]) == ("withdrawn", "DONE")
+
+
+def test_a_person_that_may_have_arrived_does_not_hold_up_a_later_approval(
+    session: Session, workspace: Workspace, session_factory: Factory, twenty: TwentyFake
+) -> None:
+    twenty_destination(session, workspace, twenty)
+    lead = planned(session, workspace)
+    session.execute(sa.update(Delivery).where(Delivery.action == "person").values(ambiguous=True, tries=1))
+    _decide(session, lead, DecisionAction.REJECT)
+    assert states(session)["person"] == "cancelled"
+    _decide(session, lead, DecisionAction.APPROVE)
+    drain(session_factory)
+    assert set(states(session).values()) == {"delivered"}
+    assert (len(twenty.people), len(twenty.tasks)) == (1, 1)
+
+
+def test_a_dead_letter_that_may_have_arrived_is_taken_back(
+    session: Session, workspace: Workspace, session_factory: Factory, twenty: TwentyFake
+) -> None:
+    twenty_destination(session, workspace, twenty)
+    lead = planned(session, workspace)
+    drain(session_factory)
+    dead = {"state": DeliveryState.DEAD, "ambiguous": True}
+    session.execute(sa.update(Delivery).where(Delivery.action == "task").values(dead))
+    _decide(session, lead, DecisionAction.REJECT)
+    drain(session_factory)
+    assert (states(session)["task"], twenty.tasks[0]["status"]) == ("withdrawn", "DONE")
+
+
+def test_watching_does_not_forget_that_a_call_may_have_arrived(
+    session: Session, workspace: Workspace, session_factory: Factory
+) -> None:
+    with WebhookReceiver() as receiver:
+        webhook_destination(session, workspace, receiver, mode=DestinationMode.SHADOW)
+        planned(session, workspace)
+        session.execute(sa.update(Delivery).values(ambiguous=True, tries=1))
+        session.commit()
+        drain(session_factory)
+    row = rows(session)["lead.approved"]
+    assert (row.state, row.ambiguous) == (DeliveryState.SHADOWED, True)
+
+
+def test_a_re_run_that_lowers_what_was_sent_takes_it_back(
+    session: Session, workspace: Workspace, session_factory: Factory, twenty: TwentyFake
+) -> None:
+    twenty_destination(session, workspace, twenty)
+    lead = planned(session, workspace, status=LeadStatus.NEW_AUTO)
+    drain(session_factory)
+    session.refresh(lead)
+    run.request_rerun(session, lead, requested_by="Mai")
+    session.commit()
+    unsure = Verdict(Intent.INQUIRY_PRICE, Priority.P2, NextAction.EMAIL, 0.4, judge="test")
+    run.process(session_factory, Holder(), judge=lambda text: unsure)
+    session.refresh(lead)
+    assert lead.status is LeadStatus.NEW_ESCALATE
     drain(session_factory)
     assert (states(session)["task"], twenty.tasks[0]["status"]) == ("withdrawn", "DONE")

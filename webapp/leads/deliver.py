@@ -15,7 +15,7 @@ from functools import partial
 
 from sqlalchemy.orm import Session
 
-from webapp.leads import outcomes, sending
+from webapp.leads import outcomes, sending, withdrawing
 from webapp.leads.claims import DELIVERIES, LEASE_SECONDS, Claim, Holder, backoff
 from webapp.leads.draining import TICK, Drain, SessionFactory
 from webapp.leads.errors import Ambiguous, LeadError, Permanent
@@ -142,7 +142,8 @@ class _Turns:
             )
             # Loaded in the claim's own transaction: this is the look at the lead just before sending, since a
             # thread is free for each of them.
-            jobs = sending.load(session, self._claim(session, room), public_url=policy.public_url)
+            jobs, called_off = sending.load(session, self._claim(session, room), public_url=policy.public_url)
+            withdrawing.after_calling_off(session, called_off)
             session.commit()
         self.saved += len(done)
         self._flying.update(job.target.id for job in jobs)
@@ -217,6 +218,7 @@ def _shadowed(job: Job, client: DestinationClient, *, ms: int) -> Saved:
         outcome="shadowed",
         tries=0,
         ms=ms,
+        ambiguous=job.check_first,  # watching tells nothing of a call before it
         payload=client.render(job.request),
     )
 

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session, aliased
 
-from webapp.leads import alerts, assigning, flags, knowledge, outbox, scoring, sla, triggers
+from webapp.leads import alerts, assigning, flags, knowledge, outbox, scoring, sla, triggers, withdrawing
 from webapp.leads.claims import Claim
 from webapp.leads.judging_policy import Mode, Policy, Preferences
 from webapp.leads.lead_outcomes import RecordCache
@@ -353,7 +353,7 @@ def _deliveries(session: Session, settled: Sequence[Settled], hold_seconds: floa
     """A lead that the machine is sure of goes out once its first run has settled; one that is not so any
     more, not."""
     auto = LeadStatus.NEW_AUTO
-    due, follow_ups, early = [], [], []
+    due, follow_ups, early, lowered_ids = [], [], [], []
     for one in settled:
         lead_id, before, after = one.outcome.item.lead_id, one.before, one.after
         goes_out = after.status is auto and after.intent not in UNDELIVERABLE_INTENTS
@@ -361,10 +361,13 @@ def _deliveries(session: Session, settled: Sequence[Settled], hold_seconds: floa
             due.append(lead_id)
         elif before.status is auto and before.settled and not after.decided and before != after:
             outbox.cancel(session, lead_id, reason="the verdict was lowered")
+            lowered_ids.append(lead_id)
         if not goes_out and (one.first or before != after):
             early.append(lead_id)
         if one.first and PRIORITY_VIEW[after.priority] == "high" and not one.suppressed:
             follow_ups.append(lead_id)
+    if lowered_ids:
+        withdrawing.after_lowering(session, lowered_ids)
     if not due and not follow_ups and not early:
         return
     # Most batches of a backlog share one answer to "is there a destination at all?", so ask that before

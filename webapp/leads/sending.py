@@ -161,15 +161,17 @@ def claim_probes(session: Session, holder: Holder, *, limit: int, lease: float, 
     return found
 
 
-def load(session: Session, claims: Sequence[Claim], *, public_url: str | None = None) -> list[Job]:
-    """What the threads need of the claimed rows. Rows that are no longer wanted are cancelled on the way.
+def load(
+    session: Session, claims: Sequence[Claim], *, public_url: str | None = None
+) -> tuple[list[Job], list[uuid.UUID]]:
+    """(what the threads need of the claimed rows, those that are no longer wanted and were called off on the way).
 
     A claim before this one that left no attempt behind was cut off in the middle (its worker was killed): its call
     may have taken effect, so the row counts as ambiguous and says so in its attempts. ``public_url``: of the console,
     for links to the lead.
     """
     if not claims:
-        return []
+        return [], []
     tokens = {claim.id: claim for claim in claims}
     told = sa.exists().where(
         DeliveryAttempt.delivery_id == Delivery.id, DeliveryAttempt.attempt == Delivery.attempt - 1
@@ -187,16 +189,18 @@ def load(session: Session, claims: Sequence[Claim], *, public_url: str | None = 
     remote = _remote_ids(session, [row[0] for row in rows if row[0].step > 0 or row[0].revision])
     held = suppression.held_now(session, {row[1].id: row[1] for row in rows}.values())
     jobs: list[Job] = []
+    called_off: list[uuid.UUID] = []
     for delivery, lead, destination, person, assignee, was_told in rows:
         token = tokens[delivery.id]
+        cut_off = token.attempt > 1 and not was_told
+        if cut_off:
+            _note_cut_off(session, delivery, token)
         silent = person is not None and person.do_not_contact
         unwanted = _unwanted(delivery, destination, lead, silent=silent, suppressed=lead.id in held)
         if unwanted is not None:
             _call_off(session, token, delivery, unwanted)
+            called_off.append(delivery.id)
             continue
-        cut_off = token.attempt > 1 and not was_told
-        if cut_off:
-            _note_cut_off(session, delivery, token)
         target = target_of(destination)
         edited = delivery.edited or {}
         shot = _put_right(snapshot(lead, person, assignee, public_url=public_url), edited)
@@ -221,7 +225,7 @@ def load(session: Session, claims: Sequence[Claim], *, public_url: str | None = 
                 ),
             )
         )
-    return jobs
+    return jobs, called_off
 
 
 def _with_text(session: Session, delivery: Delivery, lead: LeadSnapshot) -> LeadSnapshot:

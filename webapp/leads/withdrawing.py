@@ -11,16 +11,18 @@ from itertools import groupby
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, aliased
 
-from webapp.leads import audit, kinds, outbox
+from webapp.leads import alerting, audit, kinds, outbox
+from webapp.leads.kinds.base import Unknown
 from webapp.leads.kinds.webhook import EVENTS
-from webapp.leads.sending import seconds
+from webapp.leads.sending import seconds, target_of
 from webapp.leads.states import DeliveryOperation, DeliveryState, DestinationKind, LeadStatus, Trigger
 from webapp.models.lead import Lead
 from webapp.models.work import Delivery, Destination
 
 #: Where a delivery had an effect, or may have had.
 _THERE = sa.or_(
-    Delivery.state == DeliveryState.DELIVERED, sa.and_(Delivery.state == DeliveryState.CANCELLED, Delivery.ambiguous)
+    Delivery.state == DeliveryState.DELIVERED,
+    sa.and_(Delivery.state.in_((DeliveryState.CANCELLED, DeliveryState.DEAD)), Delivery.ambiguous),
 )
 
 
@@ -54,7 +56,7 @@ def withdraw(
         kind = DestinationKind(destination.kind)
         if outbox.steps_at(kind, destination.config, destination.rules, lead):
             continue
-        queued += _take_back(kind, [delivery for delivery, _ in theirs], reason)
+        queued += _take_back(session, destination, [delivery for delivery, _ in theirs], reason)
     for delivery in queued:
         delivery.state, delivery.operation, delivery.revision = (
             DeliveryState.PENDING,
@@ -79,17 +81,22 @@ def withdraw(
     return len(queued)
 
 
-def _take_back(kind: DestinationKind, deliveries: Sequence[Delivery], reason: str) -> list[Delivery]:
+def _take_back(
+    session: Session, destination: Destination, deliveries: Sequence[Delivery], reason: str
+) -> list[Delivery]:
     """Those that a call takes back; the others are settled here."""
+    kind = kinds.of(DestinationKind(destination.kind))
     chosen: list[Delivery] = []
     noticed = False
     for delivery in deliveries:
-        step = kinds.of(kind).step_of(delivery.action)
+        step = kind.step_of(delivery.action)
         if delivery.state is DeliveryState.SHADOWED:
             delivery.state, delivery.last_error = DeliveryState.CANCELLED, reason
         elif step is None or not step.withdraws:
-            if delivery.state is DeliveryState.CANCELLED:  # it may have arrived, and it cannot be taken back
+            # It may have arrived, and it cannot be taken back. Where the other side can be asked, a later approval asks.
+            if delivery.state is DeliveryState.CANCELLED and kind.unknown is not Unknown.ASKS:
                 delivery.state = DeliveryState.UNCERTAIN
+                alerting.given_up(session, target_of(destination), delivery.workspace_id, _CANNOT, times=1)
         elif step.trigger is not None and noticed:
             delivery.state = DeliveryState.WITHDRAWN  # one notice takes all of them back
         else:
@@ -99,23 +106,79 @@ def _take_back(kind: DestinationKind, deliveries: Sequence[Delivery], reason: st
 
 
 def after_sending(session: Session, delivery_ids: Sequence[uuid.UUID]) -> int:
-    """The same for leads that were rejected while something of theirs was on its way, and the other way round for those
-    that were approved again while something was being taken back."""
-    _supersede(session, delivery_ids)
-    late = _leads(session, delivery_ids, DeliveryState.DELIVERED, Lead.status == LeadStatus.REJECTED)
-    changed = sum(withdraw(session, lead, reason="the lead was rejected meanwhile", due_in_seconds=0) for lead in late)
-    back = _leads(session, delivery_ids, DeliveryState.WITHDRAWN, Lead.status != LeadStatus.REJECTED)
+    """The same for leads that were rejected, lowered or changed while something of theirs was on its way, and the other
+    way round for those that were approved again while something was being taken back."""
+    superseded = _supersede(session, delivery_ids)
+    delivered = Delivery.state == DeliveryState.DELIVERED
+    now_as = sa.func.concat(Lead.intent, " ", Lead.priority)  # outbox.what_it_is
+    other = sa.or_(Lead.status.not_in(outbox.DELIVERABLE_STATUSES), Delivery.sent_as != now_as)
+    late = _leads(session, delivery_ids, delivered, other)
+    changed = sum(withdraw(session, lead, reason=_why(lead), due_in_seconds=0) for lead in late)
+    changed += _update(session, delivery_ids, now_as)
+    # Also where an approval came late, after the rejection was told: that is told again.
+    wanted = sa.or_(Lead.status != LeadStatus.REJECTED, Delivery.id.in_(superseded))
+    back = _leads(session, [*delivery_ids, *superseded], Delivery.state == DeliveryState.WITHDRAWN, wanted)
     return changed + outbox.plan_many(session, back, due_in_seconds=0)
+
+
+def _update(session: Session, delivery_ids: Sequence[uuid.UUID], now_as: sa.ColumnElement[str]) -> int:
+    """Queue the change of those that arrived as what their lead is not any more. Of these rows alone, which are ours:
+    planning all of the lead's would wait for another worker's that saves as well."""
+    rows = session.execute(
+        sa.select(Delivery, Lead, Destination)
+        .join(Lead, Lead.id == Delivery.lead_id)
+        .join(Destination, Destination.id == Delivery.destination_id)
+        .where(Delivery.id.in_(delivery_ids), Delivery.state == DeliveryState.DELIVERED, Delivery.sent_as != now_as)
+        .execution_options(populate_existing=True)
+    ).all()
+    changed = 0
+    for delivery, lead, destination in rows:
+        steps = outbox.steps_at(DestinationKind(destination.kind), destination.config, destination.rules, lead)
+        if any(step.action == delivery.action and step.updates for step in steps):
+            delivery.state, delivery.operation = DeliveryState.PENDING, DeliveryOperation.UPDATE
+            delivery.revision, delivery.tries, delivery.due_at = delivery.revision + 1, 0, sa.func.now()
+            changed += 1
+    session.flush()
+    return changed
+
+
+def after_calling_off(session: Session, delivery_ids: Sequence[uuid.UUID]) -> int:
+    """The same for calls that were given up since the lead is another one now, and of which an earlier try may have
+    arrived."""
+    if not delivery_ids:
+        return 0
+    taking_back = Delivery.operation == DeliveryOperation.WITHDRAW
+    left = _leads(session, delivery_ids, _THERE, ~taking_back)
+    changed = sum(withdraw(session, lead, reason=_why(lead), due_in_seconds=0) for lead in left)
+    back = _leads(session, delivery_ids, Delivery.state == DeliveryState.WITHDRAWN, taking_back)
+    return changed + outbox.plan_many(session, back, due_in_seconds=0)
+
+
+def after_lowering(session: Session, lead_ids: Sequence[uuid.UUID]) -> int:
+    """The same for leads of which a later run found something else."""
+    there = sa.exists().where(Delivery.lead_id == Lead.id, _THERE)
+    query = sa.select(Lead).where(Lead.id.in_(lead_ids), there).order_by(Lead.id)
+    leads = session.scalars(query.execution_options(populate_existing=True)).all()
+    return sum(withdraw(session, lead, reason="the verdict was lowered", due_in_seconds=0) for lead in leads)
+
+
+#: Of a call that may have arrived.
+_CANNOT = "it may have arrived, and cannot be taken back there"
+
+
+def _why(lead: Lead) -> str:
+    done = "rejected" if lead.status is LeadStatus.REJECTED else "judged otherwise"
+    return f"the lead was {done} meanwhile"
 
 
 _REJECTED = EVENTS[Trigger.REJECTED]
 
 
-def _supersede(session: Session, delivery_ids: Sequence[uuid.UUID]) -> None:
+def _supersede(session: Session, delivery_ids: Sequence[uuid.UUID]) -> Sequence[uuid.UUID]:
     """Where ``lead.rejected`` was told, what was told before is taken back by it, and the other way round; so whichever
-    comes next is told again."""
+    comes next is told again. Returns what was taken back."""
     told = aliased(Delivery)
-    session.execute(
+    return session.scalars(
         sa.update(Delivery)
         .where(
             told.id.in_(delivery_ids),
@@ -127,13 +190,13 @@ def _supersede(session: Session, delivery_ids: Sequence[uuid.UUID]) -> None:
             (Delivery.action == _REJECTED) != (told.action == _REJECTED),
         )
         .values(state=DeliveryState.WITHDRAWN, updated_at=sa.func.now())
+        .returning(Delivery.id)
         .execution_options(synchronize_session=False)
-    )
+    ).all()
 
 
-def _leads(
-    session: Session, delivery_ids: Sequence[uuid.UUID], state: DeliveryState, condition: sa.ColumnElement[bool]
-) -> Sequence[Lead]:
-    theirs = sa.select(Delivery.lead_id).where(Delivery.id.in_(delivery_ids), Delivery.state == state)
-    query = sa.select(Lead).where(Lead.id.in_(theirs), condition)
+def _leads(session: Session, delivery_ids: Sequence[uuid.UUID], *conditions: sa.ColumnElement[bool]) -> Sequence[Lead]:
+    """Leads of these deliveries, by id; ``conditions`` may be about both."""
+    theirs = sa.exists().where(Delivery.lead_id == Lead.id, Delivery.id.in_(delivery_ids), *conditions)
+    query = sa.select(Lead).where(theirs).order_by(Lead.id)
     return session.scalars(query.execution_options(populate_existing=True)).all()
