@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import requests
@@ -18,6 +19,7 @@ from embedded.paths import PROJECT
 from webapp.leads import verdict
 
 SAMPLES = PROJECT / "tests" / "data" / "leads.jsonl"
+OTHERS = PROJECT / "tests" / "data" / "messages_b.jsonl"
 LEADS, UNSURE = 200, 90
 SURE_FROM = 0.85
 """A new workspace's threshold."""
@@ -38,17 +40,37 @@ Call = tuple[str, dict[str, Any], dict[str, str], int]
 
 @lru_cache(maxsize=1)
 def samples() -> list[Sample]:
-    """LEADS of the set, in its order. Those that the rules are not sure of come first in the choice, since what waits
-    for a person is what a newcomer wants to see; a fresh console would have few of them."""
-    whole = [json.loads(line) for line in SAMPLES.read_text(encoding="utf-8").splitlines()]
-    unsure = [one for one in whole if verdict.judge(one["message"]).confidence < SURE_FROM][:UNSURE]
+    """LEADS of the set, in its order. Of many the rules are not sure, since what waits for a person is what a newcomer
+    wants to see: those of the set, and people of the set with words of another one that the rules have not learned."""
+    whole = _lines(SAMPLES)
+    unsure = [one for one in whole if _unsure(one["message"])][:UNSURE]
     rest = [one for one in whole if one not in unsure]
     # Evenly from all of the rest, or the languages and channels of its beginning would be all there is.
     wanted = LEADS - len(unsure)
-    chosen = {one["id"] for one in unsure} | {
-        rest[i * len(rest) // wanted]["id"] for i in range(min(wanted, len(rest)))
-    }
-    return [one for one in whole if one["id"] in chosen]
+    chosen = unsure + [rest[i * len(rest) // wanted] for i in range(min(wanted, len(rest)))]
+    others = _others(UNSURE - len(unsure))
+    for index in range(len(unsure), len(chosen), 2):
+        words = others[chosen[index]["lang"] == "en"]
+        if words:
+            chosen[index] = chosen[index] | words.pop()
+    order = {one["id"]: index for index, one in enumerate(whole)}
+    return sorted(chosen, key=lambda one: order[one["id"]])
+
+
+def _others(number: int) -> dict[bool, list[Sample]]:
+    """Messages of the other set that the rules are unsure of, with their labels, by whether they are English."""
+    found = [one for one in _lines(OTHERS) if _unsure(one["text"])][:number]
+    labels = ("intent", "priority", "next_action", "lang")
+    told = [{"message": one["text"]} | {name: one[name] for name in labels} for one in found]
+    return {english: [one for one in told if (one["lang"] == "en") is english] for english in (True, False)}
+
+
+def _lines(path: Path) -> list[Sample]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _unsure(message: str) -> bool:
+    return verdict.judge(message).confidence < SURE_FROM
 
 
 def calls() -> list[Call]:

@@ -280,7 +280,7 @@ def test_a_worker_killed_between_the_answers_and_the_lead_leaves_one_lead(
         # Nobody can write a lead: the worker has its answers and stands before the save.
         barrier.execute(sa.text("LOCK TABLE leads IN SHARE MODE"))
         worker = processes.worker("fetches")
-        until(lambda: _waits_for_leads(session), seconds=30)
+        until(lambda: _waits_for_leads(session), seconds=60)
         assert len(graph.calls("GET")) == 1
         kill(worker)
         barrier.rollback()

@@ -100,7 +100,7 @@ class TestRunning:
         assert console.alive() == []
 
     def test_the_second_start_takes_seconds_and_finds_its_data(self, console: Console) -> None:
-        assert console.start() < 30  # 2 s on an idle machine
+        assert console.start() < 60  # 2 s on an idle machine
         assert "Password: " not in console.output
         listed = flask(console.data, "create-workspace", "ops")
         assert listed.returncode == 0 or "ops" in listed.stderr
