@@ -161,7 +161,8 @@
       find("[autofocus]", dialog)?.focus();
     }
     if (target.id === "pane") {
-      closeDialog();
+      // A pane that follows its run by itself must not take away what somebody is filling in.
+      if (!event.detail?.ctx?.sourceElement?.matches?.("[hx-trigger^=every]")) closeDialog();
       paneChanged();
     }
     if (target.id === "results" || target.closest?.("#results")) { markRow(paneLead()); countSelected(); }
