@@ -153,6 +153,12 @@
     if (key) setTimeout(() => press(key)); // htmx takes hold of what it swapped in just after this event
   }
 
+  // A pane that follows its run by itself must not take away what somebody is filling in.
+  let following = false;
+  document.addEventListener("htmx:before:swap", (event) => {
+    following = Boolean(event.detail?.ctx?.sourceElement?.matches?.("[hx-trigger^=every]"));
+  });
+
   document.addEventListener("htmx:after:settle", (event) => {
     const { target } = event;
     if (target.id === "dialog-body" && target.childElementCount) {
@@ -161,8 +167,7 @@
       find("[autofocus]", dialog)?.focus();
     }
     if (target.id === "pane") {
-      // A pane that follows its run by itself must not take away what somebody is filling in.
-      if (!event.detail?.ctx?.sourceElement?.matches?.("[hx-trigger^=every]")) closeDialog();
+      if (!following) closeDialog();
       paneChanged();
     }
     if (target.id === "results" || target.closest?.("#results")) { markRow(paneLead()); countSelected(); }
