@@ -119,7 +119,6 @@ def _sync(
             name=_free_name(session, workspace_id, name),
             managed_by=ENVIRONMENT,
             config={},
-            options=dict(kinds.of(kind).limits),
         )
         session.add(row)
     unchanged = row.config == config and _reads_as(cipher, row.credentials, credentials)
