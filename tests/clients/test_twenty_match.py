@@ -4,7 +4,7 @@ import pytest
 
 from tests.fakes.twenty import TOKEN, TwentyFake
 from webapp.clients.http import HttpClient
-from webapp.clients.twenty_match import TwentyCrm
+from webapp.clients.twenty.client import TwentyClient
 from webapp.leads.ports import CrmMatch, Refused, Throttled, Unreached
 
 
@@ -15,7 +15,7 @@ def twenty():
 
 
 def crm(fake, token=TOKEN):
-    return TwentyCrm(HttpClient(fake.url, headers={"Authorization": f"Bearer {token}"}, timeout=2))
+    return TwentyClient(HttpClient(fake.url, headers={"Authorization": f"Bearer {token}"}, timeout=2))
 
 
 def add(fake, plural, **values):

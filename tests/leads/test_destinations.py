@@ -23,7 +23,7 @@ from tests.leads.delivering import (
     webhook_destination,
 )
 from webapp.clients.registry import Registry
-from webapp.clients.twenty import TwentyClient
+from webapp.clients.twenty.client import TwentyClient
 from webapp.config import Settings, load_settings
 from webapp.leads import destinations
 from webapp.leads.destinations import Wanted

@@ -11,7 +11,7 @@ from webapp.clients.guard import Network
 from webapp.clients.http import HttpClient
 from webapp.clients.n8n import FollowUpClient
 from webapp.clients.slack import IncomingClient, SlackClient
-from webapp.clients.twenty_match import TwentyCrm
+from webapp.clients.twenty.client import TwentyClient
 from webapp.clients.webhook import WebhookClient
 from webapp.leads.errors import Permanent
 from webapp.leads.ports import DestinationClient, Target
@@ -69,7 +69,7 @@ class Making:
 def _twenty(making: Making) -> DestinationClient:
     config = making.target.config
     http = making.http(str(config["url"]), headers={"Authorization": f"Bearer {making.credentials['token']}"})
-    return TwentyCrm(http, task_target_field=str(config.get("task_target_field") or "targetPersonId"))
+    return TwentyClient(http, task_target_field=str(config.get("task_target_field") or "targetPersonId"))
 
 
 def _webhook(making: Making) -> DestinationClient:

@@ -3,15 +3,13 @@
 Four reads at most, each with a filter on an indexed field. A key that may not read some of it (403) is told less.
 """
 
-import re
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from webapp.clients.http import HttpClient
-from webapp.clients.twenty import TwentyClient, canonical_email, phone_parts
-from webapp.leads.ports import Refused, Unreached
+from webapp.clients.twenty.records import Record, Records, records_of
+from webapp.clients.twenty.values import canonical_email, one_line, phone_parts, quotable
+from webapp.leads.ports import Refused
 from webapp.leads.types import Fact
 
 _PAGE = "60"
@@ -22,20 +20,13 @@ _NOT_OURS = frozenset({400, 403, 404})
 _WON = frozenset({"CUSTOMER", "WON", "CLOSED_WON", "CLOSEDWON"})
 _LOST = frozenset({"LOST", "CLOSED_LOST", "CLOSEDLOST", "REJECTED"})
 
-Record = dict[str, Any]
 
+class Matching:
+    """:class:`leads.ports.CrmMatch`."""
 
-class TwentyCrm(TwentyClient):
-    """The client of deliveries, which can also be asked about somebody (:class:`leads.ports.CrmMatch`)."""
-
-    def __init__(
-        self,
-        http: HttpClient,
-        *,
-        task_target_field: str = "targetPersonId",
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        super().__init__(http, task_target_field=task_target_field, clock=clock)
+    def __init__(self, records: Records, clock: Callable[[], float]) -> None:
+        self._records = records
+        self._clock = clock
         self._owners: dict[str, str] = {}
         self._owners_until = float("-inf")
 
@@ -56,13 +47,13 @@ class TwentyCrm(TwentyClient):
         if open_deals:
             deal = open_deals[0]
             note = f"stage {_stage(deal).replace('_', ' ').lower()}" if _stage(deal) else ""
-            facts.append(Fact("crm_open_deal", _one_line(deal.get("name")) or "without a name", "", 0.95, note=note))
+            facts.append(Fact("crm_open_deal", one_line(deal.get("name")) or "without a name", "", 0.95, note=note))
         owner = self._owner_of([*open_deals, *won], company)
         return facts + ([owner] if owner else [])
 
     def _find_person(self, email: str | None, phone: str | None) -> Record | None:
         if email:
-            found = self._read_some("people", f'emails.primaryEmail[eq]:"{_quoted(canonical_email(email))}"')
+            found = self._read_some("people", f'emails.primaryEmail[eq]:"{quotable(canonical_email(email))}"')
             if found:
                 return found[0]
         parts = phone_parts(phone)
@@ -75,13 +66,13 @@ class TwentyCrm(TwentyClient):
 
     def _company_of(self, person: Record | None, domain: str | None) -> Record | None:
         if person and isinstance(person.get("companyId"), str):
-            found = self._read_some("companies", f'id[eq]:"{_quoted(person["companyId"])}"')
+            found = self._read_some("companies", f'id[eq]:"{quotable(person["companyId"])}"')
             if found:
                 return found[0]
         if not domain:
             return None
         # Stored as an address, with or without scheme and www; "acme.com" must not find "notacme.com".
-        for one in self._read_some("companies", f'domainName.primaryLinkUrl[ilike]:"%{_quoted(domain)}%"'):
+        for one in self._read_some("companies", f'domainName.primaryLinkUrl[ilike]:"%{quotable(domain)}%"'):
             if _host((one.get("domainName") or {}).get("primaryLinkUrl")) == domain:
                 return one
         return None
@@ -90,9 +81,9 @@ class TwentyCrm(TwentyClient):
         """Newest first."""
         wanted = []
         if company:
-            wanted.append(f'companyId[eq]:"{_quoted(str(company["id"]))}"')
+            wanted.append(f'companyId[eq]:"{quotable(str(company["id"]))}"')
         if person:
-            wanted.append(f'pointOfContactId[eq]:"{_quoted(str(person["id"]))}"')
+            wanted.append(f'pointOfContactId[eq]:"{quotable(str(person["id"]))}"')
         text = wanted[0] if len(wanted) == 1 else f"or({','.join(wanted)})"
         found = self._read_some("opportunities", text)
         return sorted(found, key=lambda deal: str(deal.get("createdAt") or ""), reverse=True)
@@ -114,7 +105,7 @@ class TwentyCrm(TwentyClient):
         if self._clock() >= self._owners_until:
             members = {}
             try:
-                for one in self._all("workspaceMembers"):
+                for one in self._records.all("workspaceMembers"):
                     if isinstance(one.get("userEmail"), str):
                         members[str(one.get("id"))] = one["userEmail"].lower()
             except Refused as error:  # the key's role may not read members
@@ -127,16 +118,12 @@ class TwentyCrm(TwentyClient):
         """One page; none where the key's role may not read such records, or the server has no such object."""
         params = {"depth": "0", "limit": _PAGE, "filter": wanted}
         try:
-            answer = self._http.call("GET", f"/{plural}", params=params)
+            answer = self._records.call("GET", f"/{plural}", params=params)
         except Refused as error:
             if error.exchange.http_status in _NOT_OURS and plural != "people":
                 return []
             raise
-        data = answer.data.get("data") if isinstance(answer.data, dict) else None
-        records = data.get(plural) if isinstance(data, dict) else None
-        if not isinstance(records, list):
-            raise Unreached(f"answered {answer.status} without {plural}", exchange=answer.exchange)
-        return [one for one in records if isinstance(one, dict) and one.get("id")]
+        return [one for one in records_of(answer, plural) if one.get("id")]
 
 
 def _stage(deal: Record) -> str:
@@ -144,9 +131,9 @@ def _stage(deal: Record) -> str:
 
 
 def _why(won: Sequence[Record], person: Record | None, company: Record | None) -> str:
-    name = _one_line((company or {}).get("name")) or "the company"
+    name = one_line((company or {}).get("name")) or "the company"
     if won:
-        return f"a sale was made: {_one_line(won[0].get('name')) or 'an opportunity without a name'}"
+        return f"a sale was made: {one_line(won[0].get('name')) or 'an opportunity without a name'}"
     if person:
         return "in the CRM, without a sale so far"
     return f"{name} is in the CRM, this person is not"
@@ -159,12 +146,3 @@ def _host(url: Any) -> str:
     except ValueError:
         return ""
     return host.removeprefix("www.")
-
-
-def _quoted(text: str) -> str:
-    """A value inside double quotes of a filter; what would end it has no business there."""
-    return re.sub(r'[\\"%()\[\],]', "", text)
-
-
-def _one_line(value: Any) -> str:
-    return " ".join(str(value or "").split())[:200]

@@ -1,0 +1,65 @@
+"""The members of the Twenty workspace: who may be given a task."""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from webapp.clients.twenty.records import Records, records_of
+from webapp.clients.twenty.values import canonical_email, one_line
+from webapp.leads.ports import Refused
+
+_SECONDS = 300.0
+_AGAIN_SECONDS = 30.0
+_PAGE = 60
+_MAX_PAGES = 50
+
+
+class Members:
+    """Their ids by e-mail, kept for five minutes; used by several threads."""
+
+    def __init__(self, records: Records, clock: Callable[[], float]) -> None:
+        self._records = records
+        self._clock = clock
+        self._known: dict[str, str] = {}
+        self._until = float("-inf")
+        self._again = float("-inf")
+        self._lock = threading.Lock()
+
+    def id_of(self, email: str | None) -> str | None:
+        """The workspace member with this e-mail; None when there is none, or the key may not read members."""
+        if not email:
+            return None
+        wanted = canonical_email(email)
+        with self._lock:
+            now = self._clock()
+            stale = now >= self._until
+            if stale or (wanted not in self._known and now >= self._again):
+                self._known = self.read()
+                self._until = now + _SECONDS
+                self._again = now + _AGAIN_SECONDS
+            return self._known.get(wanted)
+
+    def read(self) -> dict[str, str]:
+        members: dict[str, str] = {}
+        params = {"limit": str(_PAGE), "depth": "0"}
+        for _ in range(_MAX_PAGES):
+            try:
+                answer = self._records.call("GET", "/workspaceMembers", params=params)
+            except Refused as error:
+                if error.exchange.http_status == 403:
+                    return members  # the key's role may not read members: tasks go out unassigned
+                raise
+            for member in records_of(answer, "workspaceMembers"):
+                if isinstance(member.get("userEmail"), str) and isinstance(member.get("id"), str):
+                    members[canonical_email(member["userEmail"])] = member["id"]
+            page = answer.data.get("pageInfo") if isinstance(answer.data, dict) else None
+            if not isinstance(page, dict) or not page.get("hasNextPage") or not page.get("endCursor"):
+                break
+            params = {**params, "starting_after": str(page["endCursor"])}
+        return members
+
+
+def member_name(member: dict[str, Any]) -> str:
+    name = member.get("name")
+    parts = [str(name.get(part) or "") for part in ("firstName", "lastName")] if isinstance(name, dict) else []
+    return one_line(" ".join(parts)) or str(member.get("userEmail") or member["id"])

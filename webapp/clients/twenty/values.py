@@ -1,0 +1,62 @@
+"""How Twenty writes things down: e-mails, numbers, domains, times, text, filters."""
+
+import contextlib
+import re
+from datetime import UTC, datetime
+
+import idna
+import phonenumbers
+
+
+def canonical_email(email: str) -> str:
+    """As Twenty stores it: lower case, IDN as punycode, no trailing dot."""
+    local, at, domain = email.strip().lower().rpartition("@")
+    domain = domain.rstrip(".")
+    with contextlib.suppress(idna.IDNAError, UnicodeError):  # not ours to judge: the other side will
+        domain = idna.encode(domain, uts46=True).decode()
+    return f"{local}{at}{domain}"
+
+
+def phone_parts(e164: str | None) -> dict[str, str] | None:
+    """Twenty's three fields of a phone number; None when there is none or it makes no sense."""
+    if not e164:
+        return None
+    try:
+        number = phonenumbers.parse(e164)
+    except phonenumbers.NumberParseException:
+        return None
+    parts = {
+        "primaryPhoneNumber": phonenumbers.national_significant_number(number),
+        "primaryPhoneCallingCode": f"+{number.country_code}",
+    }
+    region = phonenumbers.region_code_for_number(number)
+    return parts | ({"primaryPhoneCountryCode": region} if region and region.isalpha() else {})
+
+
+def domain_of(url: str | None) -> str | None:
+    """``https://www.Acme.com/x`` → ``acme.com``; None for nothing."""
+    host = (url or "").strip().lower().rpartition("//")[2].split("/")[0].split(":")[0]
+    return host.removeprefix("www.") or None
+
+
+def like(text: str) -> str:
+    """For the value of an ``ilike`` filter, which ends at a double quote and knows % and _ as wildcards."""
+    return text.replace("\\", "").replace('"', "").replace("%", "\\%").replace("_", "\\_")
+
+
+def quotable(text: str) -> str:
+    """For a value inside double quotes of a filter; what would end it has no business there."""
+    return re.sub(r'[\\"%()\[\],]', "", text)
+
+
+def escape(text: str) -> str:
+    """A lead's words are text: no links, images or HTML of theirs in our CRM."""
+    return "".join(f"\\{char}" if char in "\\`*_[]<>#!|~" else char for char in text)
+
+
+def one_line(text: str | None) -> str:
+    return " ".join((text or "").split())[:200]
+
+
+def iso(when: datetime) -> str:
+    return when.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
