@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from tests.fakes import llm, slack
 from tests.fakes.llm import LlmFake
+from tests.fakes.server import FakeServer, Request, Response
 from tests.fakes.slack import SlackFake
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -108,3 +109,35 @@ def test_each_runs_by_hand_and_prints_its_url(name: str) -> None:
             assert requests.get(f"{root}/__state").status_code == 200
         finally:
             process.terminate()
+
+
+class _Batches(FakeServer):
+    """Takes a list, and answers for each of its items."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.taken: list[Any] = []
+
+    def handle(self, request: Request) -> Response:
+        self.taken += request.json
+        return Response(200, {"results": request.json, "errors": []})
+
+    def partial(self, request: Request) -> Response:
+        first, *others = request.json
+        self.taken.append(first)
+        return Response(207, {"results": [first], "errors": others})
+
+
+def test_a_service_that_knows_partial_failures_has_them_on_demand() -> None:
+    with _Batches() as fake:
+        requests.post(f"{fake.url}/__faults", json={"match": "POST /batch", "kind": "partial"}).raise_for_status()
+        answers = [requests.post(f"{fake.url}/batch", json=["a", "b"]) for _ in range(2)]
+        assert [answer.status_code for answer in answers] == [207, 200]
+        assert answers[0].json() == {"results": ["a"], "errors": ["b"]}
+        assert fake.taken == ["a", "a", "b"]
+
+
+def test_a_service_without_partial_failures_refuses_the_fault(slack_fake: SlackFake) -> None:
+    with pytest.raises(ValueError, match="knows no partial failure"):
+        slack_fake.fail_next(kind="partial")
+    assert requests.post(f"{slack_fake.root}/__faults", json={"kind": "partial"}).status_code == 400
