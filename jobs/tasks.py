@@ -157,7 +157,7 @@ def drain_deliveries() -> int:
         rounds = crm_tasks.process(
             wiring.session_factory(),
             holder,
-            wiring.clients(),
+            wiring.lookup_clients(),
             max_seconds=MAX_SECONDS,
             policy=wiring.delivery_policy(),
             writing=wiring.writing(),

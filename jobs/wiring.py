@@ -25,13 +25,16 @@ from webapp.leads.enrichment import Enriching
 from webapp.leads.fetching import FetchPolicy
 from webapp.leads.intake import Tenant
 from webapp.leads.judging import Judging
-from webapp.leads.pacing import Pacer
+from webapp.leads.pacing import LookupPacer, Pacer
 from webapp.leads.ports import Clients, Fetcher, Model, Target
 from webapp.leads.social_pages import StoredTokens
 from webapp.leads.states import FetchKind
 from webapp.models.account import Workspace
 from webapp.security import keys
 from webapp.security.fields import FieldCipher
+
+#: Seconds that a round of follow-up tasks waits for its turn before it makes way for others and comes again.
+_LOOKUP_PATIENCE = 10.0
 
 
 @lru_cache(maxsize=1)
@@ -61,6 +64,12 @@ def clients() -> Clients:
     """The clients of all destinations, with the credentials' keys."""
     # A session factory made at each use: this outlives a fork, the engine does not.
     return clients_of(settings(), Pacer(lambda: session_factory()()).wait)
+
+
+@lru_cache(maxsize=1)
+def lookup_clients() -> Clients:
+    """The same for asking what is there (rounds of follow-up tasks): of the rate budget they get what deliveries leave."""
+    return clients_of(settings(), LookupPacer(lambda: session_factory()(), longest=_LOOKUP_PATIENCE).wait)
 
 
 def clients_of(found: Settings, pace: Callable[[Target], None] = lambda target: None) -> Clients:
@@ -119,8 +128,8 @@ def writing() -> Writing:
 def enriching() -> Enriching:
     """The way to facts from outside."""
     found = settings()
-    # The budget is the deliveries' too; who would wait for longer than a lead does is told that it is busy.
-    pace = Pacer(lambda: session_factory()(), longest=found.enrichment_timeout).wait
+    # Who would wait for longer than a lead does is told that it is busy.
+    pace = LookupPacer(lambda: session_factory()(), longest=found.enrichment_timeout).wait
     return Enriching(lookups(found, pace), timeout=found.enrichment_timeout)
 
 

@@ -29,7 +29,7 @@ from tests.faults.processes import ROOT, Processes, kill
 from tests.waiting import until
 from webapp.config import load_settings
 from webapp.leads.states import DeliveryState, Role, RunStatus
-from webapp.models import Delivery, Lead, Run, User, WorkerSlot, Workspace
+from webapp.models import Delivery, Destination, Lead, Run, User, WorkerSlot, Workspace
 
 #: Sure enough to be approved by the machine, so that its delivery needs nobody.
 SURE = "Cho tôi báo giá gói Enterprise"
@@ -180,6 +180,8 @@ class Stack:
             with self.session_factory() as session:
                 self.workspace = session.scalars(sa.select(Workspace).where(Workspace.name == "default")).one()
                 self.key = factories.make_key(session, self.workspace)
+                session.execute(sa.update(Destination).values(options={}))  # its rate budget is not what is tried here
+                session.commit()
             self._exit = self._exit.pop_all()
         return self
 

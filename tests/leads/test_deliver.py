@@ -9,14 +9,16 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from cryptography.fernet import Fernet
 from sqlalchemy.orm import Session, sessionmaker
 
 from tests.factories import make_lead, make_user
 from tests.fakes.twenty import TwentyFake
-from tests.fakes.webhook_receiver import WebhookReceiver
+from tests.fakes.webhook_receiver import SECRET, WebhookReceiver
 from tests.leads.delivering import (
     CIPHER,
     EAGER,
+    Limits,
     all_states,
     clients,
     count,
@@ -32,11 +34,24 @@ from tests.leads.delivering import (
     webhook_destination,
 )
 from tests.waiting import until
-from webapp.leads import deliver
+from webapp.clients.registry import Registry
+from webapp.leads import alerting, deliver, delivery_waits, destinations
 from webapp.leads.claims import Holder, SlotTaken
+from webapp.leads.delivery_waits import Wait
+from webapp.leads.destinations import Wanted
 from webapp.leads.ports import DeliveryRequest, Receipt, Target
-from webapp.leads.states import DeliveryState, DestinationKind, DestinationMode, Door, Intent, LeadStatus, Priority
-from webapp.models import Delivery, DeliveryAttempt, Destination, Lead, Workspace
+from webapp.leads.states import (
+    AlertState,
+    DeliveryState,
+    DestinationKind,
+    DestinationMode,
+    Door,
+    Intent,
+    LeadStatus,
+    Priority,
+)
+from webapp.models import Alert, Delivery, DeliveryAttempt, Destination, Lead, Workspace
+from webapp.security.fields import FieldCipher
 
 Factory = sessionmaker[Session]
 DONE = {"person": "delivered", "task": "delivered", "task_target": "delivered"}
@@ -180,7 +195,7 @@ def test_429_pauses_the_destination_and_costs_no_try(
     session: Session, workspace: Workspace, session_factory: Factory, twenty: TwentyFake, crm: Destination
 ) -> None:
     planned(session, workspace)
-    twenty.fail_next(kind="429", retry_after="1")
+    twenty.fail_next(kind="429", retry_after="60")
     drained = drain(session_factory)
     assert not drained.more  # waits for the pause, so ringing again would be in vain
     row = rows(session)["person"]
@@ -188,6 +203,9 @@ def test_429_pauses_the_destination_and_costs_no_try(
     planned(session, workspace)
     drain(session_factory)
     assert len(twenty.requests) == 1  # nobody calls it during the pause, the second lead neither
+    session.execute(sa.update(Destination).values(paused_until=sa.func.now()))
+    session.execute(sa.update(Delivery).values(due_at=sa.func.now()))
+    session.commit()
     _until_done(session, session_factory)
     _once(twenty, 2)
 
@@ -291,13 +309,84 @@ def test_a_user_s_url_that_points_inside_is_never_called(
     assert receiver.requests == []
 
 
-def test_credentials_that_no_key_opens_are_a_dead_letter(
+def test_credentials_that_no_key_opens_hold_everything_up_until_the_key_is_back(
+    session: Session, workspace: Workspace, session_factory: Factory, twenty: TwentyFake, crm: Destination
+) -> None:
+    for _ in range(30):
+        planned(session, workspace)
+    policy = replace(EAGER, breaker_seconds=0.1)
+    rotated_away = Registry(Limits(), FieldCipher([Fernet.generate_key().decode()]).decrypt)
+    for _ in range(3):  # the second and third time as a probe
+        drain(session_factory, registry=rotated_away, policy=policy)
+        until(lambda: _has_due(session_factory))
+    assert all_states(session) == {"pending"}
+    assert (len(twenty.requests), count(session, DeliveryAttempt)) == (0, 0)
+    assert set(session.scalars(sa.select(Delivery.tries))) == {0}
+    (alert,) = session.scalars(sa.select(Alert))
+    assert (alert.kind, alert.times, alert.state) == (alerting.UNUSABLE, 1, AlertState.OPEN)
+    assert alert.message.startswith("Twenty cannot be called: its credentials cannot be read")
+    assert alert.link == f"/settings/destinations/{crm.id}"
+    session.commit()
+    _until_done(session, session_factory, policy=policy)
+    _once(twenty, 30)
+    session.refresh(crm)
+    session.refresh(alert)
+    assert (crm.problem, crm.open_until, crm.failures) == (None, None, 0)
+    assert alert.state is AlertState.RESOLVED
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        ({"credentials": "enc:nonsense"}, "its credentials cannot be read"),
+        ({"config": {}}, "“url” is missing"),
+        ({"credentials": CIPHER.encrypt({"secret": "whsec_?"})}, "a value makes no sense"),
+    ],
+)
+def test_a_destination_that_is_not_set_up_well_waits_until_an_admin_has_put_it_right(
+    session: Session,
+    workspace: Workspace,
+    session_factory: Factory,
+    receiver: WebhookReceiver,
+    broken: dict[str, Any],
+    said: str,
+) -> None:
+    hook = webhook_destination(session, workspace, receiver)
+    planned(session, workspace)
+    for name, value in broken.items():
+        setattr(hook, name, value)
+    session.commit()
+    drain(session_factory)
+    row = rows(session)["lead.approved"]
+    assert (row.state, row.tries, row.attempt) == (DeliveryState.PENDING, 0, 0)
+    session.refresh(hook)
+    assert said in (hook.problem or "")
+    assert hook.problem == row.last_error
+    assert [one.why for one in delivery_waits.of(session, row)] == [Wait.UNUSABLE]
+    values = {"url": receiver.url, "secret": SECRET}
+    wanted = Wanted(name="Hook", values=values, options={"per_minute": "600"})
+    destinations.change(session, workspace.id, hook.id, wanted, cipher=CIPHER, actor="Mai")
+    session.commit()
+    drain(session_factory)
+    assert states(session) == {"lead.approved": "delivered"}
+    assert len(receiver.events) == 1
+
+
+def test_watching_goes_on_once_the_destination_can_be_called(
     session: Session, workspace: Workspace, session_factory: Factory, twenty: TwentyFake
 ) -> None:
-    twenty_destination(session, workspace, twenty, credentials="enc:nonsense")
-    planned(session, workspace)
-    drain(session_factory)
-    assert states(session)["person"] == "dead"
+    good = CIPHER.encrypt({"token": twenty.token})
+    crm = twenty_destination(session, workspace, twenty, mode=DestinationMode.SHADOW, credentials="enc:nonsense")
+    for _ in range(3):
+        planned(session, workspace)
+    policy = replace(EAGER, breaker_seconds=0.1)
+    drain(session_factory, policy=policy)
+    assert all_states(session) == {"pending"}
+    crm.credentials = good
+    session.commit()
+    until(lambda: _has_due(session_factory))
+    drain(session_factory, policy=policy)
+    assert all_states(session) == {"shadowed"}
 
 
 def test_a_bug_in_a_client_is_tried_again_without_telling_its_words(

@@ -64,8 +64,11 @@ def test_the_environment_makes_the_default_workspace_s_destinations(session: Ses
 def test_a_destination_has_its_kind_s_limits_unless_somebody_sets_others(
     session: Session, workspace: Workspace
 ) -> None:
-    # The environment's has none: look-ups of every lead would use up what deliveries need.
-    assert _sync(session, **TWENTY)[DestinationKind.TWENTY].options == {}
+    row = _sync(session, **TWENTY)[DestinationKind.TWENTY]
+    assert row.options == {"per_second": 100, "per_minute": 100}
+    row.options = {}
+    session.commit()
+    assert _sync(session, **{**TWENTY, "TWENTY_REST_TOKEN": "b"})[DestinationKind.TWENTY].options == {}
     values = {"url": "https://crm.example.com/rest", "token": "t", "task_target_field": "targetPersonId"}
     made = [
         destinations.create(

@@ -1,6 +1,7 @@
 """The rate budget: evenly, for all workers together."""
 
 import threading
+from collections import deque
 from dataclasses import dataclass, field
 
 import pytest
@@ -13,7 +14,7 @@ from tests.fakes.webhook_receiver import WebhookReceiver
 from tests.leads.delivering import CIPHER, Limits, drain, planned, states, twenty_destination, webhook_destination
 from webapp.clients.registry import Registry
 from webapp.config import Settings
-from webapp.leads.pacing import Pacer, spacing, wait_for
+from webapp.leads.pacing import LOOKUP_SHARE, LookupPacer, Pacer, spacing, wait_for
 from webapp.leads.ports import Throttled
 from webapp.leads.sending import target_of
 from webapp.models import Destination, Workspace
@@ -60,20 +61,61 @@ def test_three_hundred_calls_at_fifty_a_second_are_spread_over_six_seconds(
     assert max(slept.waits) <= 6.0
 
 
-def test_a_place_too_far_away_is_not_taken(
+def test_lookups_wait_no_longer_than_they_may(
     session: Session, workspace: Workspace, session_factory: sessionmaker[Session]
 ) -> None:
     target, slept = target_of(_destination(session, workspace, per_second=0.1)), Slept()
-    pacer = Pacer(session_factory, sleep=slept, longest=8)
-    pacer.wait(target)
+    Pacer(session_factory, sleep=slept).wait(target)
     taken = session.scalar(sa.select(Destination.second_at))
     session.commit()
     with pytest.raises(Throttled):
-        pacer.wait(target)
+        LookupPacer(session_factory, sleep=slept, longest=4).wait(target)
     assert session.scalar(sa.select(Destination.second_at)) == taken
     session.commit()
-    Pacer(session_factory, sleep=slept, longest=12).wait(target)
-    assert slept.waits == [pytest.approx(10, abs=2)]
+    LookupPacer(session_factory, sleep=slept, longest=30).wait(target)
+    assert slept.waits == [pytest.approx(10, abs=4)]
+
+
+def test_lookups_take_at_most_their_share_while_deliveries_wait(
+    session: Session, workspace: Workspace, session_factory: sessionmaker[Session]
+) -> None:
+    target, slept = target_of(_destination(session, workspace, per_minute=100)), Slept()
+    deliveries = Pacer(session_factory, sleep=slept)
+    for _ in range(40):  # those after the first ten wait
+        deliveries.wait(target)
+    began, before = session.execute(sa.select(sa.func.clock_timestamp(), Destination.minute_at)).one()
+    session.commit()
+    LookupPacer(session_factory, sleep=slept, longest=60).wait(
+        target
+    )  # its share is due, and it stands in line like everybody
+    asleep: list[float] = []
+    given_up = 0
+    for _ in range(50):
+        try:
+            LookupPacer(session_factory, sleep=asleep.append, longest=1).wait(target)
+        except Throttled:
+            given_up += 1
+    after = session.scalar(sa.select(Destination.minute_at))
+    wanted = spacing(target.options)
+    assert after is not None and wanted is not None
+    assert given_up == 50
+    # Fifty-one look-ups have put a delivery off by one place.
+    assert (after - before).total_seconds() == pytest.approx(wanted.minute, abs=0.001)
+    again = session.scalar(sa.select(Destination.lookup_at))
+    assert again is not None
+    assert (again - began).total_seconds() >= wanted.minute / LOOKUP_SHARE
+
+
+def test_lookups_have_the_whole_budget_where_nobody_else_uses_it(
+    session: Session, workspace: Workspace, session_factory: sessionmaker[Session]
+) -> None:
+    target, slept = target_of(_destination(session, workspace, per_minute=100)), Slept()
+    for _ in range(10):
+        LookupPacer(session_factory, sleep=slept, longest=0).wait(target)
+    assert slept.waits == []
+    pacer = LookupPacer(session_factory, sleep=slept, longest=0)
+    with pytest.raises(Throttled):  # and keep to it
+        deque((pacer.wait(target) for _ in range(100)), maxlen=0)
 
 
 def test_lookups_keep_to_the_budget_of_the_crm(

@@ -1,5 +1,6 @@
 """Which client serves which destination. ``jobs.wiring`` makes one :class:`Registry` per process."""
 
+import logging
 import threading
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -13,9 +14,10 @@ from webapp.clients.n8n import FollowUpClient
 from webapp.clients.slack import IncomingClient, SlackClient
 from webapp.clients.twenty.client import TwentyClient
 from webapp.clients.webhook import WebhookClient
-from webapp.leads.errors import Permanent
-from webapp.leads.ports import DestinationClient, Target
+from webapp.leads.ports import DestinationClient, Target, Unusable
 from webapp.leads.states import DestinationKind
+
+log = logging.getLogger(__name__)
 
 #: ``managed_by`` of what the operator configured: its URL skips the SSRF guard.
 _OPERATOR = "environment"
@@ -39,7 +41,7 @@ class OutboundSettings(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Making:
-    """What a client is made of. KeyError and ValueError mean that the destination is not configured well."""
+    """What a client is made of. An error in the making means that the destination is not set up well."""
 
     target: Target
     credentials: Mapping[str, Any]
@@ -115,7 +117,7 @@ class Registry:
         self._made: dict[uuid.UUID, tuple[object, DestinationClient]] = {}
 
     def client_for(self, target: Target) -> DestinationClient:
-        """The target's client. Permanent when its configuration or credentials make no sense."""
+        """The target's client. Unusable when its configuration or credentials make no sense."""
         now = (target.kind, dict(target.config), dict(target.options), target.credentials, target.managed_by)
         with self._lock:
             known = self._made.get(target.id)
@@ -125,15 +127,26 @@ class Registry:
             return known[1]
 
     def _make(self, target: Target) -> DestinationClient:
+        operators = target.managed_by == _OPERATOR
         try:
             credentials = self._decrypt(target.credentials) if target.credentials else {}
-        except ValueError as error:
-            raise Permanent(f"the destination's credentials cannot be read: {error}") from None
+        except ValueError:
+            anew = "start the console anew, which reads them" if operators else "enter them again in its settings"
+            raise Unusable(
+                "its credentials cannot be read with the keys of this server",
+                remedy=f"Put the key that they were encrypted with back into FIELD_ENCRYPTION_KEYS, or {anew}.",
+            ) from None
         factory = FACTORIES.get(target.kind)
         if factory is None:
-            raise Permanent(f"there is no client for {target.kind}")
-        allow = None if target.managed_by == _OPERATOR else guard.networks(self._settings.outbound_allow_cidrs)
+            raise Unusable(
+                f"this version of the console has no client for the kind “{target.kind.value}”",
+                remedy="Run the version that it was made with.",
+            )
+        allow = None if operators else guard.networks(self._settings.outbound_allow_cidrs)
         try:
             return factory(Making(target, credentials, self._settings, allow, lambda: self._pace(target)))
-        except (KeyError, ValueError) as error:
-            raise Permanent(f"the destination is not configured well: {type(error).__name__}") from None
+        except Exception as error:  # making one calls nothing, so whatever it trips over is stored here
+            what = f"“{error.args[0]}” is missing" if isinstance(error, KeyError) else "a value makes no sense"
+            log.warning("no client for destination %s: %s", target.id, type(error).__name__)
+            where = "the console's environment" if operators else "its settings"
+            raise Unusable(f"it is not set up well: {what}", remedy=f"Put it right in {where}.") from None

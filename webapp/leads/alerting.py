@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from webapp.leads import alerts, kinds
 from webapp.leads.draining import SessionFactory
 from webapp.leads.errors import LeadError
-from webapp.leads.ports import Clients, Target, TellsAlerts
+from webapp.leads.ports import Clients, Target, TellsAlerts, Unusable
 from webapp.leads.sending import target_of
 from webapp.leads.states import AlertState, DeliveryState, DestinationMode
 from webapp.models.routing import Alert
@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 #: Kinds of alerts; the key is the destination's id.
 GIVEN_UP = "deliveries_stuck"
 GONE = "destination_gone"
+UNUSABLE = "destination_unusable"
 #: The option of a destination that wants alerts (webapp.leads.destinations).
 OPTION = "alerts"
 _AT_ONCE = 20
@@ -45,11 +46,27 @@ def gone(session: Session, target: Target) -> None:
     alerts.raise_alert(session, target.workspace_id, GONE, str(target.id), message, "/settings/destinations")
 
 
+def unusable(session: Session, target: Target, why: Unusable) -> None:
+    """It cannot be called as it is set up here, whatever the delivery."""
+    message = (
+        f"{target.name} cannot be called: {why.message}. Deliveries wait and nothing is lost. {why.remedy} "
+        "They go out by themselves then."
+    )
+    alerts.raise_alert(
+        session, target.workspace_id, UNUSABLE, str(target.id), message, f"/settings/destinations/{target.id}"
+    )
+
+
+def usable(session: Session, target: Target) -> None:
+    """It can be called again."""
+    alerts.resolve(session, target.workspace_id, UNUSABLE, str(target.id))
+
+
 def settle(session: Session) -> int:
     """Resolve alerts of destinations where nothing is stuck any more. Returns how many."""
     standing = session.execute(
         sa.select(Alert.workspace_id, Alert.kind, Alert.key).where(
-            Alert.state.in_((AlertState.OPEN, AlertState.ACKNOWLEDGED)), Alert.kind.in_((GIVEN_UP, GONE))
+            Alert.state.in_((AlertState.OPEN, AlertState.ACKNOWLEDGED)), Alert.kind.in_((GIVEN_UP, GONE, UNUSABLE))
         )
     ).all()
     resolved = 0
@@ -63,6 +80,9 @@ def _passed(session: Session, workspace_id: uuid.UUID, kind: str, destination_id
     if kind == GONE:
         mode = session.scalar(sa.select(Destination.mode).where(Destination.id == destination_id))
         return mode is not DestinationMode.OFF
+    if kind == UNUSABLE:
+        problem = session.scalar(sa.select(Destination.problem).where(Destination.id == destination_id))
+        return problem is None
     stuck = sa.exists().where(
         Delivery.workspace_id == workspace_id,
         Delivery.destination_id == destination_id,

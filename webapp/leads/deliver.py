@@ -20,7 +20,7 @@ from webapp.leads.claims import DELIVERIES, LEASE_SECONDS, Claim, Holder, backof
 from webapp.leads.draining import TICK, Drain, SessionFactory
 from webapp.leads.errors import Ambiguous, LeadError, Permanent
 from webapp.leads.outbox import cancel, plan, plan_follow_up, plan_many, preview, replay
-from webapp.leads.outcomes import Saved
+from webapp.leads.outcomes import NOT_CALLED, Saved
 from webapp.leads.ports import (
     Clients,
     DestinationClient,
@@ -29,6 +29,7 @@ from webapp.leads.ports import (
     Receipt,
     Refused,
     Throttled,
+    Unusable,
     exchange_of,
 )
 from webapp.leads.sending import Job, has_due
@@ -229,6 +230,17 @@ def _ms_since(started: float) -> int:
 
 def _failed(job: Job, error: Exception, policy: DeliveryPolicy, *, ms: int, reconciles: bool) -> Saved:
     """Turn what a client raised into what is stored: again later, or a dead letter."""
+    if isinstance(error, Unusable):
+        return Saved(
+            job=job,
+            state=DeliveryState.PENDING,
+            outcome=NOT_CALLED,
+            tries=job.tries,
+            ms=ms,
+            ambiguous=job.check_first,
+            error=error.message,
+            unusable=error,
+        )
     wait_for = getattr(error, "retry_after", None)
     pause = min(float(wait_for), policy.max_pause) if wait_for is not None else None
     throttled = isinstance(error, Throttled)

@@ -20,6 +20,7 @@ class Wait(StrEnum):
     SWITCHED_OFF = "switched_off"
     PAUSED = "paused"  # the other side asked for it (429)
     BREAKER = "breaker"
+    UNUSABLE = "unusable"  # it cannot be called as it is set up
     EARLIER = "earlier"  # an earlier step of the lead there
     FEATURE = "feature"  # outgoing webhooks are off in the workspace
     TEXT = "text"  # its task is being written
@@ -47,7 +48,9 @@ def of(session: Session, delivery: Delivery) -> list[Waiting]:
         found.append(Waiting(Wait.SWITCHED_OFF))
     if destination.paused_until is not None and destination.paused_until > now:
         found.append(Waiting(Wait.PAUSED, destination.paused_until))
-    if destination.open_until is not None:
+    if destination.problem is not None:
+        found.append(Waiting(Wait.UNUSABLE, destination.open_until if (destination.open_until or now) > now else None))
+    elif destination.open_until is not None:
         found.append(Waiting(Wait.BREAKER, destination.open_until if destination.open_until > now else None))
     held, unwritten = session.execute(
         sa.select(~flags.released(), ~task_texts.ready()).select_from(Delivery).where(Delivery.id == delivery.id)

@@ -119,6 +119,7 @@ def _sync(
             name=_free_name(session, workspace_id, name),
             managed_by=ENVIRONMENT,
             config={},
+            options=dict(kinds.of(kind).limits),
         )
         session.add(row)
     unchanged = row.config == config and _reads_as(cipher, row.credentials, credentials)
@@ -126,9 +127,15 @@ def _sync(
         return
     if not unchanged:
         row.config, row.credentials = config, cipher.encrypt(credentials)
-    row.mode, row.failures, row.open_until, row.paused_until = DestinationMode.LIVE, 0, None, None
+    row.mode = DestinationMode.LIVE
+    _give_another_chance(row)
     session.flush()
     audit.record(session, workspace_id, "DESTINATION_SET", destination=row.name, url=config["url"])
+
+
+def _give_another_chance(row: Destination) -> None:
+    """Whatever was wrong may be right now: it is called again at once."""
+    row.failures, row.open_until, row.paused_until, row.problem = 0, None, None, None
 
 
 def _reads_as(cipher: Cipher, stored: str | None, credentials: dict[str, str]) -> bool:
@@ -258,10 +265,10 @@ def change(
     if secrets != stored:
         row.credentials = cipher.encrypt(secrets)
     if config != row.config or secrets != stored:  # whatever was wrong with the other side may be right now
-        row.failures, row.open_until, row.paused_until = 0, None, None
+        _give_another_chance(row)
         row.tested_at, row.test_problem = None, None
     if options != row.options:
-        row.second_at = row.minute_at = None
+        row.second_at = row.minute_at = row.lookup_at = None
     row.name, row.config, row.rules, row.mapping, row.options = name, config, rules, mapping, options
     session.flush()
     audit.record(session, workspace_id, "DESTINATION_CHANGED", actor=actor, destination=name, changed=changed)
@@ -287,6 +294,8 @@ def rotate_secret(
     row.credentials = cipher.encrypt(secrets)
     settled = {name: value for name, value in row.config.items() if name != "rotating"}
     row.config = settled | ({"rotating": True} if "old_secret" in secrets else {})
+    if row.problem is not None:
+        _give_another_chance(row)
     session.flush()
     event = "DESTINATION_SECRET_NEW" if fresh else "DESTINATION_SECRET_OLD_GONE"
     audit.record(session, workspace_id, event, actor=actor, destination=row.name)
@@ -391,7 +400,7 @@ def set_mode(
     if row.mode is not mode:
         row.mode = mode
         if mode is DestinationMode.LIVE:
-            row.failures, row.open_until, row.paused_until = 0, None, None
+            _give_another_chance(row)
         audit.record(session, workspace_id, _SWITCHED[mode], actor=actor, destination=row.name)
     if mode is DestinationMode.LIVE and send_shadowed:
         outbox.settle_recorded(session, row, send=True, actor=actor)

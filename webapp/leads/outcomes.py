@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from webapp.leads import alerting, audit, withdrawing
 from webapp.leads.outbox import what_it_is
-from webapp.leads.ports import Target
+from webapp.leads.ports import Target, Unusable
 from webapp.leads.sending import Job, seconds
 from webapp.leads.states import DeliveryState, DestinationMode
 from webapp.models.base import new_id
@@ -28,6 +28,7 @@ class Saved:
     ``state`` PENDING means again in ``delay`` seconds. ``outcome``: delivered | withdrawn | reconciled | retry | dead |
     uncertain | shadowed.
     ``healthy``: what it says about the destination (None: nothing). ``pause``: seconds the destination asked for.
+    ``unusable``: why no call could be made at all; ``outcome`` is :data:`NOT_CALLED` then, which leaves no attempt behind.
     """
 
     job: Job
@@ -45,7 +46,11 @@ class Saved:
     healthy: bool | None = None
     pause: float | None = None
     gone: bool = False
+    unusable: Unusable | None = None
 
+
+#: Nothing was called, and so nothing is told in the delivery's attempts.
+NOT_CALLED = "not_called"
 
 _SAVE = sa.text(
     """
@@ -62,6 +67,7 @@ _SAVE = sa.text(
     ), saved AS (
         UPDATE deliveries AS d SET
             state = f.state,
+            attempt = d.attempt - CASE WHEN f.outcome = 'not_called' THEN 1 ELSE 0 END,
             tries = f.tries,
             ambiguous = f.ambiguous,
             lease_until = NULL,
@@ -81,6 +87,7 @@ _SAVE = sa.text(
         SELECT f.attempt_id, s.workspace_id, f.id, f.attempt, now() - make_interval(secs => f.ms / 1000.0), f.ms,
             f.http_status, f.outcome, f.error, f.excerpt
         FROM saved AS s JOIN found AS f ON f.id = s.id
+        WHERE f.outcome <> 'not_called'
     )
     SELECT id FROM saved
     """
@@ -90,7 +97,8 @@ _SAVE = sa.text(
 def save(session: Session, results: Sequence[Saved], *, breaker_failures: int, breaker_seconds: float) -> None:
     """Write what came of the attempts.
 
-    A row whose claim was taken over matches no UPDATE, and what this worker learned of it is dropped: its successor
+    One that was not called gives its token back, as there was no attempt: a gap in the attempts means a worker that was
+    lost. A row whose claim was taken over matches no UPDATE, and what this worker learned of it is dropped: its successor
     reconciles and tells the story.
     """
     if not results:
@@ -160,10 +168,25 @@ def _alarm(session: Session, target: Target, results: Sequence[Saved]) -> None:
     """In the order of kinds and keys, so that two workers cannot deadlock."""
     if any(result.gone for result in results):
         alerting.gone(session, target)
+    _save_problem(session, target, results)
     stuck = [result for result in results if result.state in _GIVEN_UP]
     for workspace_id in sorted({result.job.workspace_id for result in stuck}, key=str):
         theirs = [result for result in stuck if result.job.workspace_id == workspace_id]
         alerting.given_up(session, target, workspace_id, theirs[-1].error, times=len(theirs))
+
+
+def _save_problem(session: Session, target: Target, results: Sequence[Saved]) -> None:
+    """Note that the destination cannot be called, or that it can be again, and tell of either once."""
+    here = sa.update(Destination).where(Destination.id == target.id).execution_options(synchronize_session=False)
+    unusable = next((result.unusable for result in results if result.unusable), None)
+    if unusable is not None:
+        new = Destination.problem.is_distinct_from(unusable.message)
+        noted = here.where(new).values(problem=unusable.message).returning(Destination.id)
+        if session.scalar(noted) is not None:
+            alerting.unusable(session, target, unusable)
+    elif target.problem is not None:
+        session.execute(here.values(problem=None, failures=0, open_until=None))
+        alerting.usable(session, target)
 
 
 def _save_health(
@@ -172,6 +195,13 @@ def _save_health(
     """Bring the destination's breaker, pause and mode up to date; touches no row while all is well."""
     here = Destination.id == target_id
     quiet = {"synchronize_session": False}
+    if any(result.unusable for result in results):  # every other delivery would fare the same
+        values = {
+            "failures": sa.func.greatest(Destination.failures, breaker_failures),
+            "open_until": sa.func.now() + seconds(breaker_seconds),
+        }
+        session.execute(sa.update(Destination).where(here).values(**values).execution_options(**quiet))
+        return
     failures = 0
     for result in results:  # in order of completion: a success ends a row of failures
         failures = 0 if result.healthy else failures + (result.healthy is False)

@@ -39,7 +39,7 @@ class Target:
 
     ``mapping``: target field → template, complete. ``options``: rate budget, what follows an unknown outcome.
     ``sends_again``: where the other side cannot be asked, a call whose outcome is unknown may be repeated. ``shadow``:
-    nothing is to be sent."""
+    nothing is to be sent. ``problem``: why it could not be called when it was last tried (:class:`Unusable`)."""
 
     id: uuid.UUID
     workspace_id: uuid.UUID
@@ -52,6 +52,7 @@ class Target:
     options: Mapping[str, Any] = field(default_factory=dict)
     sends_again: bool = False
     shadow: bool = False
+    problem: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +199,9 @@ class TellsAlerts(Protocol):
 class Clients(Protocol):
     """Gives the client of a destination; called often, so it caches."""
 
-    def client_for(self, target: Target) -> DestinationClient: ...
+    def client_for(self, target: Target) -> DestinationClient:
+        """Raises Unusable when it cannot be made of what is stored."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -432,6 +435,15 @@ class Throttled(Transient):
     def __init__(self, message: str, *, retry_after: float, exchange: Exchange = Exchange()) -> None:
         super().__init__(message, retry_after=retry_after)
         self.exchange = exchange
+
+
+class Unusable(Transient):
+    """The destination cannot be called as it is set up here: its credentials cannot be read, or a setting is missing.
+    Nothing was called, and no other delivery of it could be; people have to put it right. ``remedy``: how."""
+
+    def __init__(self, message: str, *, remedy: str) -> None:
+        super().__init__(message)
+        self.remedy = remedy
 
 
 class Unreached(Transient):

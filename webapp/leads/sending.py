@@ -330,6 +330,7 @@ def target_of(row: Destination) -> Target:
         options=row.options or {},
         sends_again=kind is not None and kind.sends_again(row.options or {}),
         shadow=row.mode is DestinationMode.SHADOW,
+        problem=row.problem,
     )
 
 

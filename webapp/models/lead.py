@@ -218,6 +218,7 @@ class Lead(Identified, InWorkspace, Created, Base):
     rescore_at: Mapped[datetime | None]  # when age takes the next point off the score (webapp.leads.rescoring)
     # The entry of the suppression list that holds it back. No foreign key: intake would wait for who changes the entry.
     suppression_id: Mapped[uuid.UUID | None] = mapped_column(sa.Uuid)
+    callback_url: Mapped[str | None]  # where whoever sent it wants its result posted, once
     version: Mapped[int] = mapped_column(server_default="1")
     # What the last run learned (webapp.leads.knowledge): name, value, provider, confidence, note, at
     facts: Mapped[list[Any]] = mapped_column(default=list, server_default="[]")

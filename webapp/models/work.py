@@ -175,11 +175,13 @@ class Destination(Identified, InWorkspace, Created, Base):
     options: Mapped[JSON] = mapped_column(default=dict, server_default="{}")
     second_at: Mapped[datetime | None]
     minute_at: Mapped[datetime | None]
+    lookup_at: Mapped[datetime | None]  # when look-ups have their share of the budget again
     tested_at: Mapped[datetime | None]
     test_problem: Mapped[str | None]  # what the last test said; NULL: it worked
     failures: Mapped[int] = mapped_column(default=0, server_default="0")
     open_until: Mapped[datetime | None]
     paused_until: Mapped[datetime | None]  # the other side asked us to wait (429)
+    problem: Mapped[str | None]  # why it cannot be called as it is set up here; NULL: nothing is known to be wrong
 
 
 class Delivery(Identified, InWorkspace, Created, Claimable, Base):

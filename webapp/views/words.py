@@ -121,6 +121,9 @@ ALERT = {
     "routing_nobody": "Leads that nobody gets",
     "routing_failed": "Routing breaks",
     "scoring_fallback": "Scores by fallback",
+    "deliveries_stuck": "Deliveries given up",
+    "destination_gone": "Destination gone",
+    "destination_unusable": "Destination that cannot be called",
 }
 
 DEAL: dict[DealState, Status] = {
