@@ -9,12 +9,12 @@ import pytest
 
 from tests.clients.support import a_lead, a_request
 from tests.fakes.twenty import TOKEN, TwentyFake
+from webapp.clients.crm import canonical_email, task_markdown
 from webapp.clients.http import HttpClient
 from webapp.clients.twenty.client import TwentyClient
 from webapp.clients.twenty.people import person_body
 from webapp.clients.twenty.records import remote_id
-from webapp.clients.twenty.tasks import task_markdown
-from webapp.clients.twenty.values import canonical_email, phone_parts
+from webapp.clients.twenty.values import phone_parts
 from webapp.leads.errors import Permanent
 from webapp.leads.ports import OutcomeUnknown, Refused, Throttled, Unreached
 from webapp.leads.states import DeliveryOperation, Intent, Priority

@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from tests.fakes import slack, twenty, webhook_receiver
+from tests.fakes import hubspot, slack, twenty, webhook_receiver
 from tests.fakes.server import FakeServer, Request, Response
 from tests.leads.delivering import CIPHER, decided_lead
 from webapp.leads import deliver, kinds
@@ -31,7 +31,7 @@ class Place:
     """``settings``: the destination's configuration and credentials. ``writes``: what goes wrong, as action → the call that
     commits it at the stand-in; ``looks``: action → the call that looks for it after its answer was lost. ``records``:
     what is there. ``takes_any_2xx``: an answer that makes no sense is as good as any other, by the other side's
-    contract. ``about``: of the leads that go there, by mark and number. ``killed``: enough of its own that kills of the
+    contract. ``partly``: writes that may be done in part. ``about``: of the leads that go there, by mark and number. ``killed``: enough of its own that kills of the
     worker are tried there too."""
 
     name: str
@@ -42,6 +42,7 @@ class Place:
     records: Callable[[Any], Records]
     looks: Mapping[str, str] = field(default_factory=dict)
     takes_any_2xx: bool = False
+    partly: frozenset[str] = frozenset()
     about: Callable[[str, int], dict[str, Any]] = lambda mark, number: {"email": f"{mark}@example.com"}
     plan: Callable[[Session, Lead], object] = lambda session, lead: deliver.plan(session, lead, due_in_seconds=0)
     killed: bool = True
@@ -172,6 +173,34 @@ def _twenty(name: str, writes: Mapping[str, str], **over: Any) -> Place:
     )
 
 
+def _at_hubspot(fake: hubspot.HubspotFake) -> Records:
+    with fake.lock:
+        people = {contact["id"]: mark_of(contact["properties"]) for contact in fake.contacts}
+        return {
+            "person": list(people.values()),
+            **{
+                action: [mark for contact, mark in people.items() for _ in fake.linked(plural, contact)]
+                for action, plural in (("task", "tasks"), ("note", "notes"))
+            },
+        }
+
+
+def _hubspot(name: str, writes: Mapping[str, str], **over: Any) -> Place:
+    settings = {"notes": True, "id_property": "lead_ops_person"}
+    return Place(
+        name,
+        DestinationKind.HUBSPOT,
+        hubspot.HubspotFake,
+        lambda fake: ({"url": fake.url, **settings}, {"token": fake.token}),
+        writes,
+        _at_hubspot,
+        partly=frozenset({"person"}),
+        **over,
+    )
+
+
+_HUBSPOT_UPSERT = "POST /crm/v3/objects/contacts/batch/upsert"
+
 PLACES: tuple[Place, ...] = (
     _twenty(
         "Twenty",
@@ -240,5 +269,25 @@ PLACES: tuple[Place, ...] = (
             "priority": Priority.P1,
         },
         plan=_follow_up,
+    ),
+    _hubspot(
+        "HubSpot",
+        {"person": _HUBSPOT_UPSERT, "task": "POST /crm/v3/objects/tasks", "note": "POST /crm/v3/objects/notes"},
+        looks={
+            "task": "GET /crm/v4/objects/contacts",
+            "note": "POST /crm/v3/objects/notes/batch/read",
+        },
+    ),
+    _hubspot(
+        "HubSpot, phone alone",
+        {"person": _HUBSPOT_UPSERT},
+        about=lambda mark, number: {"email": None, "phone": f"+8490{number:07d}"},
+        killed=False,
+    ),
+    _hubspot(
+        "HubSpot, name alone",
+        {"person": _HUBSPOT_UPSERT},
+        about=lambda mark, number: {"email": None},
+        killed=False,
     ),
 )

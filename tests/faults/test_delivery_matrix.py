@@ -53,6 +53,8 @@ class Fault:
     def fits(self, place: Place, write: str) -> bool:
         if self.looking is not None:
             return write in place.looks
+        if self.kind == "partial":
+            return write in place.partly
         return not (self.kind == "garbage" and place.takes_any_2xx)
 
 
@@ -71,6 +73,7 @@ FAULTS = (
     Fault("429 with a date", "before", "429", retry_after="date"),
     Fault("expired credential", "before", "expired"),
     Fault("slow drip", "at", "drip", lasts=True),
+    Fault("partial failure", "at", "partial"),
     Fault("garbage", "before", "garbage"),
     Fault("garbage", "after", "garbage_after"),
     Fault("500", "looking for it", "reset_after", looking="500"),

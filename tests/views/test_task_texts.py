@@ -3,13 +3,14 @@
 import pytest
 import sqlalchemy as sa
 
+from tests.fakes.hubspot import HubspotFake
 from tests.fakes.twenty import TwentyFake
-from tests.leads.delivering import decided_lead, twenty_destination
+from tests.leads.delivering import CIPHER, decided_lead, twenty_destination
 from tests.leads.writing import MESSAGE, model, switch_on
 from tests.views.conftest import fragment
 from webapp.leads import copywriting
 from webapp.leads.claims import Holder
-from webapp.leads.states import Intent
+from webapp.leads.states import DestinationKind, Intent
 from webapp.models import TaskText
 
 
@@ -66,3 +67,11 @@ def test_a_reviewer_who_looks_has_the_model_write_it(client, reviewer, session, 
     assert "Written by the model <b>fake-model</b>" in html
     assert "They want 50 seats" in html
     assert "hx-trigger" not in html
+
+
+def test_it_is_shown_for_every_crm_that_a_task_goes_to(client, reviewer, session, workspace):
+    with HubspotFake() as fake:
+        hubspot = {"kind": DestinationKind.HUBSPOT, "credentials": CIPHER.encrypt({"token": fake.token})}
+        twenty_destination(session, workspace, fake, **hubspot)
+    lead = decided_lead(session, workspace, message=MESSAGE)
+    assert "This is what the task will say" in client.get(f"/queue/{lead.id}").text

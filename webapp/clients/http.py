@@ -41,11 +41,13 @@ _PHONE = re.compile(r"\+\d[\d ().-]{6,}\d")
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A 2xx, or whatever the caller asked to see. ``data``: the parsed JSON, None when it is none."""
+    """A 2xx, or whatever the caller asked to see. ``data``: the parsed JSON, None when it is none. ``retry_after``: seconds
+    that it asks to wait."""
 
     status: int
     data: Any
     exchange: Exchange
+    retry_after: float | None = None
 
 
 class HttpClient:
@@ -81,15 +83,18 @@ class HttpClient:
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
         shown: dict[str, Any] | None = None,
+        form: Mapping[str, str] | None = None,
         accept: frozenset[int] = frozenset(),
+        reads: bool | None = None,
     ) -> Answer:
         """One request. Returns for 2xx and the statuses in ``accept``; else raises Throttled, Unreached,
-        OutcomeUnknown or Refused. ``shown``: the body as the delivery's page may show it."""
+        OutcomeUnknown or Refused. ``shown``: the body as the delivery's page may show it. ``form``: a body of form fields.
+        ``reads``: it has no effect there, whatever its method."""
         if json_body is not None:
             body = json.dumps(json_body, ensure_ascii=False, separators=(",", ":")).encode()
         extra = {"Content-Type": "application/json"} if body is not None else {}
         session = self._borrow()
-        reads = method in ("GET", "HEAD")
+        reads = method in ("GET", "HEAD") if reads is None else reads
         self._pace()
         try:
             with within(self._timeout) as ends_at:
@@ -97,7 +102,7 @@ class HttpClient:
                     method,
                     self._base_url.rstrip("/") + path if path else self._base_url,
                     params=params,
-                    data=body,
+                    data=body if form is None else form,
                     headers={**extra, **(headers or {})},
                     timeout=(min(CONNECT_TIMEOUT, self._timeout), self._timeout),
                     allow_redirects=False,
@@ -114,7 +119,8 @@ class HttpClient:
         self._idle.append(session)
         exchange = Exchange(response.status_code, self._excerpt(content), shown)
         if 200 <= response.status_code < 300 or response.status_code in accept:
-            return Answer(response.status_code, _parsed(content), exchange)
+            asked = parse_retry_after(response.headers.get("Retry-After"))
+            return Answer(response.status_code, _parsed(content), exchange, asked)
         raise _said_no(response, exchange, reads)
 
     def _borrow(self) -> requests.Session:

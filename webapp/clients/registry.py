@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from webapp.clients import guard
 from webapp.clients.guard import Network
 from webapp.clients.http import HttpClient
+from webapp.clients.hubspot.client import HubspotClient
 from webapp.clients.n8n import FollowUpClient
 from webapp.clients.slack import IncomingClient, SlackClient
 from webapp.clients.twenty.client import TwentyClient
@@ -56,14 +57,15 @@ class Making:
         headers: Mapping[str, str] | None = None,
         timeout: float | None = None,
         operators: bool = False,
+        secrets: Sequence[str] = (),
     ) -> HttpClient:
-        """``operators``: the address is not a user's, so it skips the SSRF guard."""
+        """``operators``: the address is not a user's, so it skips the SSRF guard. ``secrets``: besides the credentials."""
         return HttpClient(
             base_url,
             headers=headers,
             timeout=timeout or self.settings.delivery_timeout,
             allow=None if operators else self.allow,
-            secrets=tuple(str(value) for value in self.credentials.values()),
+            secrets=(*(str(value) for value in self.credentials.values()), *secrets),
             pace=self.pace,
         )
 
@@ -94,6 +96,12 @@ def _slack_webhook(making: Making) -> DestinationClient:
     return IncomingClient(making.http(str(making.credentials["url"])))
 
 
+def _hubspot(making: Making) -> DestinationClient:
+    config = making.target.config
+    headers = {"Authorization": f"Bearer {making.credentials['token']}"}
+    return HubspotClient(making.http(str(config["url"]), headers=headers), id_property=config.get("id_property"))
+
+
 #: One line per kind.
 FACTORIES: dict[DestinationKind, Callable[[Making], DestinationClient]] = {
     DestinationKind.TWENTY: _twenty,
@@ -101,6 +109,7 @@ FACTORIES: dict[DestinationKind, Callable[[Making], DestinationClient]] = {
     DestinationKind.N8N: _n8n,
     DestinationKind.SLACK: _slack,
     DestinationKind.SLACK_WEBHOOK: _slack_webhook,
+    DestinationKind.HUBSPOT: _hubspot,
 }
 
 

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from webapp.leads import audit, flags, judging_policy, task_template, workspaces
+from webapp.leads import audit, flags, judging_policy, kinds, task_template, workspaces
 from webapp.leads.errors import Conflict, Invalid, Problem
 from webapp.leads.flags import Flag
 from webapp.leads.outbox import TASK
@@ -22,7 +22,6 @@ from webapp.leads.ports import LeadSnapshot
 from webapp.leads.states import (
     UNDELIVERABLE_INTENTS,
     DeliveryState,
-    DestinationKind,
     DestinationMode,
     LeadStatus,
     TextAuthor,
@@ -36,6 +35,8 @@ from webapp.models.work import Delivery, Destination, TaskText
 #: A delivery waits so long for its text; then the template has to do.
 PATIENCE = timedelta(minutes=2)
 OPEN = (TextState.WANTED, TextState.WRITING)
+#: Destinations to which a follow-up task goes.
+_WITH_TASKS = tuple(kind for kind, known in kinds.KINDS.items() if known.step_of(TASK) is not None)
 LANGUAGES = ("auto", task_template.EN, task_template.VI)
 
 
@@ -76,7 +77,7 @@ def concerns(session: Session, lead: Lead) -> bool:
         return True
     if lead.intent in UNDELIVERABLE_INTENTS or lead.status is LeadStatus.REJECTED:
         return False
-    there = [Destination.workspace_id == lead.workspace_id, Destination.kind == DestinationKind.TWENTY]
+    there = [Destination.workspace_id == lead.workspace_id, Destination.kind.in_(_WITH_TASKS)]
     return bool(session.scalar(sa.select(sa.exists().where(*there, Destination.mode != DestinationMode.OFF))))
 
 

@@ -9,7 +9,7 @@
     ├ members       who may be given a task
     └ match         is somebody there already? (leads.ports.CrmMatch)
     records     any kind of record: made under an id of ours, changed, looked up, paged through
-    values      how Twenty writes e-mails, numbers, times, text and filters
+    values      how Twenty writes numbers, domains and filters
 
 Twenty has no idempotency header. A person is upserted (matched by id or by primary e-mail), so sending again is
 harmless. Tasks and task targets take an id of ours: the POST is without ``upsert``, so that a task that a colleague

@@ -4,9 +4,10 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
+from webapp.clients.crm import FOLLOW_UP
 from webapp.clients.twenty.members import member_name
 from webapp.clients.twenty.records import Records, is_duplicate
-from webapp.clients.twenty.tasks import FOLLOW_UP, task_fields
+from webapp.clients.twenty.tasks import task_fields
 from webapp.leads.errors import Permanent
 from webapp.leads.ports import FollowUp, OutcomeUnknown, PersonTasks, Refused
 

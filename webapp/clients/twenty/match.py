@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
+from webapp.clients.crm import canonical_email, one_line
 from webapp.clients.twenty.records import Record, Records, records_of
-from webapp.clients.twenty.values import canonical_email, one_line, phone_parts, quotable
+from webapp.clients.twenty.values import phone_parts, quotable
 from webapp.leads.ports import Refused
 from webapp.leads.types import Fact
 

@@ -4,8 +4,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from webapp.clients.crm import canonical_email, one_line
 from webapp.clients.twenty.records import Records, records_of
-from webapp.clients.twenty.values import canonical_email, one_line
 from webapp.leads.ports import Refused
 
 _SECONDS = 300.0

@@ -2,9 +2,8 @@
 
 from typing import Any
 
+from webapp.clients.crm import verdict_markdown, verdict_title
 from webapp.clients.twenty.records import Records, uuid5_of
-from webapp.clients.twenty.tasks import task_markdown
-from webapp.clients.twenty.values import escape, one_line
 from webapp.leads.ports import DeliveryRequest, LeadSnapshot, Receipt
 from webapp.leads.states import DeliveryOperation
 
@@ -28,7 +27,4 @@ class Notes:
 
 
 def note_body(lead: LeadSnapshot) -> dict[str, Any]:
-    title = f"Verdict: {lead.intent.value.replace('_', ' ')}, {lead.priority.value}"
-    reasons = "\n".join(f"- {escape(one_line(reason))}" for reason in lead.reasons)
-    text = task_markdown(lead) + (f"\n\n## Why\n\n{reasons}" if reasons else "")
-    return {"title": title, "bodyV2": {"markdown": text}}
+    return {"title": verdict_title(lead), "bodyV2": {"markdown": verdict_markdown(lead)}}

@@ -1,12 +1,12 @@
 """The person of a lead: upserted by e-mail, else found by number, else under an id that follows from who they are."""
 
-import uuid
 from collections.abc import Mapping
 from typing import Any
 
+from webapp.clients.crm import canonical_email, one_line, person_id
 from webapp.clients.http import Answer
-from webapp.clients.twenty.records import NAMESPACE, Records, answered_id, is_duplicate, records_of
-from webapp.clients.twenty.values import canonical_email, one_line, phone_parts
+from webapp.clients.twenty.records import Records, answered_id, is_duplicate, records_of
+from webapp.clients.twenty.values import phone_parts
 from webapp.leads.ports import DeliveryRequest, LeadSnapshot, Receipt, Refused
 
 _PAGE = 60
@@ -49,17 +49,6 @@ class People:
             if theirs in (None, "", phone["primaryPhoneCallingCode"]) and isinstance(person.get("id"), str):
                 return str(person["id"])
         return None
-
-
-def person_id(lead: LeadSnapshot) -> uuid.UUID:
-    """For people without an e-mail: by phone, else by their id on the platform, else of this lead alone."""
-    if lead.phone_e164:
-        key = f"phone:{lead.phone_e164}"
-    elif lead.platform and lead.author_id:
-        key = f"author:{lead.platform}:{lead.author_id}"
-    else:
-        key = f"lead:{lead.lead_id}"
-    return uuid.uuid5(NAMESPACE, f"{lead.workspace_id}:{key}")
 
 
 def person_body(lead: LeadSnapshot, fields: Mapping[str, str]) -> dict[str, Any]:

@@ -8,8 +8,6 @@ from webapp.clients.http import Answer, HttpClient
 from webapp.leads.errors import Permanent
 from webapp.leads.ports import DeliveryRequest, Exchange, OutcomeUnknown, Receipt, Refused, Unreached, remote_id_for
 
-#: Ids that follow from who somebody is; never to be changed.
-NAMESPACE = uuid.UUID("6f1b3b1e-5f4c-5d0e-9a51-6c3f0f0d7a11")
 #: Twenty caps larger ones.
 _PAGE = 200
 _MAX_PAGES = 50

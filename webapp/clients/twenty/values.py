@@ -1,20 +1,8 @@
-"""How Twenty writes things down: e-mails, numbers, domains, times, text, filters."""
+"""How Twenty writes things down: numbers, domains, filters."""
 
-import contextlib
 import re
-from datetime import UTC, datetime
 
-import idna
 import phonenumbers
-
-
-def canonical_email(email: str) -> str:
-    """As Twenty stores it: lower case, IDN as punycode, no trailing dot."""
-    local, at, domain = email.strip().lower().rpartition("@")
-    domain = domain.rstrip(".")
-    with contextlib.suppress(idna.IDNAError, UnicodeError):  # not ours to judge: the other side will
-        domain = idna.encode(domain, uts46=True).decode()
-    return f"{local}{at}{domain}"
 
 
 def phone_parts(e164: str | None) -> dict[str, str] | None:
@@ -47,16 +35,3 @@ def like(text: str) -> str:
 def quotable(text: str) -> str:
     """For a value inside double quotes of a filter; what would end it has no business there."""
     return re.sub(r'[\\"%()\[\],]', "", text)
-
-
-def escape(text: str) -> str:
-    """A lead's words are text: no links, images or HTML of theirs in our CRM."""
-    return "".join(f"\\{char}" if char in "\\`*_[]<>#!|~" else char for char in text)
-
-
-def one_line(text: str | None) -> str:
-    return " ".join((text or "").split())[:200]
-
-
-def iso(when: datetime) -> str:
-    return when.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
