@@ -259,6 +259,11 @@ class Settings(BaseSettings):
     slack_api_url: str = setting(
         "https://slack.com/api", "SLACK_API_URL", "Where Slack's Web API is; another one only for tests."
     )
+    sheets_api_url: str = setting(
+        "https://sheets.googleapis.com",
+        "SHEETS_API_URL",
+        "Where the Google Sheets API is; another one only for tests.",
+    )
     delivery_timeout: float = setting(
         15.0, "DELIVERY_TIMEOUT", "Time limit of one delivery call, in seconds.", ge=1, le=120
     )

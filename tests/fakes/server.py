@@ -39,7 +39,8 @@ from urllib.parse import parse_qsl, urlsplit
 
 @dataclass(frozen=True)
 class Request:
-    """``path`` is relative to the service's base path; ``json`` None when the body is none."""
+    """``path`` is relative to the service's base path; ``json`` None when the body is none. ``pairs``: the query with names
+    that repeat."""
 
     method: str
     path: str
@@ -47,6 +48,7 @@ class Request:
     headers: dict[str, str]  # names in lower case
     body: bytes
     at: float = field(default_factory=time.time)
+    pairs: tuple[tuple[str, str], ...] = ()
 
     @property
     def json(self) -> Any:
@@ -78,6 +80,7 @@ class Fault:
     times: int = 1
     seconds: float = 60.0
     retry_after: str | None = "1"
+    then: bool = False  # only once those before it have struck
 
     def fits(self, request: Request) -> bool:
         method, _, path = self.match.partition(" ")
@@ -94,7 +97,7 @@ class FakeServer:
         self.requests: list[Request] = []
         self.faults: list[Fault] = []
         self.lock = threading.RLock()
-        self._working = 0
+        self._working = self.busiest = 0  # busiest: most calls at a time
         self._closing = threading.Event()
         self._server = _Server((host, port), _handler_for(self))
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
@@ -125,12 +128,20 @@ class FakeServer:
     # For tests
 
     def fail_next(
-        self, match: str = "*", *, kind: str, times: int = 1, seconds: float = 60.0, retry_after: str | None = "1"
+        self,
+        match: str = "*",
+        *,
+        kind: str,
+        times: int = 1,
+        seconds: float = 60.0,
+        retry_after: str | None = "1",
+        then: bool = False,
     ) -> None:
+        """``then``: only once the faults that were asked for before have struck."""
         if kind == "partial" and type(self).partial is FakeServer.partial:
             raise ValueError(f"{type(self).__name__} knows no partial failure")
         with self.lock:
-            self.faults.append(Fault(match, kind, times, seconds, retry_after))
+            self.faults.append(Fault(match, kind, times, seconds, retry_after, then))
 
     def calls(self, match: str = "*") -> list[Request]:
         """What was sent so far, faults included."""
@@ -180,8 +191,10 @@ class FakeServer:
 
     def _next_fault(self, request: Request) -> Fault | None:
         with self.lock:
-            for fault in self.faults:
+            for number, fault in enumerate(self.faults):
                 if fault.times > 0 and fault.fits(request):
+                    if fault.then and any(one.times > 0 for one in self.faults[:number]):
+                        continue
                     fault.times -= 1
                     return fault
         return None
@@ -191,6 +204,7 @@ class FakeServer:
         with self.lock:
             self.requests.append(request)
             self._working += 1
+            self.busiest = max(self.busiest, self._working)
         try:
             return self._done(request)
         finally:
@@ -289,12 +303,14 @@ def _handler_for(fake: FakeServer) -> type[BaseHTTPRequestHandler]:
             parts = urlsplit(self.path)
             control = parts.path.startswith("/__")
             path = parts.path if control else parts.path.removeprefix(fake.base_path)
+            pairs = parse_qsl(parts.query, keep_blank_values=True)
             request = Request(
                 self.command,
                 path,
-                dict(parse_qsl(parts.query, keep_blank_values=True)),
+                dict(pairs),
                 {name.lower(): value for name, value in self.headers.items()},
                 self.rfile.read(size),
+                pairs=tuple(pairs),
             )
             response = fake._control(request) if control else fake._answer(request)
             if response is None:

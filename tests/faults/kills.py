@@ -113,11 +113,13 @@ class Rig:
             fakes: dict[Place, Any] = {
                 place: self._exit.enter_context(place.fake()) for place in PLACES if place.killed
             }
-            slack = next(fake for place, fake in fakes.items() if place.name == "Slack bot")
+            apis = {
+                name.upper(): value for place, fake in fakes.items() for name, value in place.environment(fake).items()
+            }
             env = environment(
                 *self._urls,
                 LOG_LEVEL="ERROR",
-                SLACK_API_URL=slack.api_url,
+                **apis,
                 DELIVERY_TIMEOUT="30",
                 N8N_WEBHOOK_TIMEOUT_SECONDS="30",
             )

@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from tests.fakes import hubspot, slack, twenty, webhook_receiver
+from tests.fakes import hubspot, sheets, slack, twenty, webhook_receiver
 from tests.fakes.server import FakeServer, Request, Response
 from tests.leads.delivering import CIPHER, decided_lead
 from webapp.leads import deliver, kinds
@@ -31,7 +31,8 @@ class Place:
     """``settings``: the destination's configuration and credentials. ``writes``: what goes wrong, as action → the call that
     commits it at the stand-in; ``looks``: action → the call that looks for it after its answer was lost. ``records``:
     what is there. ``takes_any_2xx``: an answer that makes no sense is as good as any other, by the other side's
-    contract. ``partly``: writes that may be done in part. ``about``: of the leads that go there, by mark and number. ``killed``: enough of its own that kills of the
+    contract. ``partly``: writes that may be done in part. ``environment``: settings that lead to the stand-in. ``about``:
+    of the leads that go there, by mark and number. ``killed``: enough of its own that kills of the
     worker are tried there too."""
 
     name: str
@@ -43,6 +44,7 @@ class Place:
     looks: Mapping[str, str] = field(default_factory=dict)
     takes_any_2xx: bool = False
     partly: frozenset[str] = frozenset()
+    environment: Callable[[Any], dict[str, str]] = lambda fake: {}
     about: Callable[[str, int], dict[str, Any]] = lambda mark, number: {"email": f"{mark}@example.com"}
     plan: Callable[[Session, Lead], object] = lambda session, lead: deliver.plan(session, lead, due_in_seconds=0)
     killed: bool = True
@@ -136,6 +138,10 @@ def _all_at_twenty(fake: twenty.TwentyFake) -> Records:
 def _at_slack(fake: slack.SlackFake) -> Records:
     with fake.lock:
         return {"message": [mark_of(message) for channel in fake.messages.values() for message in channel]}
+
+
+def _in_sheet(fake: sheets.SheetsFake) -> Records:
+    return {"row": [mark_of(row) for row in fake.records()]} if fake.tabs["Leads"] else {"row": []}
 
 
 def _at_receiver(fake: webhook_receiver.WebhookReceiver) -> Records:
@@ -236,6 +242,7 @@ PLACES: tuple[Place, ...] = (
         {"message": "POST /api/chat.postMessage"},
         _at_slack,
         {"message": "GET /api/conversations.history"},
+        environment=lambda fake: {"slack_api_url": fake.api_url},
     ),
     Place(
         "Slack incoming webhook",
@@ -289,5 +296,15 @@ PLACES: tuple[Place, ...] = (
         {"person": _HUBSPOT_UPSERT},
         about=lambda mark, number: {"email": None},
         killed=False,
+    ),
+    Place(
+        "Google Sheets",
+        DestinationKind.SHEETS,
+        sheets.SheetsFake,
+        lambda fake: ({"spreadsheet": sheets.SPREADSHEET, "tab": "Leads"}, {"key": fake.key}),
+        {"row": "POST /v4"},
+        _in_sheet,
+        {"row": "GET /v4"},
+        environment=lambda fake: {"sheets_api_url": fake.root},
     ),
 )

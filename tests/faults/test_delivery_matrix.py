@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -202,16 +203,17 @@ def _begun(session: Session, cell: Cell, fake: FakeServer) -> Trial:
         how["seconds"] = 20 * _SHORT_TIMEOUT
     fake.fail_next(cell.place.writes[cell.write], kind=cell.fault.kind, **how)
     if cell.fault.looking:
-        fake.fail_next(cell.place.looks[cell.write], kind=cell.fault.looking, **how)
+        fake.fail_next(cell.place.looks[cell.write], kind=cell.fault.looking, then=True, **how)
     workspace = factories.make_workspace(session)
     destination = cell.place.destination(session, workspace, fake)
     return Trial(cell, fake, destination, approved(session, workspace, cell.place, LEADS))
 
 
 def _clients(trials: list[Trial], timeout: float) -> Clients:
-    over = {"delivery_timeout": timeout, "n8n_webhook_timeout_seconds": timeout}
-    slack = next((trial.fake for trial in trials if trial.cell.place.name == "Slack bot"), None)
-    return clients(**over, **({} if slack is None else {"slack_api_url": slack.api_url}))  # type: ignore[attr-defined]
+    over: dict[str, Any] = {"delivery_timeout": timeout, "n8n_webhook_timeout_seconds": timeout}
+    for trial in trials:
+        over |= trial.cell.place.environment(trial.fake)
+    return clients(**over)
 
 
 def _make_due(session: Session) -> None:

@@ -32,6 +32,7 @@ class Limits:
     n8n_webhook_timeout_seconds: float = 3.0
     outbound_allow_cidrs: Sequence[str] = field(default=("127.0.0.0/8",))
     slack_api_url: str = "https://slack.invalid/api"
+    sheets_api_url: str = "https://sheets.invalid"
 
 
 def clients(**over: Any) -> Registry:

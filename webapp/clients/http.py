@@ -42,12 +42,13 @@ _PHONE = re.compile(r"\+\d[\d ().-]{6,}\d")
 @dataclass(frozen=True, slots=True)
 class Answer:
     """A 2xx, or whatever the caller asked to see. ``data``: the parsed JSON, None when it is none. ``retry_after``: seconds
-    that it asks to wait."""
+    that it asks to wait. ``cut``: the body was longer than we read."""
 
     status: int
     data: Any
     exchange: Exchange
     retry_after: float | None = None
+    cut: bool = False
 
 
 class HttpClient:
@@ -86,10 +87,11 @@ class HttpClient:
         form: Mapping[str, str] | None = None,
         accept: frozenset[int] = frozenset(),
         reads: bool | None = None,
+        max_body: int = MAX_BODY,
     ) -> Answer:
         """One request. Returns for 2xx and the statuses in ``accept``; else raises Throttled, Unreached,
         OutcomeUnknown or Refused. ``shown``: the body as the delivery's page may show it. ``form``: a body of form fields.
-        ``reads``: it has no effect there, whatever its method."""
+        ``reads``: it has no effect there, whatever its method. ``max_body``: bytes of an answer that are read."""
         if json_body is not None:
             body = json.dumps(json_body, ensure_ascii=False, separators=(",", ":")).encode()
         extra = {"Content-Type": "application/json"} if body is not None else {}
@@ -108,7 +110,7 @@ class HttpClient:
                     allow_redirects=False,
                     stream=True,
                 )
-                content = _read(response, ends_at)
+                content = _read(response, ends_at, max_body)
         except Blocked as error:
             raise Refused(f"blocked: {error}", exchange=Exchange(payload=shown)) from None
         except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema) as error:
@@ -120,7 +122,7 @@ class HttpClient:
         exchange = Exchange(response.status_code, self._excerpt(content), shown)
         if 200 <= response.status_code < 300 or response.status_code in accept:
             asked = parse_retry_after(response.headers.get("Retry-After"))
-            return Answer(response.status_code, _parsed(content), exchange, asked)
+            return Answer(response.status_code, _parsed(content), exchange, asked, len(content) > max_body)
         raise _said_no(response, exchange, reads)
 
     def _borrow(self) -> requests.Session:
@@ -153,13 +155,13 @@ class HttpClient:
         return redact(text)[:_EXCERPT]
 
 
-def _read(response: requests.Response, ends_at: float) -> bytes:
+def _read(response: requests.Response, ends_at: float, max_body: int) -> bytes:
     """The body, or as much of it as came by ``ends_at``: the status is known by then."""
     found = bytearray()
     try:
         for chunk in response.iter_content(16_384):
             found += chunk
-            if len(found) > MAX_BODY:
+            if len(found) > max_body:
                 response.close()
                 break
     except requests.ConnectionError:

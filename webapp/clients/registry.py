@@ -1,5 +1,6 @@
 """Which client serves which destination. ``jobs.wiring`` makes one :class:`Registry` per process."""
 
+import json
 import logging
 import threading
 import uuid
@@ -8,10 +9,12 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from webapp.clients import guard
+from webapp.clients.google_tokens import ServiceAccount
 from webapp.clients.guard import Network
 from webapp.clients.http import HttpClient
 from webapp.clients.hubspot.client import HubspotClient
 from webapp.clients.n8n import FollowUpClient
+from webapp.clients.sheets import SCOPE, SheetsClient
 from webapp.clients.slack import IncomingClient, SlackClient
 from webapp.clients.twenty.client import TwentyClient
 from webapp.clients.webhook import WebhookClient
@@ -38,6 +41,8 @@ class OutboundSettings(Protocol):
     def outbound_allow_cidrs(self) -> Sequence[str]: ...
     @property
     def slack_api_url(self) -> str: ...
+    @property
+    def sheets_api_url(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +63,17 @@ class Making:
         timeout: float | None = None,
         operators: bool = False,
         secrets: Sequence[str] = (),
+        paced: bool = True,
     ) -> HttpClient:
-        """``operators``: the address is not a user's, so it skips the SSRF guard. ``secrets``: besides the credentials."""
+        """``operators``: the address is not a user's, so it skips the SSRF guard. ``secrets``: besides the credentials.
+        ``paced``: its calls count for the rate budget."""
         return HttpClient(
             base_url,
             headers=headers,
             timeout=timeout or self.settings.delivery_timeout,
             allow=None if operators else self.allow,
             secrets=(*(str(value) for value in self.credentials.values()), *secrets),
-            pace=self.pace,
+            pace=self.pace if paced else lambda: None,
         )
 
 
@@ -102,6 +109,15 @@ def _hubspot(making: Making) -> DestinationClient:
     return HubspotClient(making.http(str(config["url"]), headers=headers), id_property=config.get("id_property"))
 
 
+def _sheets(making: Making) -> DestinationClient:
+    key = json.loads(making.credentials["key"])
+    account = ServiceAccount(key, making.http(str(key["token_uri"]), paced=False), scope=SCOPE)
+    http = making.http(making.settings.sheets_api_url, operators=True)
+    config = making.target.config
+    columns = [name for name, template in making.target.mapping.items() if template.strip()]
+    return SheetsClient(http, account, spreadsheet=str(config["spreadsheet"]), tab=str(config["tab"]), columns=columns)
+
+
 #: One line per kind.
 FACTORIES: dict[DestinationKind, Callable[[Making], DestinationClient]] = {
     DestinationKind.TWENTY: _twenty,
@@ -110,6 +126,7 @@ FACTORIES: dict[DestinationKind, Callable[[Making], DestinationClient]] = {
     DestinationKind.SLACK: _slack,
     DestinationKind.SLACK_WEBHOOK: _slack_webhook,
     DestinationKind.HUBSPOT: _hubspot,
+    DestinationKind.SHEETS: _sheets,
 }
 
 
@@ -127,7 +144,14 @@ class Registry:
 
     def client_for(self, target: Target) -> DestinationClient:
         """The target's client. Unusable when its configuration or credentials make no sense."""
-        now = (target.kind, dict(target.config), dict(target.options), target.credentials, target.managed_by)
+        now = (
+            target.kind,
+            dict(target.config),
+            dict(target.mapping),
+            dict(target.options),
+            target.credentials,
+            target.managed_by,
+        )
         with self._lock:
             known = self._made.get(target.id)
             if known is None or known[0] != now:

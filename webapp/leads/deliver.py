@@ -165,16 +165,16 @@ class _Turns:
         places = sorted(sending.with_work(session).items(), key=lambda place: self._flying[place[0]])
         if self._late is not None:
             # What may hang as well would keep the drain for ever.
-            places = [(place, failures) for place, failures in places if not failures and self._late[place] <= 0]
-        for number, (destination_id, failures) in enumerate(places):
+            places = [(place, work) for place, work in places if not work.failures and self._late[place] <= 0]
+        for number, (destination_id, work) in enumerate(places):
             free = room - len(claims)
             if free <= 0:
                 break
-            share = policy.share_failing if failures else policy.share
+            share = policy.share_failing if work.failures else policy.share
             limit = min(share - self._flying[destination_id], -(-free // (len(places) - number)))
             if limit > 0:
                 claims += sending.claim_due(
-                    session, self._holder, limit=limit, lease=lease, destination_id=destination_id
+                    session, self._holder, limit=limit, lease=lease, destination_id=destination_id, alone=work.alone
                 )
         return claims
 

@@ -357,7 +357,11 @@ def _mapping(given: Mapping[str, str], kind: Kind) -> dict[str, str]:
 
 
 def _mapping_problems(mapping: Mapping[str, str], kind: Kind) -> tuple[Problem, ...]:
-    return fieldmap.problems_of(mapping, kind.mapping, open_fields=kind.open_fields)
+    taken = [name for name in mapping if name.casefold() in kind.reserved]
+    return (
+        *fieldmap.problems_of(mapping, kind.mapping, open_fields=kind.open_fields),
+        *(Problem(name, "is filled by the console itself") for name in taken),
+    )
 
 
 def _refuse(problems: Sequence[Problem | None]) -> None:

@@ -6,7 +6,7 @@ Every function runs in a short transaction of its caller's, and none of them cal
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, aliased
@@ -58,7 +58,40 @@ def _after_its_predecessors() -> sa.ColumnElement[bool]:
 
 
 def _usable() -> sa.ColumnElement[bool]:
-    return sa.exists().where(Destination.id == Delivery.destination_id, _open())
+    return sa.exists().where(Destination.id == Delivery.destination_id, _open(), _free())
+
+
+#: Kinds of which some things take one delivery at a time.
+_ALONE = {name: kind.one_at_a_time for name, kind in kinds.KINDS.items() if kind.one_at_a_time}
+
+
+def _free() -> sa.ColumnElement[bool]:
+    """Nothing is on its way to where one delivery at a time is taken, from this destination or another one."""
+    other = aliased(Destination)
+    flying = aliased(Delivery)
+    return sa.and_(
+        *(
+            ~sa.exists().where(
+                Destination.kind == kind,
+                other.kind == kind,
+                *(other.config[name].astext == Destination.config[name].astext for name in names),
+                flying.destination_id == other.id,
+                flying.state == DeliveryState.SENDING,
+                flying.lease_until >= sa.func.now(),
+            )
+            for kind, names in _ALONE.items()
+        )
+    )
+
+
+def _alone(session: Session, destination_id: uuid.UUID) -> bool:
+    """Before a claim for one of :data:`_ALONE`: wins the right to claim until the transaction ends. False: another worker
+    has it, which will have claimed by the time that it lets go."""
+    kind, config = session.execute(
+        sa.select(Destination.kind, Destination.config).where(Destination.id == destination_id)
+    ).one()
+    name = " ".join([kind.value, *(str(config.get(name)) for name in _ALONE[kind])])
+    return bool(session.scalar(sa.select(sa.func.pg_try_advisory_xact_lock(sa.func.hashtextextended(name, 0)))))
 
 
 def _open() -> sa.ColumnElement[bool]:
@@ -83,6 +116,7 @@ def _half_open() -> sa.ColumnElement[bool]:
         Destination.mode != DestinationMode.OFF,
         sa.or_(Destination.paused_until.is_(None), Destination.paused_until <= sa.func.now()),
         Destination.open_until <= sa.func.now(),
+        _free(),
         sa.exists().where(
             Delivery.destination_id == Destination.id, _due(), _after_its_predecessors(), released(), task_texts.ready()
         ),
@@ -101,28 +135,40 @@ def has_due(session: Session) -> bool:
 _AHEAD = 1.0
 
 
-def with_work(session: Session) -> dict[uuid.UUID, int]:
-    """Destinations for which something may be sent now → their failures in a row. One whose rate budget is spent for the
-    next second is left out: threads that wait for it would be missing elsewhere."""
+class Work(NamedTuple):
+    """Of a destination: its ``failures`` in a row, and whether it takes one delivery at a time."""
+
+    failures: int
+    alone: bool
+
+
+def with_work(session: Session) -> dict[uuid.UUID, Work]:
+    """Destinations for which something may be sent now. One whose rate budget is spent for the next second is left out:
+    threads that wait for it would be missing elsewhere."""
     ahead = [
         sa.func.coalesce(sa.extract("epoch", column - sa.func.now()), 0).label(column.key)
         for column in (Destination.second_at, Destination.minute_at)
     ]
     rows = session.execute(
-        sa.select(Destination.id, Destination.failures, Destination.options, *ahead).where(
+        sa.select(Destination.id, Destination.kind, Destination.failures, Destination.options, *ahead).where(
             _open(),
+            _free(),
             sa.exists().where(Delivery.destination_id == Destination.id, _due(), released(), task_texts.ready()),
         )
     )
     return {
-        row.id: row.failures
+        row.id: Work(row.failures, row.kind in _ALONE)
         for row in rows
         if pacing.wait_for(row.options, second=float(row.second_at), minute=float(row.minute_at)) <= _AHEAD
     }
 
 
-def claim_due(session: Session, holder: Holder, *, limit: int, lease: float, destination_id: uuid.UUID) -> list[Claim]:
-    """Up to ``limit`` sendable deliveries of a destination, oldest first."""
+def claim_due(
+    session: Session, holder: Holder, *, limit: int, lease: float, destination_id: uuid.UUID, alone: bool = False
+) -> list[Claim]:
+    """Up to ``limit`` sendable deliveries of a destination, oldest first. ``alone``: it takes one at a time."""
+    if alone and not _alone(session, destination_id):
+        return []
     where = (
         Delivery.destination_id == destination_id,
         _usable(),
@@ -130,7 +176,7 @@ def claim_due(session: Session, holder: Holder, *, limit: int, lease: float, des
         released(),
         task_texts.ready(),
     )
-    return claim(session, _ORDERED, holder, limit=limit, where=where, seconds=lease)
+    return claim(session, _ORDERED, holder, limit=1 if alone else limit, where=where, seconds=lease)
 
 
 def claim_probes(session: Session, holder: Holder, *, limit: int, lease: float, hold: float) -> list[Claim]:
@@ -139,7 +185,7 @@ def claim_probes(session: Session, holder: Holder, *, limit: int, lease: float, 
     Whoever pushes ``open_until`` out wins the probe, so all workers together make one call. Its success closes the
     breaker; a prober that dies leaves the breaker open for ``hold`` seconds more.
     """
-    won = session.scalars(
+    won = session.execute(
         sa.update(Destination)
         .where(
             Destination.id.in_(
@@ -151,11 +197,13 @@ def claim_probes(session: Session, holder: Holder, *, limit: int, lease: float, 
             )
         )
         .values(open_until=sa.func.now() + seconds(hold))
-        .returning(Destination.id)
+        .returning(Destination.id, Destination.kind)
         .execution_options(synchronize_session=False)
     ).all()
     found: list[Claim] = []
-    for destination_id in won:
+    for destination_id, kind in won:
+        if kind in _ALONE and not _alone(session, destination_id):
+            continue
         where = (Delivery.destination_id == destination_id, _after_its_predecessors(), released(), task_texts.ready())
         found.extend(claim(session, _ORDERED, holder, limit=1, where=where, seconds=lease))
     return found

@@ -38,7 +38,8 @@ SEND_AGAIN, ASK_A_PERSON = "send_again", "ask"
 class Field:
     """One setting. ``kind``: text | url | number | choice | switch | long. ``secret``: stored encrypted, never shown.
     ``check``: what is wrong with a value, in words that follow the label, or None. ``choices``: (value, words).
-    ``bounds``: of a number. ``made``: makes a secret that was left empty, to be shown once."""
+    ``bounds``: of a number. ``made``: makes a secret that was left empty, to be shown once. ``tidy``: how a value is
+    stored, before it is checked."""
 
     name: str
     label: str
@@ -51,6 +52,7 @@ class Field:
     bounds: tuple[float, float] = (0, 1e9)
     check: Callable[[str], str | None] | None = None
     made: Callable[[], str] | None = None
+    tidy: Callable[[str], str] = str
 
     def read(self, text: str) -> Any:
         """The value that is stored. ValueError with what is wrong."""
@@ -69,6 +71,7 @@ class Field:
             raise ValueError(wrong)
         if len(text) > (20_000 if self.kind == "long" else MAX_TEXT):
             raise ValueError("is too long")
+        text = self.tidy(text)
         if self.check is not None and (wrong := self.check(text)):
             raise ValueError(wrong)
         return text
@@ -126,7 +129,10 @@ class Guarantee:
 class Kind:
     """``open_fields``: people may add target fields of their own. ``in_browser``: can be made on the settings page.
     ``rules``: which leads, unless the destination says otherwise. ``per_second``, ``per_minute``: the rate budget that
-    it gets unless somebody sets another (None: no limit). ``tells_alerts``: its client is a :class:`~webapp.leads.ports.TellsAlerts`."""
+    it gets unless somebody sets another (None: no limit). ``tells_alerts``: its client is a :class:`~webapp.leads.ports.TellsAlerts`.
+    ``one_at_a_time``: settings that name together what takes one delivery at a time, from whichever worker and
+    destination it comes. ``reserved``: names that the other side's own fields have, so that no mapped field may.
+    ``shown``: what of the secrets may be shown, as settings; ``note``: what is left to do there, for people."""
 
     kind: DestinationKind
     label: str
@@ -143,6 +149,10 @@ class Kind:
     in_browser: bool = True
     tells_alerts: bool = False
     where: Callable[[Mapping[str, Any]], str] = lambda config: str(config.get("url") or "")
+    one_at_a_time: tuple[str, ...] = ()
+    reserved: frozenset[str] = frozenset()
+    shown: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda secrets: {}
+    note: Callable[[Mapping[str, Any]], str | None] = lambda config: None
 
     def steps_for(self, matched: frozenset[Trigger], config: Mapping[str, Any]) -> tuple[Step, ...]:
         """What a lead brings about there that is wanted because of ``matched``; empty when nothing is matched."""
@@ -188,6 +198,7 @@ class Kind:
                 continue
             if value is not None and value is not False:
                 (secrets if field.secret else config)[field.name] = value
+        config |= {} if problems else self.shown(secrets)
         return config, secrets, tuple(problems)
 
 
