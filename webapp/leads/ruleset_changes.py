@@ -206,7 +206,7 @@ class _Overlay(Compiler):
 
     def _own(self, node: Node) -> Node:
         """A copy that may be changed. It stays reachable from its root, so its id is not given again."""
-        copied = Node(dict(node.next), node.cues, node.flags, node.opens, node.steps)
+        copied = Node(dict(node.next), node.cues, node.flags, node.opens, node.steps, node.ends)
         self._owned.add(id(copied))
         return copied
 

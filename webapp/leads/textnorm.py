@@ -27,8 +27,10 @@ _SPECIAL = re.compile(
     r"|(?P<phone>\+?\(?\d[\d\s().-]{7,17}\d(?!\w))"
     r"|(?P<word>" + _WORDS.pattern + ")"
 )
-_ENDERS = frozenset(".!?;\n…")
+#: What ends a sentence, and the key that it leaves in the text.
+_ENDERS = {".": ".", "!": "!", "?": "?", "…": ".", "\n": None, ";": None}
 _BREAKS = frozenset(",:()")
+_CLAUSE_STARTS = _BREAKS | {"^"}
 _PHONE_DIGITS = range(9, 16)
 
 _VI_BARE_WORDS = """
@@ -153,12 +155,18 @@ def _by_cluster(text: str, convert: Callable[[str], str]) -> Mapped:
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """Parallel lists: key for the trie, surface form, sentence and clause number (virtual tokens: "")."""
+    """Parallel lists: key for the trie, and surface form ("" for the virtual tokens ``^`` and ``<end>``)."""
 
     keys: list[str]
     words: list[str]
-    clauses: list[int]
-    sentences: list[int]
+
+    def same_sentence(self, first: int, last: int) -> bool:
+        """Does no sentence begin after token ``first`` and up to ``last``?"""
+        return "^" not in self.keys[first + 1 : last + 1]
+
+    def same_clause(self, first: int, last: int) -> bool:
+        """Does neither a sentence nor a clause begin after token ``first`` and up to ``last``?"""
+        return _CLAUSE_STARTS.isdisjoint(self.keys[first + 1 : last + 1])
 
 
 def word_key(word: str) -> str:
@@ -167,54 +175,62 @@ def word_key(word: str) -> str:
 
 
 def tokenize(text: str) -> Tokens:
-    keys, words, clauses, sentences = ["^"], [""], [0], [0]
-    clause = sentence = 0
-    fresh = False  # a sentence has ended and the next has not begun
-    for word, key in _pieces(text):
-        if word in _ENDERS:
-            if word != "\n" and word != ";":
-                keys.append("!" if word == "!" else "?" if word == "?" else ".")
-                words.append(word)
-                clauses.append(clause)
-                sentences.append(sentence)
-            fresh = True
-            continue
-        if word in _BREAKS:
-            clause += 1
-        elif fresh:
-            clause += 1
-            sentence += 1
-            fresh = False
-            keys.append("^")
-            words.append("")
-            clauses.append(clause)
-            sentences.append(sentence)
-        keys.append(key)
-        words.append(word)
-        clauses.append(clause)
-        sentences.append(sentence)
-    keys.append("<end>")
-    words.append("")
-    clauses.append(clause)
-    sentences.append(sentence)
-    return Tokens(keys, words, clauses, sentences)
+    words, keys = _pieces(text)
+    stops = [i for i, word in enumerate(words) if word in _ENDERS]
+    if not stops:
+        return Tokens(["^", *keys, "<end>"], ["", *words, ""])
+    found = Tokens(["^"], [""])
+    at = 0
+    ended = False
+    for stop in stops:
+        if at < stop:
+            ended = _add(found, keys[at:stop], words[at:stop], ended)
+        if (key := _ENDERS[words[stop]]) is not None:
+            found.keys.append(key)
+            found.words.append(words[stop])
+        ended = True
+        at = stop + 1
+    if at < len(words):
+        _add(found, keys[at:], words[at:], ended)
+    found.keys.append("<end>")
+    found.words.append("")
+    return found
 
 
-def _pieces(text: str) -> list[tuple[str, str]]:
-    """Tokens with their keys, in order."""
+def _add(found: Tokens, keys: list[str], words: list[str], ended: bool) -> bool:
+    """Take over tokens between two enders. A sentence begins with the first that is no comma or the like, when one has
+    ``ended`` before; the answer is whether its beginning is still awaited."""
+    if ended:
+        begin = next((i for i, key in enumerate(keys) if key not in _BREAKS), len(keys))
+        found.keys.extend(keys[:begin])
+        found.words.extend(words[:begin])
+        if begin == len(keys):
+            return True
+        found.keys.append("^")
+        found.words.append("")
+        keys, words = keys[begin:], words[begin:]
+    found.keys.extend(keys)
+    found.words.extend(words)
+    return False
+
+
+def _pieces(text: str) -> tuple[list[str], list[str]]:
+    """The words and their keys, in order."""
     if not _SPECIAL_HINT.search(text):
-        return [(word, _KEYS.get(word) or _key(word)) for word in _WORDS.findall(text)]
-    pieces = []
+        words: list[str] = _WORDS.findall(text)
+        return words, [_KEYS.get(word) or _key(word) for word in words]
+    words, keys = [], []
     for match in _SPECIAL.finditer(text):
         word, group = match[0], match.lastgroup
+        words.append(word)
         if group == "word":
-            pieces.append((word, _KEYS.get(word) or _key(word)))
+            keys.append(_KEYS.get(word) or _key(word))
         elif group == "phone":
             digits = sum(c.isdecimal() for c in word)
-            pieces.append((word, "<phone>" if digits in _PHONE_DIGITS else "#"))
+            keys.append("<phone>" if digits in _PHONE_DIGITS else "#")
         else:
-            pieces.append((word, f"<{group}>"))
-    return pieces
+            keys.append(f"<{group}>")
+    return words, keys
 
 
 def _key(word: str) -> str:

@@ -218,26 +218,24 @@ def _scan(tokens: Tokens, root: Node, gap: int) -> tuple[list[_Hit], list[_Hit]]
     gapped: list[_Hit] = []
     open_chains: dict[int, tuple[tuple[int, int], ...]] = {}
     free = flag_free = 0
-    top = root.next
-    for i in range(size):
-        node = top.get(keys[i])
+    for i, node in enumerate(map(root.next.get, keys)):
         if node is None:
             continue
         j = i + 1
         best = best_flags = None
         while True:
-            if node.cues and i >= free:
-                best = (j, node.cues)
-            if node.flags and i >= flag_free:
-                best_flags = (j, node.flags)
-            if node.steps or node.opens:
-                _follow(node, i, j, open_chains, gapped, flags, tokens.sentences, gap)
+            if node.ends:
+                if node.cues and i >= free:
+                    best = (j, node.cues)
+                if node.flags and i >= flag_free:
+                    best_flags = (j, node.flags)
+                if node.steps or node.opens:
+                    _follow(node, i, j, open_chains, gapped, flags, tokens, gap)
             if j >= size:
                 break
-            following = node.next.get(keys[j])
-            if following is None:
+            node = node.next.get(keys[j])
+            if node is None:
                 break
-            node = following
             j += 1
         if best:
             # "^" only anchors a cue: what begins at the word after it is as far left and must not be hidden.
@@ -256,7 +254,7 @@ def _follow(
     open_chains: dict[int, tuple[tuple[int, int], ...]],
     gapped: list[_Hit],
     flags: list[_Hit],
-    sentences: list[int],
+    tokens: Tokens,
     gap: int,
 ) -> None:
     """Go on with the phrases with gaps: finish or lengthen those that wait for this part, open new ones."""
@@ -265,7 +263,7 @@ def _follow(
         if parts is None:
             continue
         last = parts[-1][1]
-        if not last <= start <= last + gap or sentences[last - 1] != sentences[start]:
+        if not last <= start <= last + gap or not tokens.same_sentence(last - 1, start):
             continue
         parts = (*parts, (start, end))
         if cue is not None:
@@ -307,19 +305,18 @@ def _negate(hits: list[_Hit], tokens: Tokens, rules: Ruleset) -> None:
     """Mark the cues that stand within reach of a negation in the same clause, and those joined to them."""
     if all(hit.cue.kind != "negation" for hit in hits):
         return
-    until = -1
-    clause = -1
+    until = negation = -1
     negations = [hit.parts[0][0] for hit in hits if hit.cue.kind == "negation"]
     for hit in hits:
         (start, end) = hit.parts[0]
         if hit.cue.kind == "negation":
-            until, clause = end + hit.cue.reach, tokens.clauses[start]
+            until, negation = end + hit.cue.reach, start
             continue
         if hit.cue.kind != "intent" or _INTENTS[hit.cue.label] not in rules.negatable:
             continue
         last_start, last = hit.parts[-1]
         within = bisect_right(negations, start) < bisect_left(negations, last_start)  # inside the gap
-        if within or (start <= until and tokens.clauses[start] == clause):
+        if within or (start <= until and tokens.same_clause(negation, start)):
             hit.negated = True
             if last < len(tokens.keys) and tokens.keys[last] in _OR:
                 until = max(until, last + 3)
