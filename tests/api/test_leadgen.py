@@ -286,8 +286,8 @@ def test_a_worker_killed_between_the_answers_and_the_lead_leaves_one_lead(
         barrier.rollback()
     before = _incarnation(session)
     processes.worker("fetches")
-    until(lambda: _incarnation(session) != before, seconds=30)
-    until(lambda: the_fetch(session).state is FetchState.DONE, seconds=20)
+    until(lambda: _incarnation(session) != before, seconds=90)
+    until(lambda: the_fetch(session).state is FetchState.DONE, seconds=60)
     (lead,) = all_of(session, Lead)
     assert lead.name == "Ana Torres" and the_fetch(session).leads_made == 1
     assert len(graph.calls("GET")) == 2

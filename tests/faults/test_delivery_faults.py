@@ -19,8 +19,8 @@ from webapp.models import Delivery, DeliveryAttempt
 pytestmark = [pytest.mark.fault, pytest.mark.slow]
 
 STEPS = ("POST /people", "POST /tasks", "POST /taskTargets")
-#: From a worker having taken its slot, where nothing had to back off.
-RECOVERY_SECONDS = 2.0
+#: From a worker having taken its slot, where nothing has to back off: well below the lease of what the first one held.
+RECOVERY_SECONDS = 20.0
 
 
 @pytest.fixture(scope="module")

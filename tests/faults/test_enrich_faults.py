@@ -105,7 +105,7 @@ def test_the_key_of_a_killed_web_process_is_taken_over(stack: ModelStack) -> Non
     stack.llm.fail_next(kind="hang", seconds=60)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(stack.enrich, 1)
-        until(lambda: stack.asked() == 1, seconds=30)
+        until(lambda: stack.asked() == 1, seconds=90)
         (key,) = stack.all_of(IdempotencyKey)
         assert key.lease_until is not None and key.response is None
         held = stack.enrich(1)
@@ -119,7 +119,7 @@ def test_the_key_of_a_killed_web_process_is_taken_over(stack: ModelStack) -> Non
         answers.append(stack.enrich(1))
         return answers[-1].status == 200
 
-    until(answered, seconds=30)
+    until(answered, seconds=90)
     assert {answer.status for answer in answers[:-1]} <= {409}
     assert "idempotent-replayed" not in answers[-1].headers
     assert stack.enrich(1).headers["idempotent-replayed"] == "true"
@@ -132,7 +132,7 @@ def test_a_killed_worker_costs_the_caller_nothing_but_time(stack: ModelStack) ->
     stack.llm.fail_next(kind="hang", seconds=60)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(stack.enrich, 1)
-        until(lambda: stack.asked() == 1, seconds=30)
+        until(lambda: stack.asked() == 1, seconds=90)
         stack.kill("runs")
         stack.start("runs")
         answer = waiting.result(30)
@@ -178,11 +178,11 @@ def test_runs_that_need_no_model_pass_those_that_do(stack: ModelStack) -> None:
     with stack.thinking() as released:
         for number in range(20):
             assert visitor.post_lead(stack.key, note=UNSURE, email=f"unsure{number}@example.com").status == 201
-        until(lambda: stack.asked() == 8, seconds=30)
+        until(lambda: stack.asked() == 8, seconds=90)
         for number in range(20):
             assert visitor.post_lead(stack.key, note=SURE, email=f"sure{number}@example.com").status == 201
         sure = [Lead.message == SURE, Lead.settled_at.is_not(None)]
-        until(lambda: stack.count(*sure) == 20, seconds=30)
+        until(lambda: stack.count(*sure) == 20, seconds=90)
         assert stack.asked() == 8  # all threads wait
         assert stack.count(Lead.message == UNSURE, Lead.settled_at.is_not(None)) == 0
         released.set()
@@ -220,12 +220,12 @@ def test_while_postgresql_is_away_it_is_503_and_nothing_is_stuck_afterwards(stac
     try:
         with stack.thinking(), ThreadPoolExecutor(1) as pool:
             waiting = pool.submit(stack.enrich, 1)
-            until(lambda: stack.asked() == 1, seconds=30)
+            until(lambda: stack.asked() == 1, seconds=90)
             stack.postgres.stop()
             assert waiting.result(30).status == 503
             away = stack.enrich(2, SURE)
             assert (away.status, away.json["error"]["code"]) == (503, "unavailable")
     finally:
         stack.postgres.start()
-    until(lambda: stack.enrich(1).status == 200, seconds=30)
+    until(lambda: stack.enrich(1).status == 200, seconds=90)
     assert stack.count() == 1

@@ -297,10 +297,9 @@ def test_log_in_tells_nobody_who_exists_and_goes_only_to_our_pages(
     client: FlaskClient, session: Session, workspace: Workspace
 ) -> None:
     user = make_user(session, workspace)
-    wrong = [
-        client.post("/login", data={"email": e, "password": "no"}) for e in (user.email, "nobody@example.com", "\x00")
-    ]
+    wrong = [client.post("/login", data={"email": e, "password": "no"}) for e in (user.email, "nobody@example.com")]
     assert {answer.status_code for answer in wrong} == {401}
+    assert client.post("/login", data={"email": "\x00", "password": "no"}).status_code == 400
     for there in ("https://evil.example", "//evil.example", "/\\evil.example", "javascript:alert(1)", "\\\\evil"):
         fresh = client.application.test_client()
         answer = fresh.post("/login", data={"email": user.email, "password": PASSWORD, "next": there})

@@ -52,8 +52,12 @@ def test_a_phrase_goes_from_draft_to_verdict_and_back(
     assert client.post(f"/settings/rules/versions/{version}/activate").status_code == 303
     session.expire_all()
     assert make_lead(session, workspace, MESSAGE, email="c@example.com").intent is Intent.PURCHASE_INTENT
-    events = session.scalars(sa.select(AuditEvent.event_type).where(AuditEvent.event_type.like("RULES%"))).all()
-    assert events == ["RULES_ACTIVATED", "RULES_ROLLED_BACK", "RULES_ROLLED_BACK"]
+    events = sa.select(AuditEvent.event_type).where(AuditEvent.event_type.like("RULES%"))
+    assert session.scalars(events.order_by(AuditEvent.created_at, AuditEvent.id)).all() == [
+        "RULES_ACTIVATED",
+        "RULES_ROLLED_BACK",
+        "RULES_ROLLED_BACK",
+    ]
 
 
 @pytest.mark.parametrize(

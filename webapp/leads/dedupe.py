@@ -59,13 +59,15 @@ _PLAIN_EMAIL = re.compile(r"([A-Za-z0-9]+(?:[._+-][A-Za-z0-9]+)*)@([A-Za-z0-9.-]
 
 #: Domains in which nothing but their length or a special use can be wrong; those of companies differ lead by lead.
 _PLAIN_DOMAIN = re.compile(r"(?:[A-Za-z0-9]+(?:-[A-Za-z0-9]+)*\.)+[A-Za-z]{2,}")
+_DOMAIN_MAX = 253
 _SPECIAL_USE = tuple(f".{name}" for name in email_validator.SPECIAL_USE_DOMAIN_NAMES)
 
 
 @lru_cache(maxsize=4096)
 def _is_domain(domain: str) -> bool:
     if (
-        _PLAIN_DOMAIN.fullmatch(domain)
+        len(domain) <= _DOMAIN_MAX
+        and _PLAIN_DOMAIN.fullmatch(domain)
         and max(map(len, domain.split("."))) <= 63
         and not f".{domain.lower()}".endswith(_SPECIAL_USE)
     ):
