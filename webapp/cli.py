@@ -14,7 +14,7 @@ import click
 import sqlalchemy as sa
 from flask import Flask, current_app
 
-from webapp.cli_classify import classify
+from webapp.cli_classify import classify, pack_rules
 from webapp.cli_dedupe import dedupe
 from webapp.config import Settings, config_table
 from webapp.extensions import db
@@ -86,6 +86,7 @@ def register(app: Flask) -> None:
     from webapp.cli_social import group as social_pages  # which is made of what stands above
 
     app.cli.add_command(classify)
+    app.cli.add_command(pack_rules)
     app.cli.add_command(dedupe)
     app.cli.add_command(social_pages)
 

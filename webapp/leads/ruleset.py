@@ -32,18 +32,21 @@ import itertools
 import json
 import re
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from webapp.leads import ruleset_packed
 from webapp.leads.errors import Invalid, Problem
+from webapp.leads.ruleset_trie import Cue, Node, shared
 from webapp.leads.states import Intent
 from webapp.leads.textnorm import fold_search, word_key
 from webapp.leads.wordmodel import WordModel, default_model
 
 SCHEMA = 1
+PATH = Path(__file__).with_name("rulesets") / "default.json"
 LANGS = ("en", "vi")
 FLAGS = ("urgent", "deadline", "put_off", "threat", "attack", "budget", "narrowed")
 #: A phrase that unfolds into more spellings than this is a mistake (or would make compiling slow).
@@ -76,34 +79,6 @@ Spelling = tuple[tuple[str, bool], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Cue:
-    """One phrase of the ruleset. ``kind``: ``intent`` | ``mask`` | ``negation`` | ``flag``."""
-
-    kind: str
-    label: str
-    phrase: str
-    weight: float = 0.0
-    reach: int = 0
-    narrowable: bool = False
-
-
-@dataclass(slots=True)
-class Node:
-    """A state of the token trie. ``opens`` and ``steps`` belong to phrases with gaps.
-
-    ``opens``: chains whose first part ends here. ``steps``: (chain so far, next chain or None, finished cue).
-    ``ends``: something may end here; False where phrases only go on, which is most of the trie.
-    """
-
-    next: dict[str, "Node"] = field(default_factory=dict)
-    cues: tuple[Cue, ...] = ()
-    flags: tuple[Cue, ...] = ()
-    opens: tuple[int, ...] = ()
-    steps: tuple[tuple[int, int | None, Cue | None], ...] = ()
-    ends: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class Ruleset:
     """A compiled ruleset; immutable, shared between requests."""
 
@@ -129,8 +104,11 @@ class Problems(list[Problem]):
         self.append(Problem(where, why))
 
 
-def load_ruleset(data: Mapping[str, Any]) -> Ruleset:
-    """Validate and compile; raises :class:`Invalid` whose details name every problem at once."""
+def load_ruleset(data: Mapping[str, Any], tries: Sequence[Node] | None = None) -> Ruleset:
+    """Validate and compile; raises :class:`Invalid` whose details name every problem at once.
+
+    ``tries``: what compiling ``data`` gives, where that is known already (``ruleset_packed``).
+    """
     problems = Problems()
     if data.get("schema") != SCHEMA:
         problems.add("schema", f"must be {SCHEMA}")
@@ -141,14 +119,10 @@ def load_ruleset(data: Mapping[str, Any]) -> Ruleset:
         problems.add("words", "must be true or false")
     if problems:
         raise Invalid("The ruleset lacks whole sections.", details=tuple(problems))
-    compiler = Compiler(_classes(data["classes"], problems), frozenset(data["bare_stop"]), problems)
-    for where, group, cue_of in _groups(data, problems):
-        for i, phrase in enumerate(group["phrases"]):
-            compiler.add(f"{where}.phrases[{i}]", cue_of(phrase), group["lang"])
+    english, marked, bare = tries or _compiled(data, problems)
     numbers = _numbers(data, problems)
     if problems:
         raise Invalid("The ruleset is not valid.", details=tuple(problems))
-    english, marked, bare = _shared(compiler.english, compiler.marked, compiler.bare)
     return Ruleset(
         version=data["version"],
         gap=data["gap"],
@@ -162,26 +136,48 @@ def load_ruleset(data: Mapping[str, Any]) -> Ruleset:
     )
 
 
-_compiling = threading.Lock()
+def _compiled(data: Mapping[str, Any], problems: Problems) -> list[Node]:
+    """The tries for English text, and for Vietnamese text with and without diacritics."""
+    compiler = Compiler(_classes(data["classes"], problems), frozenset(data["bare_stop"]), problems)
+    for where, group, cue_of in _groups(data, problems):
+        for i, phrase in enumerate(group["phrases"]):
+            compiler.add(f"{where}.phrases[{i}]", cue_of(phrase), group["lang"])
+    return shared(compiler.english, compiler.marked, compiler.bare)
+
+
+_loading = threading.Lock()
 
 
 def default_ruleset() -> Ruleset:
-    """The shipped ruleset, compiled once per process. That takes a second or so, so processes that judge
-    call this at start; first callers side by side wait for one of them instead of each compiling it."""
-    with _compiling:
+    """The shipped ruleset, loaded once per process. That takes a moment, so processes that judge call this at start;
+    first callers side by side wait for one of them instead of each loading it."""
+    with _loading:
         return _default_ruleset()
 
 
 @cache
 def _default_ruleset() -> Ruleset:
-    return load_ruleset(default_data())
+    return shipped()
+
+
+def shipped(path: Path = PATH) -> Ruleset:
+    """The ruleset of a file; what it was compiled into is read where it is known, which takes a tenth of compiling."""
+    source = path.read_bytes()
+    return load_ruleset(json.loads(source), ruleset_packed.load(ruleset_packed.digest(source)))
 
 
 def default_data() -> dict[str, Any]:
     """The shipped ruleset as it is written, read anew."""
-    path = Path(__file__).with_name("rulesets") / "default.json"
-    data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    data: dict[str, Any] = json.loads(PATH.read_bytes())
     return data
+
+
+def pack() -> str:
+    """The shipped ruleset, compiled anew, as ``rulesets/default.trie.json`` holds it."""
+    ruleset = load_ruleset(default_data())
+    return ruleset_packed.dump(
+        (ruleset.english, ruleset.marked, ruleset.bare), ruleset_packed.digest(PATH.read_bytes())
+    )
 
 
 def _classes(raw: Mapping[str, Any], problems: Problems) -> dict[str, list[str]]:
@@ -391,28 +387,6 @@ class Compiler:
             if choice and not words:
                 raise ValueError(f"cannot read {choice!r}")
             yield from itertools.product(*(word_keys(word) for word in words))
-
-
-def _shared(*roots: Node) -> list[Node]:
-    """The same tries, in which what goes on alike is one node. Most spellings of a phrase end alike, so this leaves a
-    small part of the nodes, which the processor's caches can hold: walking them is several times faster."""
-    known: dict[object, Node] = {}
-
-    def shared(node: Node) -> Node:
-        following = {key: shared(child) for key, child in node.next.items()}
-        shape = (
-            frozenset((key, id(child)) for key, child in following.items()),
-            tuple(map(id, node.cues)),
-            tuple(map(id, node.flags)),
-            node.opens,
-            node.steps,
-        )
-        same = known.get(shape)
-        if same is None:
-            same = known[shape] = Node(following, node.cues, node.flags, node.opens, node.steps, node.ends)
-        return same
-
-    return [shared(root) for root in roots]
 
 
 def word_keys(word: str) -> Spelling:

@@ -16,14 +16,13 @@ from webapp.leads.ruleset import (
     LANGS,
     MAX_WEIGHT,
     Compiler,
-    Cue,
-    Node,
     Problems,
     Ruleset,
     Tokens,
     default_data,
     default_ruleset,
 )
+from webapp.leads.ruleset_trie import Cue, Node
 from webapp.leads.states import Intent
 
 Section = Literal["cues", "negations", "flags", "masks"]

@@ -5,6 +5,7 @@ API client can highlight; NFD input, where one letter is several code points, th
 """
 
 import re
+import sys
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -242,7 +243,7 @@ def _key(word: str) -> str:
     elif len(word) > 3:
         key = re.sub(r"(\w)\1{2,}", r"\1", key)  # "giáaaa", "soooo"
     if len(_KEYS) < _KEYS_MAX and len(word) <= 40:
-        _KEYS[word] = key
+        key = _KEYS[word] = sys.intern(key)  # the very string that the rules hold is found without being compared
     return key
 
 

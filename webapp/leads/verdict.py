@@ -11,7 +11,8 @@ import re
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 
-from webapp.leads.ruleset import Cue, Node, Ruleset, default_ruleset
+from webapp.leads.ruleset import Ruleset, default_ruleset
+from webapp.leads.ruleset_trie import Cue, Node
 from webapp.leads.states import (
     BUYING_INTENTS,
     PRECEDENCE,

@@ -84,11 +84,10 @@ class WordModel:
         if len(keys) > LONGEST:
             keys = keys[:LONGEST]
         distinct = set(keys)
-        weights = list(map(self._known.get, distinct))
-        if None in weights:
-            weights = [self._learn(key) for key in distinct]
+        known = list(map(self._known.get, distinct))
+        weights = [self._learn(key) for key in distinct] if None in known else known
         pairs = {before + " " + key for before, key in zip(("", *keys), keys, strict=False)}
-        return sum(weights) + sum(filter(None, map(self.pairs.get, pairs))) + self.words.get(length_of(keys), 0)
+        return sum(filter(None, weights)) + sum(filter(None, map(self.pairs.get, pairs))) + self.words.get(length_of(keys), 0)
 
     def _learn(self, key: str) -> int:
         known = self._known.get(key)
