@@ -81,18 +81,24 @@ class WordModel:
         return intent, exp((first - top) / UNIT) / whole, after, exp((second - top) / UNIT) / whole
 
     def _of_words(self, keys: Sequence[str]) -> int:
-        if len(keys) > LONGEST:
-            keys = keys[:LONGEST]
-        distinct = set(keys)
-        known = list(map(self._known.get, distinct))
-        weights = [self._learn(key) for key in distinct] if None in known else known
-        pairs = {before + " " + key for before, key in zip(("", *keys), keys, strict=False)}
-        return sum(filter(None, weights)) + sum(filter(None, map(self.pairs.get, pairs))) + self.words.get(length_of(keys), 0)
+        known, pairs = self._known, self.pairs
+        total = 0
+        before = ""
+        seen = set()
+        for key in keys[:LONGEST]:
+            if key not in seen:
+                seen.add(key)
+                weight = known.get(key)
+                total += self._learn(key) if weight is None else weight
+            pair = before + " " + key
+            weight = pairs.get(pair)
+            if weight is not None and pair not in seen:
+                seen.add(pair)
+                total += weight
+            before = key
+        return total + self.words.get(length_of(keys), 0)
 
     def _learn(self, key: str) -> int:
-        known = self._known.get(key)
-        if known is not None:
-            return known
         found = sum(self.words.get(name, 0) for name in of_word(key))
         if len(self._known) < _CACHE_MAX and len(key) <= 40:
             self._known[key] = found
