@@ -23,6 +23,7 @@ from webapp.leads import (
     alerting,
     backlog,
     claims,
+    crm_pulls,
     crm_rounds,
     deliver,
     fetching,
@@ -84,9 +85,18 @@ def ring_imports(session: Session) -> None:
 
 
 def ring_fetches(session: Session) -> None:
-    """The same for what is to be fetched, but for a page whose host is busy; and for texts to be written."""
-    if fetching.has_due(session) or claims.has_due(session, claims.TEXTS):
+    """The same for what is to be fetched, but for a page whose host is busy; for texts to be written; and for CRMs to be
+    read back."""
+    reading = wiring.settings().crm_pull_seconds > 0
+    if fetching.has_due(session) or claims.has_due(session, claims.TEXTS) or (reading and crm_pulls.has_due(session)):
         queue.ring_now(queue.FETCHES)
+
+
+def begin_reading_crms(session: Session) -> int:
+    """See that CRMs are read back which are new or were switched on. Returns how many."""
+    begun = crm_pulls.begin(session) if wiring.settings().crm_pull_seconds else 0
+    session.commit()
+    return begun
 
 
 def purge_idempotency_keys(session: Session) -> int:
@@ -245,6 +255,7 @@ JOBS = (
     Periodic("ring fetches", 1, ring_fetches),
     Periodic("give out backlog", 5, give_out_backlog),
     Periodic("refresh SLA", 5, refresh_sla),
+    Periodic("begin reading CRMs", 30, begin_reading_crms),
     Periodic("settle alerts", 30, settle_alerts),
     Periodic("expire suppressions", 30, run_out_suppressions),
     Periodic("rescore", 60, rescore),

@@ -19,6 +19,7 @@ from webapp.leads import (
     alerting,
     claims,
     copywriting,
+    crm_pulling,
     crm_tasks,
     deliver,
     fetching,
@@ -245,8 +246,8 @@ def compare_people() -> int:
 
 
 def drain_fetches() -> int:
-    """Fetch what is due and take in what was found, then write texts of tasks; returns how many were settled and
-    written."""
+    """Fetch what is due and take in what was found, write texts of tasks, then read CRMs back; returns how many were
+    settled, written and read."""
     done = _drain(
         queue.FETCHES,
         lambda holder: fetching.process(
@@ -269,7 +270,26 @@ def drain_fetches() -> int:
     )
     if written:
         queue.ring(queue.DELIVERIES)
-    return done + written
+    return done + written + read_crms()
+
+
+def read_crms() -> int:
+    """Read back what became of leads; returns how many CRMs were gone on with."""
+    every = wiring.settings().crm_pull_seconds
+    if not every or should_stop():
+        return 0
+    return _drain(
+        queue.FETCHES,
+        lambda holder: crm_pulling.process(
+            wiring.session_factory(),
+            holder,
+            wiring.clients(),
+            every=every,
+            policy=wiring.delivery_policy(),
+            max_seconds=MAX_SECONDS,
+            stop=lambda: should_stop(),
+        ),
+    )
 
 
 def process_runs() -> int:

@@ -66,6 +66,7 @@ def test_parts_with_a_socket_folder() -> None:
         ({"OUTBOUND_ALLOW_CIDRS": "everywhere"}, "OUTBOUND_ALLOW_CIDRS"),
         ({"DB_PREPARED_STATEMENTS": "maybe"}, "DB_PREPARED_STATEMENTS"),
         ({"MAX_RETRIES": "0"}, "MAX_RETRIES"),
+        ({"CRM_PULL_SECONDS": "-1"}, "CRM_PULL_SECONDS"),
     ],
 )
 def test_nonsense_is_refused_in_one_line_that_names_it(environ: dict[str, str], named: str) -> None:

@@ -274,6 +274,13 @@ class Settings(BaseSettings):
         ge=0,
         le=60,
     )
+    crm_pull_seconds: float = setting(
+        300.0,
+        "CRM_PULL_SECONDS",
+        "How often what became of leads is read back from CRMs, in seconds from the end of one pull to the next; 0: never.",
+        ge=0,
+        le=86_400,
+    )
     max_retries: int = setting(
         8, "MAX_RETRIES", "Attempts of a delivery, or of a fetch, before it is given up.", ge=1, le=50
     )

@@ -122,6 +122,55 @@ def test_pages_by_cursor(twenty: TwentyFake, http: requests.Session) -> None:
     assert seen == [f"rep{i}@example.com" for i in range(7)]
 
 
+def test_an_order_and_its_cursor_hold_among_equal_timestamps(twenty: TwentyFake, http: requests.Session) -> None:
+    same = "2026-01-02T03:04:05.678Z"
+    made = {twenty.add("opportunities", name=f"d{n}", updatedAt=same) for n in range(5)}
+    last = twenty.add("opportunities", name="last", updatedAt="2026-01-02T03:04:06.000Z")
+    seen: list[str] = []
+    params = {"limit": "2", "order_by": "updatedAt[AscNullsFirst]", "filter": f'updatedAt[gte]:"{same}"'}
+    while True:
+        answer = http.get(f"{twenty.url}/opportunities", params=params).json()
+        page = [one["id"] for one in answer["data"]["opportunities"]]
+        if not seen:  # one of those read moves on, and is met again at the end
+            twenty.change("opportunities", page[0], name="moved")
+        seen += page
+        if not answer["pageInfo"]["hasNextPage"]:
+            break
+        params["starting_after"] = answer["pageInfo"]["endCursor"]
+    assert set(seen) == made | {last} and seen[-2] == last and seen[-1] == seen[0] and len(seen) == 7
+    for wrong in ({"order_by": "nothing"}, {"order_by": "name[Up]"}, {"starting_after": "x"}):
+        assert http.get(f"{twenty.url}/opportunities", params=wrong).status_code == 400
+    newest = http.get(f"{twenty.url}/opportunities", params={"order_by": "updatedAt[DescNullsLast]", "limit": "1"})
+    assert newest.json()["data"]["opportunities"][0]["name"] == "moved"
+
+
+def test_what_was_deleted_is_found_by_a_filter_that_names_it(twenty: TwentyFake, http: requests.Session) -> None:
+    kept, soft, hard = (twenty.add("opportunities", name=name) for name in ("kept", "soft", "hard"))
+    assert http.delete(f"{twenty.url}/opportunities/{soft}?soft_delete=true").status_code == 200
+    assert http.delete(f"{twenty.url}/opportunities/{hard}").status_code == 200
+
+    def found(**params: str) -> list[str]:
+        answer = http.get(f"{twenty.url}/opportunities", params=params).json()
+        return [one["id"] for one in answer["data"]["opportunities"]]
+
+    assert found() == [kept]
+    assert found(filter="deletedAt[is]:NOT_NULL") == [soft]
+    assert found(filter='deletedAt[gte]:"2020-01-01T00:00:00+00:00"') == [soft]
+    assert found(filter='deletedAt[gte]:"2120-01-01T00:00:00Z"') == []
+    assert http.get(f"{twenty.url}/opportunities/{soft}").status_code == 404
+    assert http.patch(f"{twenty.url}/restore/opportunities/{soft}").status_code == 200
+    assert set(found()) == {kept, soft}
+
+
+def test_an_opportunity_takes_an_amount_and_ids_that_are_there(twenty: TwentyFake, http: requests.Session) -> None:
+    person = twenty.add("people", **_person())
+    amount = {"amountMicros": 5_000_000, "currencyCode": "EUR"}
+    good = {"name": "Deal", "stage": "NEW", "amount": amount, "pointOfContactId": person}
+    assert http.post(f"{twenty.url}/opportunities", json=good).status_code == 201
+    for wrong in ({"amount": 5}, {"amount": {"value": 5}}, {"pointOfContactId": str(uuid.uuid4())}):
+        assert http.post(f"{twenty.url}/opportunities", json=good | wrong).status_code == 400
+
+
 @pytest.mark.parametrize(("old", "field"), [(False, "targetPersonId"), (True, "personId")])
 def test_a_task_target_takes_one_name_of_the_field_and_not_the_other(
     http: requests.Session, old: bool, field: str

@@ -2,6 +2,7 @@
 
 import argparse
 import base64
+import json
 import re
 import threading
 import time
@@ -64,7 +65,8 @@ class TwentyFake(FakeServer):
     """``old_task_targets``: a server before about 1.17, which knows ``personId`` and not ``targetPersonId``.
 
     ``short_limit`` (per second) and ``long_limit`` (per minute): calls per key; None is off.
-    ``members_readable`` False: the key's role may not read workspace members.
+    ``members_readable`` False: the key's role may not read workspace members; ``unreadable`` names other objects that it
+    may not. ``page_limit``: larger pages are capped to it.
     """
 
     base_path = "/rest"
@@ -77,12 +79,15 @@ class TwentyFake(FakeServer):
         short_limit: int | None = None,
         long_limit: int | None = None,
         members_readable: bool = True,
+        page_limit: int = _MAX_LIMIT,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.token = token
         self.old_task_targets = old_task_targets
         self.members_readable = members_readable
+        self.page_limit = page_limit
+        self.unreadable: set[str] = set()
         self._buckets = [_Bucket(short_limit, 1.0), _Bucket(long_limit, 60.0)]
         self.store: dict[str, dict[str, Record]] = {}
         self.forget()
@@ -92,6 +97,10 @@ class TwentyFake(FakeServer):
     @property
     def people(self) -> list[Record]:
         return self._live("people")
+
+    @property
+    def opportunities(self) -> list[Record]:
+        return self._live("opportunities")
 
     @property
     def tasks(self) -> list[Record]:
@@ -119,6 +128,34 @@ class TwentyFake(FakeServer):
         with self.lock:
             self.store["workspaceMembers"][record["id"]] = record
         return str(record["id"])
+
+    def add(self, plural: str, **values: Any) -> str:
+        """A record as a colleague makes it; system fields (``createdAt``, ``updatedAt``) may be given."""
+        with self.lock:
+            record = _new_record(self._checked(plural, values))
+            self.store[plural][record["id"]] = record
+        return str(record["id"])
+
+    def change(self, plural: str, record_id: str, **values: Any) -> None:
+        """As a colleague changes a record; ``updatedAt`` moves on unless it is given."""
+        with self.lock:
+            record = self._get(plural, record_id)
+            self._overwrite(plural, record, self._checked(plural, values, partial=True))
+            record["updatedAt"] = values.get("updatedAt", record["updatedAt"])
+
+    def delete(self, plural: str, record_id: str, *, for_good: bool = False) -> None:
+        """As a colleague deletes a record: to be brought back from what was deleted, or ``for_good``."""
+        with self.lock:
+            record = self._get(plural, record_id, deleted=for_good)
+            if for_good:
+                del self.store[plural][record_id]
+            else:
+                record["deletedAt"] = record["updatedAt"] = _now()
+
+    def bring_back(self, plural: str, record_id: str) -> None:
+        with self.lock:
+            record = self._get(plural, record_id, deleted=True)
+            record["deletedAt"], record["updatedAt"] = None, _now()
 
     def state(self) -> Any:
         return {plural: list(records.values()) for plural, records in self.store.items()}
@@ -196,8 +233,8 @@ class TwentyFake(FakeServer):
                     return Response(201, {"data": {f"create{plural[0].upper()}{plural[1:]}": made}})
                 return Response(201, {"data": {f"create{title}": self._create(plural, request.json, upsert)}})
             case "PATCH" | "PUT" if restore and record_id:
-                record = self._get(plural, record_id, deleted=True)
-                record["deletedAt"] = None
+                self.bring_back(plural, record_id)
+                record = self._get(plural, record_id)
                 return Response(200, {"data": {f"restore{title}": record}})
             case "PATCH" | "PUT" if record_id:
                 record = self._get(plural, record_id)
@@ -205,17 +242,14 @@ class TwentyFake(FakeServer):
                 return Response(200, {"data": {f"update{title}": record}})
             case "DELETE" if record_id:
                 record = self._get(plural, record_id)
-                if request.query.get("soft_delete") == "true":
-                    record["deletedAt"] = _now()
-                else:
-                    del self.store[plural][record_id]
+                self.delete(plural, str(record["id"]), for_good=request.query.get("soft_delete") != "true")
                 return Response(200, {"data": {f"delete{title}": {"id": record_id}}})
         raise _bad("Invalid path")
 
     def _check_object(self, plural: str) -> None:
         if plural in OBJECTS:
-            if plural == "workspaceMembers" and not self.members_readable:
-                raise _Refusal(403, "ForbiddenException", "Method not allowed: role may not read workspaceMember")
+            if plural in self.unreadable or (plural == "workspaceMembers" and not self.members_readable):
+                raise _Refusal(403, "ForbiddenException", f"Method not allowed: role may not read {plural}")
             return
         meant = next((name for name, (singular, _) in OBJECTS.items() if plural == singular), None)
         raise _bad(f"object '{plural}' not found." + (f" Did you mean '{meant}'?" if meant else ""))
@@ -231,21 +265,25 @@ class TwentyFake(FakeServer):
 
     def _list(self, plural: str, query: dict[str, str]) -> Response:
         limit = _limit(query.get("limit"))
-        records: Iterable[Record] = self._live(plural)
+        # What was deleted is only found by a filter that names the field.
+        everything = "deletedAt" in query.get("filter", "")
+        records: Iterable[Record] = list(self.store[plural].values()) if everything else self._live(plural)
         if query.get("filter"):
             matches = parse_filter(query["filter"])
             records = [record for record in records if matches(record)]
-        ordered = sorted(records, key=lambda record: (record["createdAt"], record["position"]))
+        order = _order(plural, query.get("order_by"))
+        ordered = _sorted(records, order)
         total, start = len(ordered), 0
         if query.get("starting_after"):
-            after = _cursor_id(query["starting_after"])
-            start = next((i + 1 for i, record in enumerate(ordered) if record["id"] == after), total)
-        page = ordered[start : start + limit]
+            after = _place(query["starting_after"])
+            start = sum(_compare_places(_values(record, order), after, order) <= 0 for record in ordered)
+        page = ordered[start : start + min(limit, self.page_limit)]
+        limit = min(limit, self.page_limit)
         info = {
             "hasNextPage": start + limit < total,
             "hasPreviousPage": start > 0,
-            "startCursor": _cursor(page[0]) if page else None,
-            "endCursor": _cursor(page[-1]) if page else None,
+            "startCursor": _cursor(_values(page[0], order)) if page else None,
+            "endCursor": _cursor(_values(page[-1], order)) if page else None,
         }
         return Response(200, {"data": {plural: page}, "pageInfo": info, "totalCount": total})
 
@@ -300,6 +338,8 @@ class TwentyFake(FakeServer):
             body["emails"] = {**body["emails"], "primaryEmail": _canonical(body["emails"]["primaryEmail"])}
         if plural == "tasks":
             self._check_task(body)
+        if plural == "opportunities":
+            self._check_opportunity(body)
         if plural == "taskTargets" and not partial:
             self._check_task_target(body)
         return body
@@ -318,6 +358,14 @@ class TwentyFake(FakeServer):
         rich = body.get("bodyV2", {})
         if not isinstance(rich, dict) or set(rich) - {"markdown", "blocknote"}:
             raise _bad('Invalid value for field "bodyV2"')
+
+    def _check_opportunity(self, body: Record) -> None:
+        amount = body.get("amount")
+        if amount is not None and (not isinstance(amount, dict) or set(amount) - {"amountMicros", "currencyCode"}):
+            raise _bad('Invalid value for field "amount"')
+        for field, plural in (("companyId", "companies"), ("pointOfContactId", "people")):
+            if body.get(field) is not None and body[field] not in self.store[plural]:
+                raise _bad(f"insert or update violates foreign key constraint on {field}")
 
     def _check_task_target(self, body: Record) -> None:
         names = {"personId", "companyId", "opportunityId"}
@@ -414,18 +462,58 @@ def _limit(value: str | None) -> int:
     return min(int(value), _MAX_LIMIT)
 
 
-def _cursor(record: Record) -> str:
-    return base64.urlsafe_b64encode(f"cursor:{record['id']}".encode()).decode()
+#: Fields and whether they descend; the last word has the id.
+Order = list[tuple[str, bool]]
+_DIRECTIONS = {"AscNullsFirst": False, "AscNullsLast": False, "DescNullsFirst": True, "DescNullsLast": True}
 
 
-def _cursor_id(cursor: str) -> str:
+def _order(plural: str, text: str | None) -> Order:
+    """``updatedAt[AscNullsFirst],name``; without one, as they were made."""
+    found: Order = []
+    for part in (text or "").split(","):
+        if not part:
+            continue
+        match = re.fullmatch(r"(\w+)(?:\[(\w+)\])?", part)
+        if not match or match[1] not in OBJECTS[plural][1] | _SYSTEM:
+            raise _bad(f"'order_by' invalid for '{part}'. eg: field_1[AscNullsFirst],field_2")
+        if match[2] is not None and match[2] not in _DIRECTIONS:
+            raise _bad(f"'order_by' direction '{match[2]}' invalid. Allowed values are {', '.join(_DIRECTIONS)}")
+        found.append((match[1], _DIRECTIONS.get(match[2] or "", False)))
+    return [*(found or [("createdAt", False), ("position", False)]), ("id", False)]
+
+
+def _values(record: Record, order: Order) -> list[Any]:
+    return [record.get(name) for name, _ in order]
+
+
+def _compare_places(here: list[Any], there: list[Any], order: Order) -> int:
+    for mine, theirs, (_, descends) in zip(here, there, order, strict=True):
+        if mine != theirs:
+            before = mine is None or (theirs is not None and mine < theirs)
+            return -1 if before != descends else 1
+    return 0
+
+
+def _sorted(records: Iterable[Record], order: Order) -> list[Record]:
+    found = list(records)
+    for name, descends in reversed(order):
+        found.sort(key=lambda record: (record.get(name) is not None, record.get(name)), reverse=descends)
+    return found
+
+
+def _cursor(place: list[Any]) -> str:
+    """Where a record stands in the order, so that the place is found again when the record has moved on."""
+    return base64.urlsafe_b64encode(json.dumps(place).encode()).decode()
+
+
+def _place(cursor: str) -> list[Any]:
     try:
-        text = base64.urlsafe_b64decode(cursor.encode()).decode()
+        found = json.loads(base64.urlsafe_b64decode(cursor.encode()))
     except ValueError:
-        text = ""
-    if not text.startswith("cursor:"):
+        found = None
+    if not isinstance(found, list):
         raise _bad("Invalid cursor")
-    return text.removeprefix("cursor:")
+    return found
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:

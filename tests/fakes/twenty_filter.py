@@ -3,6 +3,7 @@
 import fnmatch
 import re
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 Matcher = Callable[[dict[str, Any]], bool]
@@ -76,8 +77,16 @@ def _compare(found: Any, comparator: str, value: str, text: str) -> bool:
         case "ilike":
             return fnmatch.fnmatchcase(shown.lower(), value.lower().replace("%", "*"))
     if comparator in _ORDER:
-        return found is not None and _ORDER[comparator](shown, value)
+        return found is not None and _ORDER[comparator](*_comparable(shown, value))
     raise BadFilter(f"'filter' invalid for '{text}', unknown comparator '{comparator}'")
+
+
+def _comparable(shown: str, value: str) -> tuple[Any, Any]:
+    """Moments as moments, however they are written; everything else as text."""
+    try:
+        return datetime.fromisoformat(shown), datetime.fromisoformat(value)
+    except ValueError:
+        return shown, value
 
 
 def _value(record: dict[str, Any], path: str) -> Any:

@@ -135,6 +135,8 @@ DOORS = [
     (Role.ADMIN, "POST", "/settings/destinations/{destination}/shadow"),
     (Role.ADMIN, "POST", "/settings/destinations/{destination}/live"),
     (Role.ADMIN, "POST", "/settings/destinations/{destination}/test"),
+    (Role.ADMIN, "POST", "/settings/destinations/{destination}/read-back"),
+    (Role.ADMIN, "POST", "/settings/destinations/{destination}/read-back/now"),
     (Role.ADMIN, "POST", "/settings/destinations/{destination}/secret"),
     (Role.ADMIN, "POST", "/settings/destinations/{destination}/remove"),
     (Role.ADMIN, "GET", "/settings/social-pages"),

@@ -98,6 +98,9 @@ Read it top-down::
              ports         what outside services must offer (webapp.clients does)
 
     became   lead_outcomes  won or lost: a history of reports, and what sources are worth by them
+             crm_pulling   deals and deletions read back from CRMs, in small steps
+             ├ crm_pulls   for which, what their stages mean, how it went
+             └ deals       whose a deal is, what is new of it; what was deleted there
 
     people   lookalikes    who may be the same person: in a whole set (pairs), or in the background (search)
              merging       two people become one, and two again

@@ -20,12 +20,14 @@ from webapp.leads.states import (
     DeliveryState,
     FetchState,
     ImportState,
+    PullState,
     ReplayState,
     RerunState,
     RunStatus,
     TaskRequestState,
     TextState,
 )
+from webapp.models.crm import CrmPull
 from webapp.models.inbound import Fetch, Import
 from webapp.models.work import Delivery, ReplayRequest, Rerun, Run, TaskRequest, TaskText, WorkerSlot
 
@@ -76,7 +78,8 @@ REPLAYS = Backlog(
 )
 RERUNS = Backlog("reruns", Rerun, Rerun.state, RerunState.QUEUED, RerunState.RUNNING, (Rerun.due_at,))
 TEXTS = Backlog("texts", TaskText, TaskText.state, TextState.WANTED, TextState.WRITING, (TaskText.due_at,))
-BACKLOGS = (RUNS, DELIVERIES, IMPORTS, UNDOS, FETCHES, TASKS, RERUNS, TEXTS, REPLAYS)
+PULLS = Backlog("pulls", CrmPull, CrmPull.state, PullState.QUEUED, PullState.RUNNING, (CrmPull.due_at,))
+BACKLOGS = (RUNS, DELIVERIES, IMPORTS, UNDOS, FETCHES, TASKS, RERUNS, TEXTS, REPLAYS, PULLS)
 
 
 @dataclass(frozen=True, slots=True)

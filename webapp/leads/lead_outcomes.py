@@ -18,7 +18,7 @@ from typing import Any
 import pycountry
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import distinct_on, insert
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, joinedload
 
 from webapp.leads import audit
 from webapp.leads.errors import Conflict, Invalid, NotFound, Problem
@@ -27,6 +27,7 @@ from webapp.leads.types import SourceRecord
 from webapp.models.base import new_id, scoped
 from webapp.models.lead import Lead
 from webapp.models.scoring import LeadOutcome
+from webapp.models.work import Destination
 
 MAX_TEXT = 200
 #: Largest value of a deal that is taken, exclusive; the column holds a thousand times as much.
@@ -43,7 +44,8 @@ MAX_HISTORY = 200
 @dataclass(frozen=True, slots=True)
 class Report:
     """One report. ``external_id``: the reporter's name for it; the same one again from the same ``source`` is a repeat.
-    ``occurred_at`` None: now. ``value`` in ``currency`` (ISO 4217; None: the workspace's)."""
+    ``occurred_at`` None: now. ``value`` in ``currency`` (ISO 4217; None: the workspace's). ``deal`` at
+    ``destination_id``: which deal in which CRM; None where the reporter speaks of the lead as a whole."""
 
     outcome: DealState
     stage: str | None = None
@@ -51,6 +53,8 @@ class Report:
     currency: str | None = None
     external_id: str | None = None
     occurred_at: datetime | None = None
+    destination_id: uuid.UUID | None = None
+    deal: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,11 +149,22 @@ def _checked(report: Report, currency: str) -> dict[str, Any]:
     if problems:
         raise Invalid("the outcome cannot be stored", details=tuple(problems))
     return {
+        "destination_id": report.destination_id,
+        "deal": report.deal,
         "outcome": report.outcome,
         "value": value,
         "currency": given or (currency if value is not None else None),
         **texts,
     }
+
+
+def storable(report: Report, currency: str) -> bool:
+    """Whether :func:`record` would take it. ``currency``: the workspace's."""
+    try:
+        _checked(report, currency)
+    except Invalid:
+        return False
+    return True
 
 
 def _text(value: str | None, name: str, problems: list[Problem]) -> str | None:
@@ -179,6 +194,7 @@ def history(session: Session, workspace_id: uuid.UUID, lead_id: uuid.UUID) -> li
         .where(LeadOutcome.lead_id == lead_id)
         .order_by(LeadOutcome.occurred_at.desc(), LeadOutcome.id.desc())
         .limit(MAX_HISTORY)
+        .options(joinedload(LeadOutcome.destination).load_only(Destination.name))
     )
     return list(session.scalars(query))
 
@@ -201,25 +217,32 @@ class Records:
 
 
 def source_records(session: Session, workspace_ids: Iterable[uuid.UUID]) -> dict[uuid.UUID, Records]:
-    """Of each workspace: leads that are won or lost by the report that stands, as far as it is from the last
-    :data:`LEARN_DAYS` days. A lead counts once, however often it was reported."""
+    """Of each workspace: leads that are won or lost by the reports that stand, as far as they are from the last
+    :data:`LEARN_DAYS` days. A lead counts once, however often it was reported: as won with one deal made, whatever became
+    of others; as lost when all its deals are."""
     wanted = list(workspace_ids)
+    deal = (LeadOutcome.lead_id, LeadOutcome.destination_id, LeadOutcome.deal)
     standing = (
         sa.select(LeadOutcome.workspace_id, LeadOutcome.lead_id, LeadOutcome.outcome)
-        .ext(distinct_on(LeadOutcome.lead_id))
+        .ext(distinct_on(*deal))
         .where(
             LeadOutcome.workspace_id.in_(wanted),
             LeadOutcome.occurred_at > sa.func.now() - sa.func.make_interval(0, 0, 0, LEARN_DAYS),
         )
-        .order_by(LeadOutcome.lead_id, LeadOutcome.occurred_at.desc(), LeadOutcome.id.desc())
+        .order_by(*deal, LeadOutcome.occurred_at.desc(), LeadOutcome.id.desc())
         .subquery()
     )
-    won = sa.func.count().filter(standing.c.outcome == DealState.WON)
+    is_won = sa.func.bool_or(standing.c.outcome == DealState.WON)
+    closed_leads = (
+        sa.select(standing.c.workspace_id, standing.c.lead_id, is_won.label("won"))
+        .group_by(standing.c.workspace_id, standing.c.lead_id)
+        .having(sa.or_(is_won, ~sa.func.bool_or(standing.c.outcome == DealState.OPEN)))
+        .subquery()
+    )
     rows = session.execute(
-        sa.select(standing.c.workspace_id, Lead.source, won, sa.func.count())
-        .join(Lead, Lead.id == standing.c.lead_id)
-        .where(standing.c.outcome != DealState.OPEN)
-        .group_by(standing.c.workspace_id, Lead.source)
+        sa.select(closed_leads.c.workspace_id, Lead.source, sa.func.count().filter(closed_leads.c.won), sa.func.count())
+        .join(Lead, Lead.id == closed_leads.c.lead_id)
+        .group_by(closed_leads.c.workspace_id, Lead.source)
     ).all()
     found: dict[uuid.UUID, dict[str, SourceRecord]] = {workspace_id: {} for workspace_id in wanted}
     for workspace_id, source, won_here, closed in rows:

@@ -83,6 +83,7 @@ def deliveries(session: Session, workspace_id: uuid.UUID, where: list[Any], *, c
     columns = [
         Delivery.id, Delivery.created_at, Delivery.state, Delivery.action, Delivery.tries, Delivery.attempt,
         Delivery.due_at, Delivery.delivered_at, Delivery.updated_at, Delivery.last_error, Delivery.remote_id, Delivery.lead_id,
+        Delivery.deleted_there_at,
         Destination.name.label("destination"), *_SENDER,
     ]  # fmt: skip
     return listing(

@@ -8,7 +8,8 @@ import uuid
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol, runtime_checkable
+from decimal import Decimal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from webapp.leads.errors import Ambiguous, Permanent, Transient
 from webapp.leads.intake import LeadIn as LeadIn  # clients make them, and import the ports alone
@@ -252,6 +253,62 @@ class CrmMatch(Protocol):
 
     def match(self, email: str | None, phone: str | None, domain: str | None) -> Sequence[Fact]:
         """``crm_*`` (docs/enrichment.md); empty when neither the person nor the company is there."""
+        ...
+
+
+#: What the stages of deals mean where nobody has said otherwise; the rest is open. Twenty's own last stage is CUSTOMER.
+WON_STAGES = ("CUSTOMER", "WON", "CLOSED_WON")
+LOST_STAGES = ("LOST", "CLOSED_LOST", "REJECTED")
+
+
+def same_stage(name: str | None) -> str:
+    """A stage without case, blanks and signs: ``Closed won``, ``CLOSED_WON`` and ``ClosedWon`` are one."""
+    return "".join(char for char in (name or "").upper() if char.isalnum())
+
+
+@dataclass(frozen=True, slots=True)
+class Deal:
+    """A deal as a CRM has it. Times are aware UTC. ``person_id``, ``company_id``: whom it is with, by their ids there."""
+
+    id: str
+    stage: str | None
+    created_at: datetime
+    updated_at: datetime
+    value: Decimal | None = None
+    currency: str | None = None
+    person_id: str | None = None
+    company_id: str | None = None
+
+
+#: Kinds of records of a CRM that are looked after.
+RecordKind = Literal["person", "task", "deal"]
+
+
+@runtime_checkable
+class CrmOutcomes(Protocol):
+    """A CRM that tells what became of leads, and what was deleted. Pages: hand the cursor back until it is None. Errors
+    as of :class:`DestinationClient`; Refused where the credential may not read such records."""
+
+    def deal_page(self, cursor: str | None, *, since: datetime | None) -> tuple[Sequence[Deal], str | None]:
+        """Deals in the order of their last change, as far as it was at ``since`` or later."""
+        ...
+
+    def deals_with(self, person_ids: Sequence[str], company_ids: Sequence[str]) -> Sequence[Deal]:
+        """All deals with these; together up to 60."""
+        ...
+
+    def deleted_page(
+        self, kind: RecordKind, cursor: str | None, *, since: datetime | None
+    ) -> tuple[Mapping[str, datetime], str | None]:
+        """Id → when it was deleted, as far as that was at ``since`` or later."""
+        ...
+
+    def present(self, kind: RecordKind, ids: Sequence[str]) -> Set[str]:
+        """Which of up to 60 records are there."""
+        ...
+
+    def is_gone(self, kind: RecordKind, record_id: str) -> bool:
+        """A second look at a single record that was not among those present."""
         ...
 
 

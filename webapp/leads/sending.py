@@ -6,6 +6,7 @@ Every function runs in a short transaction of its caller's, and none of them cal
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -235,6 +236,7 @@ def load(
         .execution_options(populate_existing=True)
     ).all()
     remote = _remote_ids(session, [row[0] for row in rows if row[0].step > 0 or row[0].revision])
+    gone = _people_deleted(session, [row[0] for row in rows])
     held = suppression.held_now(session, {row[1].id: row[1] for row in rows}.values())
     jobs: list[Job] = []
     called_off: list[uuid.UUID] = []
@@ -244,7 +246,9 @@ def load(
         if cut_off:
             _note_cut_off(session, delivery, token)
         silent = person is not None and person.do_not_contact
-        unwanted = _unwanted(delivery, destination, lead, silent=silent, suppressed=lead.id in held)
+        unwanted = _deleted_there(delivery, destination, gone) or _unwanted(
+            delivery, destination, lead, silent=silent, suppressed=lead.id in held
+        )
         if unwanted is not None:
             _call_off(session, token, delivery, unwanted)
             called_off.append(delivery.id)
@@ -295,6 +299,34 @@ def _put_right(shot: LeadSnapshot, edited: Mapping[str, str]) -> LeadSnapshot:
     if "phone" in own:
         own["phone_e164"] = own["phone"] if str(own["phone"] or "").startswith("+") else None
     return replace(shot, **own) if own else shot
+
+
+def _people_deleted(session: Session, deliveries: Sequence[Delivery]) -> dict[tuple[uuid.UUID, uuid.UUID], datetime]:
+    """(lead, destination) → when the lead's person was deleted there."""
+    places = {(row.lead_id, row.destination_id) for row in deliveries if row.revision or row.step or row.tries}
+    if not places:
+        return {}
+    rows = session.execute(
+        sa.select(Delivery.lead_id, Delivery.destination_id, Delivery.deleted_there_at).where(
+            sa.tuple_(Delivery.lead_id, Delivery.destination_id).in_(list(places)),
+            Delivery.action == outbox.PERSON,
+            Delivery.deleted_there_at.is_not(None),
+        )
+    )
+    return {(row.lead_id, row.destination_id): row.deleted_there_at for row in rows}
+
+
+def _deleted_there(
+    delivery: Delivery, destination: Destination, people: Mapping[tuple[uuid.UUID, uuid.UUID], datetime]
+) -> str | None:
+    """What somebody deleted on the other side is not made again, nor is anything made for a person who was."""
+    if delivery.operation is DeliveryOperation.WITHDRAW:
+        return None
+    at = delivery.deleted_there_at
+    what = "it"
+    if at is None:
+        at, what = people.get((delivery.lead_id, delivery.destination_id)), "the person"
+    return f"{what} was deleted in {destination.name} on {at:%-d %B %Y}" if at else None
 
 
 def _unwanted(

@@ -120,6 +120,13 @@ class TaskRequestState(StrEnum):
     FAILED = "failed"
 
 
+class PullState(StrEnum):
+    """Whether a worker is reading a CRM at this moment. QUEUED: until its next time, too."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+
+
 class RerunState(StrEnum):
     """Where a re-run of many leads stands. QUEUED: between two looks at how far it is, too."""
 

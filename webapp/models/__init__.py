@@ -2,6 +2,7 @@
 
 from webapp.models.account import ApiKey, Membership, SocialPage, User, Workspace
 from webapp.models.base import db, new_id, scoped
+from webapp.models.crm import CrmPull
 from webapp.models.enrichment import EnrichmentAnswer, EnrichmentHealth, EnrichmentProvider
 from webapp.models.inbound import Fetch, Import, ImportProblem, InboundSource
 from webapp.models.judging import LlmCall, RulesetVersion
@@ -37,6 +38,7 @@ __all__ = [
     "Alert",
     "ApiKey",
     "AuditEvent",
+    "CrmPull",
     "Decision",
     "Delivery",
     "DeliveryAttempt",

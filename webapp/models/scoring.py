@@ -5,17 +5,19 @@ from datetime import datetime
 from decimal import Decimal
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from webapp.leads.states import DealState, OutcomeSource
 from webapp.models.base import JSON, Base, Created, Identified, InWorkspace, enum_column
+from webapp.models.work import Destination
 
 
 class LeadOutcome(Identified, InWorkspace, Created, Base):
     """What somebody reported of the deal that a lead became. Append-only (a trigger refuses UPDATE): the report that
     happened last stands (``webapp.leads.lead_outcomes``).
 
-    ``external_id``: the reporter's name for this report, by which a repeat of it is known again.
+    ``external_id``: the reporter's name for this report, by which a repeat of it is known again. ``destination_id``,
+    ``deal``: the CRM that it was read from, and its id of the deal there.
     """
 
     __tablename__ = "lead_outcomes"
@@ -33,6 +35,8 @@ class LeadOutcome(Identified, InWorkspace, Created, Base):
             unique=True,
             postgresql_where=sa.text("external_id IS NOT NULL"),
         ),
+        sa.Index("ix_lead_outcomes_deal", "destination_id", "deal", postgresql_where=sa.text("deal IS NOT NULL")),
+        sa.CheckConstraint("(deal IS NULL) = (destination_id IS NULL)", name="deal_of_destination"),
     )
 
     lead_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("leads.id"))
@@ -42,7 +46,11 @@ class LeadOutcome(Identified, InWorkspace, Created, Base):
     currency: Mapped[str | None]  # ISO 4217
     source: Mapped[OutcomeSource] = enum_column(OutcomeSource, "source")
     external_id: Mapped[str | None]
+    destination_id: Mapped[uuid.UUID | None] = mapped_column(sa.ForeignKey("destinations.id"))
+    deal: Mapped[str | None]
     occurred_at: Mapped[datetime]
+
+    destination: Mapped[Destination | None] = relationship(lazy="raise_on_sql")
 
 
 class ScoreVersion(Identified, InWorkspace, Created, Base):

@@ -190,7 +190,8 @@ class Delivery(Identified, InWorkspace, Created, Claimable, Base):
     ``step`` orders the actions of a lead at a destination: a later one waits for the earlier to be delivered.
     ``operation``: what the next call does; ``revision`` grows with each that is asked for after the first.
     ``sent_as``: what the lead was when it was sent, as far as the other side is told of changes. ``edited``: target
-    fields that a person has put right for this one delivery.
+    fields that a person has put right for this one delivery. ``deleted_there_at``: somebody has deleted the record on
+    the other side; it is not made again.
     """
 
     __tablename__ = "deliveries"
@@ -219,6 +220,21 @@ class Delivery(Identified, InWorkspace, Created, Claimable, Base):
             "remote_id",
             postgresql_where=sa.text("action = 'person' AND state = 'delivered'"),
         ),
+        # What is read back of a CRM, by its id there; and who has arrived there lately.
+        sa.Index(
+            "ix_deliveries_there",
+            "destination_id",
+            "action",
+            "remote_id",
+            postgresql_where=sa.text("action IN ('person', 'company', 'task') AND remote_id IS NOT NULL"),
+        ),
+        sa.Index(
+            "ix_deliveries_arrived",
+            "destination_id",
+            "delivered_at",
+            "id",
+            postgresql_where=sa.text("action IN ('person', 'company') AND delivered_at IS NOT NULL"),
+        ),
     )
 
     lead_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("leads.id"))
@@ -239,6 +255,7 @@ class Delivery(Identified, InWorkspace, Created, Claimable, Base):
     payload: Mapped[JSON | None]  # what was last sent
     last_error: Mapped[str | None]
     delivered_at: Mapped[datetime | None]
+    deleted_there_at: Mapped[datetime | None]
     updated_at: Mapped[datetime] = mapped_column(server_default=sa.func.now())
 
     lead: Mapped[Lead] = relationship(lazy="raise_on_sql")

@@ -8,7 +8,7 @@ from flask_login import current_user
 
 from jobs.queue import ring
 from webapp.extensions import db
-from webapp.leads import destinations, fieldmap, kinds, outbox, trial
+from webapp.leads import crm_pulls, destinations, fieldmap, kinds, outbox, trial
 from webapp.leads.destinations import Wanted
 from webapp.leads.errors import Conflict, Invalid, LeadError, NotFound
 from webapp.leads.kinds.base import Kind, Unknown
@@ -75,9 +75,14 @@ def create(kind: str) -> Any:
 @bp.get("/settings/destinations/<uuid:destination_id>")
 @requires(Role.ADMIN)
 def edit(destination_id: uuid.UUID) -> Any:
+    return show_one(destination_id)
+
+
+def show_one(destination_id: uuid.UUID, *, read_back: dict[str, Any] | None = None, status: int = 200) -> Any:
+    """The page of one that is there. ``read_back``: what was sent for reading it back, and its problems."""
     row = destinations.find(db.session(), helpers.here(), destination_id)
     known = kinds.of(row.kind)
-    return _form(known, row, _stored(known, row))
+    return _form(known, row, _stored(known, row), read_back=read_back, status=status)
 
 
 @bp.post("/settings/destinations/<uuid:destination_id>")
@@ -271,6 +276,7 @@ def _form(
     *,
     problems: dict[str, str] | None = None,
     made: dict[str, str] | None = None,
+    read_back: dict[str, Any] | None = None,
     status: int = 200,
 ) -> Any:
     session = db.session()
@@ -295,6 +301,9 @@ def _form(
         sources=fieldmap.SOURCES,
         example=trial.example(session, helpers.here(), mapping, public_url=helpers.settings().public_url),
         waiting=destinations.waiting(session, helpers.here()).get(row.id, {}) if row else {},
+        pull=crm_pulls.of(session, row) if row and crm_pulls.reads(row) else None,
+        pulls_every=helpers.settings().crm_pull_seconds,
+        read_back=read_back or {},
         environment=destinations.ENVIRONMENT,
         mode=DestinationMode,
         status=status,

@@ -77,6 +77,14 @@ def _delivery(text: str) -> Teller:
     return tell
 
 
+def _there(what: str) -> Teller:
+    def tell(details: Mapping[str, Any]) -> str:
+        record = words.named(str(details.get("action") or ""), "EFFECT")
+        return f"The {record} {what}" + (f" in {details['destination']}" if details.get("destination") else "")
+
+    return tell
+
+
 def _withdrawn(details: Mapping[str, Any]) -> str:
     what = "Delivery withdrawn" if len(details.get("deliveries") or ()) == 1 else "Deliveries withdrawn"
     return f"{what}: {details['reason']}" if details.get("reason") else what
@@ -230,6 +238,12 @@ EVENTS: dict[str, Teller] = {
     "SUPPRESSION_REMOVED": _about("Taken off the suppression list", "value"),
     "SUPPRESSION_EXPIRED": _about("Ran out on the suppression list", "value"),
     "OUTCOME_RECORDED": _outcome,
+    "DELIVERY_DELETED_THERE": _there("was deleted"),
+    "DELIVERY_BACK_THERE": _there("was brought back"),
+    "CRM_PULL_CHANGED": lambda details: (
+        f"Reading back {details.get('destination') or 'the CRM'} "
+        + ("changed" if details.get("enabled") else "switched off")
+    ),
     "RERUN_STARTED": _about("Many leads to be run again", "leads"),
     "RERUN_DONE": lambda _: "Running many leads again is done",
     "RERUN_CANCELLED": lambda _: "Running many leads again was stopped",

@@ -7,7 +7,8 @@
     ├ tasks         the follow-up task of a delivery, and its link to the person
     ├ follow_ups    tasks for people who are in the CRM already (leads.ports.CrmTasks)
     ├ members       who may be given a task
-    └ match         is somebody there already? (leads.ports.CrmMatch)
+    ├ match         is somebody there already? (leads.ports.CrmMatch)
+    └ opportunities what became of them, and what was deleted (leads.ports.CrmOutcomes)
     records     any kind of record: made under an id of ours, changed, looked up, paged through
     values      how Twenty writes numbers, domains and filters
 

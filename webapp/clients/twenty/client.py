@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence, Set
+from datetime import datetime
 from typing import Any
 
 from webapp.clients.http import HttpClient
@@ -10,17 +11,18 @@ from webapp.clients.twenty.follow_ups import FollowUps
 from webapp.clients.twenty.match import Matching
 from webapp.clients.twenty.members import Members
 from webapp.clients.twenty.notes import Notes, note_body
+from webapp.clients.twenty.opportunities import Opportunities
 from webapp.clients.twenty.people import People, person_body
 from webapp.clients.twenty.records import Records, remote_id, uuid5_of
 from webapp.clients.twenty.tasks import Tasks, closed
 from webapp.leads.errors import Permanent
-from webapp.leads.ports import DeliveryRequest, FollowUp, PersonTasks, Receipt
+from webapp.leads.ports import Deal, DeliveryRequest, FollowUp, PersonTasks, Receipt, RecordKind
 from webapp.leads.types import Fact
 
 
 class TwentyClient:
-    """``send`` handles the actions of webapp.leads.kinds.twenty. Also :class:`leads.ports.CrmTasks` and
-    :class:`leads.ports.CrmMatch`. ``task_target_field``: the name of a task target's person."""
+    """``send`` handles the actions of webapp.leads.kinds.twenty. Also :class:`leads.ports.CrmTasks`,
+    :class:`leads.ports.CrmMatch` and :class:`leads.ports.CrmOutcomes`. ``task_target_field``: the name of a task target's person."""
 
     reconciles = True
 
@@ -40,6 +42,7 @@ class TwentyClient:
         self._tasks = Tasks(records, self._members, target_field=task_target_field)
         self._follow_ups = FollowUps(records, target_field=task_target_field)
         self._matching = Matching(records, clock)
+        self._opportunities = Opportunities(records)
 
     def send(self, request: DeliveryRequest) -> Receipt:
         match request.action:
@@ -106,3 +109,22 @@ class TwentyClient:
 
     def match(self, email: str | None, phone: str | None, domain: str | None) -> list[Fact]:
         return self._matching.match(email, phone, domain)
+
+    # leads.ports.CrmOutcomes
+
+    def deal_page(self, cursor: str | None, *, since: datetime | None) -> tuple[Sequence[Deal], str | None]:
+        return self._opportunities.deal_page(cursor, since=since)
+
+    def deals_with(self, person_ids: Sequence[str], company_ids: Sequence[str]) -> Sequence[Deal]:
+        return self._opportunities.deals_with(person_ids, company_ids)
+
+    def deleted_page(
+        self, kind: RecordKind, cursor: str | None, *, since: datetime | None
+    ) -> tuple[Mapping[str, datetime], str | None]:
+        return self._opportunities.deleted_page(kind, cursor, since=since)
+
+    def present(self, kind: RecordKind, ids: Sequence[str]) -> Set[str]:
+        return self._opportunities.present(kind, ids)
+
+    def is_gone(self, kind: RecordKind, record_id: str) -> bool:
+        return self._opportunities.is_gone(kind, record_id)

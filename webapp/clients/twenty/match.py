@@ -10,16 +10,15 @@ from urllib.parse import urlsplit
 from webapp.clients.crm import canonical_email, one_line
 from webapp.clients.twenty.records import Record, Records, records_of
 from webapp.clients.twenty.values import phone_parts, quotable
-from webapp.leads.ports import Refused
+from webapp.leads.ports import LOST_STAGES, WON_STAGES, Refused, same_stage
 from webapp.leads.types import Fact
 
 _PAGE = "60"
 _OWNERS_SECONDS = 300.0
 #: Answers that mean: the key's role may not read such records, or the server has no such object.
 _NOT_OURS = frozenset({400, 403, 404})
-#: Stages that mean that a sale was made, and that it was lost; the rest is open. Twenty's own last stage is CUSTOMER.
-_WON = frozenset({"CUSTOMER", "WON", "CLOSED_WON", "CLOSEDWON"})
-_LOST = frozenset({"LOST", "CLOSED_LOST", "CLOSEDLOST", "REJECTED"})
+_WON = frozenset(map(same_stage, WON_STAGES))
+_LOST = frozenset(map(same_stage, LOST_STAGES))
 
 
 class Matching:
@@ -38,8 +37,8 @@ class Matching:
         if person is None and company is None:
             return []
         deals = self._deals_of(person, company)
-        won = [deal for deal in deals if _stage(deal) in _WON]
-        open_deals = [deal for deal in deals if _stage(deal) not in _WON | _LOST]
+        won = [deal for deal in deals if same_stage(_stage(deal)) in _WON]
+        open_deals = [deal for deal in deals if same_stage(_stage(deal)) not in _WON | _LOST]
         facts = [Fact("crm_customer", bool(won), "", 0.95, note=_why(won, person, company))]
         if person:
             facts.append(Fact("crm_person_id", str(person["id"]), "", 1.0))

@@ -86,8 +86,7 @@ class Records:
         """All records whose ``field`` is one of ``ids``."""
         found: list[dict[str, Any]] = []
         for start in range(0, len(ids), _IDS):
-            listed = ",".join(f'"{one}"' for one in ids[start : start + _IDS])
-            found += self.all(plural, filter=f"{field}[in]:[{listed}]")
+            found += self.all(plural, filter=by_one_of(field, ids[start : start + _IDS]))
         return found
 
     def all(self, plural: str, **params: str) -> Iterator[dict[str, Any]]:
@@ -110,6 +109,12 @@ class Records:
         if following == cursor or not records:
             raise Unreached(f"answered a page of {plural} that leads nowhere", exchange=answer.exchange)
         return records, following
+
+
+def by_one_of(field: str, ids: Sequence[str]) -> str:
+    """The filter for records whose ``field`` is one of ``ids``."""
+    listed = ",".join(f'"{one}"' for one in ids)
+    return f"{field}[in]:[{listed}]"
 
 
 def remote_id(request: DeliveryRequest) -> uuid.UUID:
