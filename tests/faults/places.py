@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from tests.fakes import hubspot, sheets, slack, twenty, webhook_receiver
 from tests.fakes.server import FakeServer, Request, Response
 from tests.leads.delivering import CIPHER, decided_lead
-from webapp.leads import deliver, kinds
+from webapp.leads import callbacks, deliver, kinds
 from webapp.leads.kinds.base import Kind
 from webapp.leads.states import DestinationKind, Door, Priority
 from webapp.models import Destination, Lead, Workspace
@@ -166,6 +166,13 @@ def _follow_up(session: Session, lead: Lead) -> None:
     assert deliver.plan_follow_up(session, lead) == 1
 
 
+def _callback(session: Session, lead: Lead) -> None:
+    (place,) = callbacks.places(session, lead.workspace_id)
+    lead.callback_url = f"{place.url}/hook/{lead.id}"
+    session.flush()
+    assert callbacks.plan(session, [lead]) == 1
+
+
 def _twenty(name: str, writes: Mapping[str, str], **over: Any) -> Place:
     whole = any(write in ("company", "note") for write in writes)
     return Place(
@@ -260,6 +267,17 @@ PLACES: tuple[Place, ...] = (
         {"event": "POST"},
         _at_receiver,
         takes_any_2xx=True,
+    ),
+    Place(
+        "callback",
+        DestinationKind.CALLBACK,
+        webhook_receiver.WebhookReceiver,
+        lambda fake: ({"url": fake.root}, {"secret": webhook_receiver.SECRET}),
+        {"result": "POST"},
+        lambda fake: {"result": _at_receiver(fake)["event"]},
+        takes_any_2xx=True,
+        plan=_callback,
+        killed=False,
     ),
     Place(
         "n8n follow-up",

@@ -151,6 +151,20 @@ class TestWebhooks:
             assert drain(session_factory).done == 0
             assert fake.requests == []
 
+    def test_discarding_leaves_what_is_owed_for_one_that_was_sent(self, session, session_factory, workspace):
+        with WebhookReceiver() as fake:
+            webhook_destination(session, workspace, fake)
+            lead = planned(session, workspace)
+            drain(session_factory)
+            switch(session, workspace, Flag.WEBHOOKS, False)
+            lead.status = LeadStatus.REJECTED
+            assert deliver.withdraw(session, lead, reason="rejected", due_in_seconds=0) == 1
+            assert flags.discard_webhooks(session, workspace.id, actor="Ann") == 0
+            session.commit()
+            switch(session, workspace, Flag.WEBHOOKS, True)
+            drain(session_factory)
+            assert [event["type"] for event in fake.deliveries] == ["lead.approved", "lead.withdrawn"]
+
     def test_discarding_cancels_only_this_workspaces_webhooks(self, session, workspace):
         other = make_workspace(session)
         with WebhookReceiver() as fake, TwentyFake() as twenty:

@@ -7,6 +7,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, sessionmaker
 
+from tests.factories import make_lead
 from tests.fakes.twenty import TwentyFake
 from tests.fakes.webhook_receiver import WebhookReceiver
 from tests.leads.delivering import (
@@ -18,7 +19,7 @@ from tests.leads.delivering import (
     twenty_destination,
     webhook_destination,
 )  # fmt: skip
-from webapp.leads import deliver, review, run
+from webapp.leads import deliver, review, run, suppression
 from webapp.leads.claims import Holder
 from webapp.leads.ports import remote_id_for
 from webapp.leads.review import Actor
@@ -32,6 +33,7 @@ from webapp.leads.states import (
     NextAction,
     Priority,
     RejectReason,
+    SuppressionKind,
 )
 from webapp.leads.types import Verdict
 from webapp.models import Delivery, Lead, Workspace
@@ -340,3 +342,46 @@ def test_a_re_run_that_lowers_what_was_sent_takes_it_back(
     assert lead.status is LeadStatus.NEW_ESCALATE
     drain(session_factory)
     assert (states(session)["task"], twenty.tasks[0]["status"]) == ("withdrawn", "DONE")
+
+
+@pytest.mark.parametrize("mode", [DestinationMode.LIVE, DestinationMode.SHADOW])
+def test_what_may_have_arrived_before_it_was_only_watched_is_taken_back(
+    session: Session, workspace: Workspace, session_factory: Factory, mode: DestinationMode
+) -> None:
+    with WebhookReceiver() as receiver:
+        hook = webhook_destination(session, workspace, receiver, mode=DestinationMode.SHADOW)
+        lead = planned(session, workspace)
+        session.execute(sa.update(Delivery).values(ambiguous=True, tries=1))
+        session.commit()
+        drain(session_factory)
+        assert states(session)["lead.approved"] == "shadowed"
+        hook.mode = mode
+        session.commit()
+        _decide(session, lead, DecisionAction.REJECT)
+        drain(session_factory)
+        told = [event["type"] for event in receiver.deliveries]
+    row = rows(session)["lead.approved"]
+    expected = ("withdrawn", ["lead.withdrawn"]) if mode is DestinationMode.LIVE else ("cancelled", [])
+    assert (row.state.value, told) == expected
+    assert row.ambiguous is (mode is DestinationMode.SHADOW)
+
+
+@pytest.mark.parametrize("held", ["suppressed", "do_not_contact"])
+def test_a_rejection_is_told_where_it_is_asked_for_also_of_leads_that_are_held_back(
+    session: Session, workspace: Workspace, session_factory: Factory, held: str
+) -> None:
+    with WebhookReceiver() as receiver:
+        webhook_destination(session, workspace, receiver, rules={"on": ["approved", "rejected"]})
+        lead = planned(session, workspace)
+        drain(session_factory)
+        if held == "suppressed":
+            line = suppression.Line(str(lead.email), SuppressionKind.TEST)
+            suppression.add(session, workspace.id, [line], region="US", actor="Mai")
+            entry = suppression.held_now(session, [lead])[lead.id]
+            session.execute(sa.update(Lead).where(Lead.id == lead.id).values(suppression_id=entry.id))
+        else:
+            make_lead(session, workspace, "please unsubscribe me from everything", email=lead.email)
+        session.commit()
+        _decide(session, lead, DecisionAction.REJECT)
+        drain(session_factory)
+        assert [event["type"] for event in receiver.deliveries] == ["lead.approved", "lead.rejected"]

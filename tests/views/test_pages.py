@@ -293,6 +293,34 @@ def test_webhooks_are_added_switched_and_environment_ones_are_not(
     assert "set by the environment" in client.get(there).text
 
 
+@pytest.mark.parametrize(
+    ("kind", "values", "said"),
+    [
+        ("n8n", {"url": "https://n8n.example/hook"}, "Social leads of high priority"),
+        ("callback", {"url": "https://hooks.example.com"}, "Leads that came with a callback_url"),
+    ],
+)
+def test_a_kind_that_chooses_its_leads_itself_takes_no_rules_and_no_test(
+    client: FlaskClient, session: Session, login: Callable[..., Any], kind: str, values: dict[str, str], said: str
+) -> None:
+    login(client, Role.ADMIN)
+    add = f"/settings/destinations/new/{kind}"
+    empty = client.get(add).text
+    assert said in empty and 'name="on"' not in empty
+    refused = client.post(add, data={"name": "There", "form": "1", "on": ["approved"], **values})
+    assert refused.status_code == 422
+    assert client.post(add, data={"name": "There", "form": "1", **values}).status_code in (201, 303)
+    there = session.scalars(sa.select(Destination)).one()
+    assert there.rules == {}
+    page = client.get(f"/settings/destinations/{there.id}").text
+    assert said in page and "Send a test" not in page and "no failure" in page
+    assert client.post(f"/settings/destinations/{there.id}/test").status_code == 409
+    assert said.lower() in client.get("/settings/destinations").text.lower()
+    if kind == "callback":
+        fresh = client.post(f"/settings/destinations/{there.id}/secret").text
+        assert "Give up the old secret" in fresh and "whsec_" in fresh
+
+
 def test_log_in_tells_nobody_who_exists_and_goes_only_to_our_pages(
     client: FlaskClient, session: Session, workspace: Workspace
 ) -> None:

@@ -3,6 +3,7 @@
 import json
 import logging
 import uuid
+from functools import partial
 from itertools import islice
 from typing import Any, Literal
 
@@ -16,7 +17,7 @@ from webapp.api.schemas import Count, Out, ProblemOut
 from webapp.api.uploads import Upload, upload
 from webapp.api.v1 import idempotency_key
 from webapp.extensions import db
-from webapp.leads import answers, imports, intake_bulk
+from webapp.leads import answers, callbacks, imports, intake_bulk
 from webapp.leads.claims import FROM_BATCHES
 from webapp.leads.errors import Invalid, Problem
 from webapp.leads.imports.process import INTERNAL
@@ -132,12 +133,14 @@ def _answer(principal: Principal, sent: Upload, wanted: str) -> Response:
 
 
 def _inline(principal: Principal, layout: imports.Layout, found: list[Row]) -> Response:
+    allowed = callbacks.places(db.session(), principal.workspace_id)
     mapper = imports.Mapper(
         imports.guess(layout.columns),
         seal=current_app.extensions["cipher"].seal,
         door=Door.V1,
         source="unknown",
         open_ended=layout.format != "csv",
+        callback_problem=partial(callbacks.problem_of, allowed=allowed),
     )
     results: list[dict[str, Any]] = []
     good: list[tuple[int, intake_bulk.Row]] = []

@@ -15,8 +15,9 @@ from webapp.api.openapi import IDEMPOTENCY_KEY, REPLAYED, Answer, documented
 from webapp.api.problems import Email, validated
 from webapp.api.schemas import DecidedLead, LeadDetail, LeadOut, LeadsPage, LeadsQuery, RunOut, RunsOut
 from webapp.api.triage import find, iso
+from webapp.errors import Unprocessable
 from webapp.extensions import db
-from webapp.leads import intake, queries, review
+from webapp.leads import callbacks, intake, queries, review
 from webapp.leads import run as runs
 from webapp.leads.errors import Invalid, Problem
 from webapp.leads.states import DecisionAction, Door, Intent, Priority, RejectReason, Scope
@@ -74,6 +75,15 @@ class LeadV1(BaseModel):
     referrer: Annotated[str, Field(max_length=2_000)] | None = None
     consent: bool | Short | None = None
     consent_at: Annotated[AwareDatetime, Field(strict=False), AfterValidator(sane_moment)] | None = None
+    callback_url: (
+        Annotated[
+            str,
+            Field(
+                description="Where its result is posted once its run is done; below an address that an admin has set up."
+            ),
+        ]
+        | None
+    ) = None
 
     @model_validator(mode="after")
     def _somebody(self) -> "LeadV1":
@@ -119,7 +129,7 @@ def idempotency_key(data: Any) -> intake.Key | None:
         201: Answer(LeadOut, headers={"Location": "Where the lead can be read."}),
         200: Answer(LeadOut, "The lead of the first request with this key.", headers=REPLAYED),
     },
-    errors=(409,),
+    errors=(409, 422),
 )
 @auth.needs(Scope.INGEST)
 def create(principal: Principal) -> Response:
@@ -128,6 +138,8 @@ def create(principal: Principal) -> Response:
     body = validated(LeadV1, data)
     sealed = current_app.extensions["cipher"].seal(data)
     received = intake.accept_new(db.session, principal.workspace, _lead_in(body, data, sealed), key=key)
+    if received.created and body.callback_url is not None:
+        _check_callback(principal, body.callback_url)
     db.session.commit()
     if received.touched:
         raise intake.exists(received.lead_id)
@@ -141,6 +153,16 @@ def create(principal: Principal) -> Response:
     else:
         response.status_code = 201
     return response
+
+
+def _check_callback(principal: Principal, url: str) -> None:
+    """After intake, which knows a repeat: its answer stays what it was. What was taken in is taken back."""
+    if wrong := callbacks.problem_of(url, callbacks.places(db.session(), principal.workspace_id)):
+        db.session.rollback()
+        raise Unprocessable(
+            "the result cannot be posted to that callback_url; nothing was stored",
+            details=(Problem("callback_url", wrong),),
+        )
 
 
 def _lead_in(body: LeadV1, data: dict[str, Any], sealed: dict[str, Any]) -> intake.LeadIn:
@@ -159,6 +181,7 @@ def _lead_in(body: LeadV1, data: dict[str, Any], sealed: dict[str, Any]) -> inta
         attribution=attribution_of(data),
         consent=consent_of(body.consent),
         consent_at=body.consent_at,
+        callback_url=body.callback_url,
         payload=sealed,
     )
 

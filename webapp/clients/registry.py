@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from webapp.clients import guard
+from webapp.clients.callback import CallbackClient
 from webapp.clients.google_tokens import ServiceAccount
 from webapp.clients.guard import Network
 from webapp.clients.http import HttpClient
@@ -84,8 +85,16 @@ def _twenty(making: Making) -> DestinationClient:
 
 
 def _webhook(making: Making) -> DestinationClient:
+    return WebhookClient(making.http(str(making.target.config["url"])), secrets=_secrets(making))
+
+
+def _secrets(making: Making) -> list[str]:
     secrets = [making.credentials["secret"], making.credentials.get("old_secret")]
-    return WebhookClient(making.http(str(making.target.config["url"])), secrets=[str(one) for one in secrets if one])
+    return [str(one) for one in secrets if one]
+
+
+def _callback(making: Making) -> DestinationClient:
+    return CallbackClient(making.http(""), secrets=_secrets(making))
 
 
 def _n8n(making: Making) -> DestinationClient:
@@ -127,6 +136,7 @@ FACTORIES: dict[DestinationKind, Callable[[Making], DestinationClient]] = {
     DestinationKind.SLACK_WEBHOOK: _slack_webhook,
     DestinationKind.HUBSPOT: _hubspot,
     DestinationKind.SHEETS: _sheets,
+    DestinationKind.CALLBACK: _callback,
 }
 
 

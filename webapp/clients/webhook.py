@@ -40,7 +40,7 @@ class WebhookClient:
         answer = self._post(str(uuid.uuid4()), payload)
         return f"It took an event of the type {TEST_EVENT} and answered {answer.status}."
 
-    def _post(self, message_id: str, payload: dict[str, Any]) -> Answer:
+    def _post(self, message_id: str, payload: dict[str, Any], address: str = "") -> Answer:
         body = minified(payload)
         sent_at = datetime.now(UTC)  # of this attempt, aware: sign() takes the wall clock as UTC
         headers = {
@@ -48,18 +48,19 @@ class WebhookClient:
             "webhook-timestamp": str(int(sent_at.timestamp())),
             "webhook-signature": " ".join(signer.sign(message_id, sent_at, body) for signer in self._signers),
         }
-        return self._http.call("POST", body=body.encode(), headers=headers, shown=payload)
+        return self._http.call("POST", address, body=body.encode(), headers=headers, shown=payload)
 
     def reconcile(self, request: DeliveryRequest) -> Receipt | None:
         """A receiver cannot be asked: it is sent again, under the same id."""
         return None
 
 
-def event(request: DeliveryRequest) -> dict[str, Any]:
-    """``{"type", "timestamp": of the event, "data": the lead}``, cut to the size limit at the message."""
+def event(request: DeliveryRequest, **more: Any) -> dict[str, Any]:
+    """``{"type", "timestamp": of the event, "data": the lead}``, cut to the size limit at the message. ``more``: of the
+    data."""
     lead = request.lead
     kind = WITHDRAWN if request.withdrawn else request.action
-    payload = {"type": kind, "timestamp": _iso(lead.event_at), "data": lead_view(lead) | dict(request.fields)}
+    payload = {"type": kind, "timestamp": _iso(lead.event_at), "data": lead_view(lead) | more | dict(request.fields)}
     data = payload["data"]
     assert isinstance(data, dict)
     if _size(payload) >= MAX_BYTES:

@@ -281,8 +281,8 @@ def rotate_secret(
     """Begin or end a rotation of a webhook's signing secret. Returns the new one, to be shown once, or None when the old
     one has just been given up: until then each post carries the signatures of both."""
     row = _editable(session, workspace_id, destination_id)
-    if row.kind is not DestinationKind.WEBHOOK:
-        raise Conflict("Only a webhook has a signing secret.")
+    if not kinds.of(row.kind).signs:
+        raise Conflict("Nothing is signed there.")
     secrets = _readable(cipher, row.credentials or "")
     if "old_secret" in secrets:
         del secrets["old_secret"]
@@ -346,6 +346,9 @@ def _options(kind: Kind, given: Mapping[str, str]) -> tuple[dict[str, Any], list
 
 
 def _rules(kind: Kind, given: Mapping[str, Any] | None) -> tuple[dict[str, Any], tuple[Problem, ...]]:
+    if kind.own_rules:
+        refused = Problem("on", f"is not up to rules here: there go {kind.own_rules}")
+        return {}, (refused,) if given and any(given.values()) else ()
     return (dict(kind.rules or {}), ()) if given is None else triggers.checked(given)
 
 

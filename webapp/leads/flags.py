@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from webapp.leads import audit, workspaces
-from webapp.leads.states import DeliveryState, DestinationKind
+from webapp.leads.states import DeliveryOperation, DeliveryState, DestinationKind
 from webapp.models.account import Workspace
 from webapp.models.work import Delivery, Destination
 
@@ -52,7 +52,7 @@ OFF_BECAUSE = {
     Flag.LLM_COPYWRITING: "the model writes no tasks in this workspace",
 }
 #: Destinations that are webhooks.
-WEBHOOK_KINDS = (DestinationKind.WEBHOOK, DestinationKind.N8N)
+WEBHOOK_KINDS = (DestinationKind.WEBHOOK, DestinationKind.N8N, DestinationKind.CALLBACK)
 
 #: As shipped.
 SHIPPED = Flags()
@@ -154,10 +154,11 @@ def waiting_webhooks(session: Session, workspace_id: uuid.UUID) -> int:
 
 
 def discard_webhooks(session: Session, workspace_id: uuid.UUID, *, actor: str) -> int:
-    """Cancel the outgoing webhooks that wait. Returns how many."""
+    """Cancel the outgoing webhooks that wait to be sent. Returns how many. What is owed for one that was sent before (it is
+    to be taken back, changed or brought back) still goes out."""
     rows = session.execute(
         sa.update(Delivery)
-        .where(*_webhooks_of(workspace_id))
+        .where(*_webhooks_of(workspace_id), Delivery.operation == DeliveryOperation.SEND)
         .values(
             state=DeliveryState.CANCELLED,
             last_error="discarded when outgoing webhooks were switched on again",

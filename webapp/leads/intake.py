@@ -86,6 +86,7 @@ class LeadIn:
     author_id: str | None = None
     import_id: uuid.UUID | None = None
     source_id: uuid.UUID | None = None
+    callback_url: str | None = None
     #: The verdict on words that no lead wrote is no surer than this.
     confidence_cap: float = 1.0
     payload: dict[str, Any] = field(default_factory=dict)
@@ -225,7 +226,7 @@ def text_problem(value: str) -> str | None:
 
 _TEXTS = (
     "message", "source", "name", "email", "phone", "company", "external_id", "external_post_id", "external_thread_id",
-    "external_message_id", "author_name", "author_id",
+    "external_message_id", "author_name", "author_id", "callback_url",
 )  # fmt: skip
 
 
@@ -292,6 +293,7 @@ def row_for(tenant: Tenant, lead: LeadIn) -> dict[str, Any]:
         "import_id": lead.import_id,
         "source_id": lead.source_id,
         "suppression_id": None,
+        "callback_url": lead.callback_url,
         "consent": lead.consent,
         "consent_at": lead.consent_at,
         "platform": lead.platform,

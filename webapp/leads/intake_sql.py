@@ -28,7 +28,7 @@ COLUMNS = {
     "author_name": "text", "author_id": "text", "status": "text", "intent": "text", "priority": "text",
     "next_action": "text", "confidence": "double precision", "verdict": "jsonb", "search": "text", "run_id": "uuid",
     "cleaned": "jsonb", "sla_due_at": "timestamptz", "person_name": "text", "import_id": "uuid", "source_id": "uuid",
-    "suppression_id": "uuid",
+    "suppression_id": "uuid", "callback_url": "text",
     "run_key": "text", "rank": "smallint", "payload": "jsonb", "event_id": "uuid", "event": "jsonb",
 }  # fmt: skip
 
@@ -39,6 +39,7 @@ _LEAD = [
     "consent_at", "platform", "source_type", "source_subtype", "external_post_id", "external_thread_id",
     "external_message_id", "author_name", "author_id", "status", "intent", "priority", "next_action", "confidence",
     "verdict", "cleaned", "import_id", "source_id", "sla_due_at", "suppression_id",
+    "callback_url",
 ]  # fmt: skip
 
 _ONE_ROW = "SELECT " + ", ".join(f"%({name})s::{kind} AS {name}" for name, kind in COLUMNS.items())

@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session
 from webapp.leads import audit, flags, kinds, suspicion, triggers
 from webapp.leads.errors import Conflict
 from webapp.leads.kinds.base import Step, Unknown
+from webapp.leads.kinds.callback import FAILED, PROCESSED, covers
 from webapp.leads.kinds.n8n import FOLLOW_UP
 from webapp.leads.kinds.twenty import PERSON, TASK, TASK_TARGET
 from webapp.leads.kinds.webhook import EVENTS
@@ -76,8 +77,8 @@ def _never_because(intent: Intent, do_not_contact: bool, suppressed: bool) -> st
 
 def steps_at(kind: DestinationKind, config: Mapping[str, Any], rules: Mapping[str, Any], lead: Any) -> tuple[Step, ...]:
     """What a lead has to bring about at one destination; empty when its rules leave the lead out."""
-    if kind not in kinds.KINDS or kind is DestinationKind.N8N:
-        return ()  # the n8n follow-up has its own rule: plan_follow_up
+    if kind not in kinds.KINDS or kind in kinds.OWN_RULES:
+        return ()  # plan_follow_up, webapp.leads.callbacks
     return kinds.of(kind).steps_for(triggers.matched(rules, lead), config)
 
 
@@ -90,20 +91,34 @@ def still_wanted(
     destination: Destination, lead: Lead, action: str, *, do_not_contact: bool, suppressed: bool
 ) -> str | None:
     """Asked just before sending: None to go on, else why not. ``suppressed``: by the list as it is at this moment."""
+    kind = DestinationKind(destination.kind)
+    if kind is DestinationKind.CALLBACK:  # whoever sent the lead is told, not the person
+        still = covers(str(destination.config.get("url")), lead.callback_url or "")
+        return None if still else "its address is not one of this destination's any more"
+    step = next(
+        (one for one in steps_at(kind, destination.config, destination.rules, lead) if one.action == action), None
+    )
+    if step is not None and _tells_rejection(step):
+        return None
     if suppressed:
         return SUPPRESSED
-    kind = DestinationKind(destination.kind)
     if kind is DestinationKind.N8N:
         if suspicion.awaits_a_person(lead.verdict, lead.status):
             return "a person has to look at it first"
         return "the lead was rejected" if lead.status is LeadStatus.REJECTED else None
     if do_not_contact:
         return "the person is marked do-not-contact"
-    if any(step.action == action for step in steps_at(kind, destination.config, destination.rules, lead)):
+    if step is not None:
         return None
     return (
         blocked_because(lead, do_not_contact=False, suppressed=suppressed) or "it is no longer what the lead calls for"
     )
+
+
+def _tells_rejection(step: Step) -> bool:
+    """It tells a program that the lead is off, and brings nobody into contact with anybody: so also of leads that are held
+    back, whose receiver may have heard of them before."""
+    return step.trigger is Trigger.REJECTED
 
 
 def what_it_is(lead: Any) -> str:
@@ -129,7 +144,6 @@ def plan_many(
     session: Session, leads: Sequence[Lead], *, decision_id: uuid.UUID | None = None, due_in_seconds: float
 ) -> int:
     """:func:`plan` for a batch of leads in three statements."""
-    leads = [lead for lead in leads if lead.suppression_id is None]
     targets = _destinations(session, {lead.workspace_id for lead in leads})
     quiet = flags.without_webhooks(session, {lead.workspace_id for lead in leads}) if targets else set()
     rows = [
@@ -139,12 +153,13 @@ def plan_many(
         if target.workspace_id == lead.workspace_id
         and not (target.kind in flags.WEBHOOK_KINDS and lead.workspace_id in quiet)
         for step in steps_at(target.kind, target.config, target.rules, lead)
+        if lead.suppression_id is None or _tells_rejection(step)
     ]
     if not rows:
         return 0
     silent = _do_not_contact(session, leads)
-    spoken = {lead.id for lead in leads if lead.person_id not in silent}
-    rows = [row for row in rows if row.lead_id in spoken]
+    held = {lead.id for lead in leads if lead.person_id in silent}
+    rows = [row for row in rows if row.lead_id not in held or row.action == EVENTS[Trigger.REJECTED]]
     return _insert(session, rows, decision_id=decision_id, due_in_seconds=due_in_seconds)
 
 
@@ -390,7 +405,7 @@ def _destinations(session: Session, workspace_ids: set[uuid.UUID]) -> Sequence[A
         .where(
             Destination.workspace_id.in_(workspace_ids),
             Destination.mode != DestinationMode.OFF,
-            Destination.kind != DestinationKind.N8N,
+            Destination.kind.not_in(kinds.OWN_RULES),
         )
         .order_by(Destination.name)
     ).all()
@@ -505,11 +520,15 @@ def _called_off() -> sa.ColumnElement[Any]:
     return sa.case(*((condition, sa.literal(state.value)) for condition, state in whens))
 
 
+#: What no decision on the lead calls off.
+_NOT_CALLED_OFF = (FOLLOW_UP, PROCESSED, FAILED)
+
+
 def _cancel(session: Session, which: sa.ColumnElement[bool], *, reason: str, actor: str) -> int:
     sending = Delivery.operation == DeliveryOperation.SEND
     rows = session.execute(
         sa.update(Delivery)
-        .where(which, Delivery.state == DeliveryState.PENDING, Delivery.action != FOLLOW_UP)
+        .where(which, Delivery.state == DeliveryState.PENDING, Delivery.action.not_in(_NOT_CALLED_OFF))
         .values(
             state=_called_off(),
             last_error=sa.case((sending, sa.literal(reason)), else_=sa.null()),

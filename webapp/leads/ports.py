@@ -99,6 +99,7 @@ class LeadSnapshot:
     attributes: Mapping[str, str] = field(default_factory=dict)  # whatever was sent besides, nothing sensitive
     facts: Mapping[str, Any] = field(default_factory=dict)  # what enrichment found, by name
     url: str | None = None  # its page in the console
+    settled_at: datetime | None = None  # when its first run was done
 
     @property
     def display_name(self) -> str:
@@ -112,7 +113,8 @@ class DeliveryRequest:
 
     ``remote``: remote ids of the lead's steps there, its own included, by action. ``attempt``: the fencing token, for
     logs only. ``fields``: the mapped target fields that yielded something. ``operation``: what to do; ``revision``: how
-    often something else was asked for after the first sending.
+    often something else was asked for after the first sending. ``address``: where this one goes, for kinds whose
+    deliveries have addresses of their own.
     """
 
     delivery_id: uuid.UUID
@@ -123,6 +125,7 @@ class DeliveryRequest:
     fields: Mapping[str, str] = field(default_factory=dict)
     operation: DeliveryOperation = DeliveryOperation.SEND
     revision: int = 0
+    address: str | None = None
 
     @property
     def message_id(self) -> str:

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, sessionmaker
 
-from webapp.leads import audit, boards, claims, rulebook, run_stages, run_store
+from webapp.leads import audit, boards, callbacks, claims, rulebook, run_stages, run_store
 from webapp.leads.claims import RUNS, Claim, Holder, SlotTaken
 from webapp.leads.enrichment import NOTHING_OUTSIDE, Enriching
 from webapp.leads.judging import RULES_ALONE, Judging
@@ -352,7 +352,10 @@ def _retry_or_fail(session: Session, crash: _Crash) -> None:
     )
     if lead_id is None or not failed:
         return
-    workspace_id = session.scalars(sa.select(Lead.workspace_id).where(Lead.id == lead_id)).one()
+    lead = session.get_one(Lead, lead_id, populate_existing=True)
+    workspace_id = lead.workspace_id
+    if lead.settled_at is None:
+        callbacks.plan(session, [lead], failed=True)
     raised = session.scalar(
         sa.update(Lead)
         .where(Lead.id == lead_id, Lead.status == LeadStatus.NEW_AUTO, Lead.settled_at.is_(None))

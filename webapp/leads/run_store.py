@@ -15,7 +15,19 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session, aliased
 
-from webapp.leads import alerts, assigning, flags, knowledge, outbox, scoring, sla, triggers, withdrawing
+from webapp.leads import (
+    alerts,
+    assigning,
+    callbacks,
+    flags,
+    kinds,
+    knowledge,
+    outbox,
+    scoring,
+    sla,
+    triggers,
+    withdrawing,
+)
 from webapp.leads.claims import Claim
 from webapp.leads.judging_policy import Mode, Policy, Preferences
 from webapp.leads.lead_outcomes import RecordCache
@@ -372,14 +384,17 @@ def _deliveries(session: Session, settled: Sequence[Settled], hold_seconds: floa
         return
     # Most batches of a backlog share one answer to "is there a destination at all?", so ask that before
     # loading leads.
-    live = sa.select(Destination.kind, Destination.rules).where(Destination.mode != DestinationMode.OFF).distinct()
-    found = session.execute(live).all()
-    kinds = {row.kind for row in found}
+    live = Destination.mode != DestinationMode.OFF
+    there = session.execute(sa.select(Destination.kind, Destination.rules, live.label("live")).distinct()).all()
+    found = [row for row in there if row.live]
+    here = {row.kind for row in found}
+    if any(row.kind is DestinationKind.CALLBACK for row in there):
+        callbacks.plan(session, _leads(session, [one.outcome.item.lead_id for one in settled if one.first]))
     if any(triggers.before_decision(row.rules) for row in found):
         due += early
-    if kinds - {DestinationKind.N8N} and due:
+    if here - kinds.OWN_RULES and due:
         outbox.plan_many(session, _leads(session, due), due_in_seconds=hold_seconds)
-    if DestinationKind.N8N in kinds:
+    if DestinationKind.N8N in here:
         for lead in _leads(session, follow_ups):
             outbox.plan_follow_up(session, lead)
 

@@ -274,6 +274,7 @@ def load(
                     | {name: text for name, text in edited.items() if not name.startswith(_LEADS_OWN)},
                     operation=delivery.operation,
                     revision=delivery.revision,
+                    address=lead.callback_url if target.kind is DestinationKind.CALLBACK else None,
                 ),
             )
         )
@@ -468,6 +469,7 @@ def snapshot(
         decided_by=lead.decided_by,
         created_at=lead.created_at,
         event_at=lead.decided_at or lead.settled_at or lead.created_at,
+        settled_at=lead.settled_at,
         attributes=known,
         facts=_facts(lead),
         url=f"{public_url.rstrip('/')}/queue/{lead.id}" if public_url else None,

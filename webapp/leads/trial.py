@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
-from webapp.leads import fieldmap
+from webapp.leads import fieldmap, kinds
+from webapp.leads.errors import Conflict
 from webapp.leads.ports import LeadSnapshot, Target
 from webapp.leads.sending import snapshot, target_of
 from webapp.leads.states import UNDELIVERABLE_INTENTS, LeadStatus
@@ -25,7 +26,9 @@ class Example:
 
 
 def target(row: Destination) -> Target:
-    """The destination as a client needs it, whatever its mode."""
+    """The destination as a client needs it, whatever its mode. Conflict where no call is harmless."""
+    if not kinds.of(row.kind).testable:
+        raise Conflict("There is no harmless call to try this kind of destination with.")
     return target_of(row)
 
 

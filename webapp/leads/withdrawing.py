@@ -15,7 +15,14 @@ from webapp.leads import alerting, audit, kinds, outbox
 from webapp.leads.kinds.base import Unknown
 from webapp.leads.kinds.webhook import EVENTS
 from webapp.leads.sending import seconds, target_of
-from webapp.leads.states import DeliveryOperation, DeliveryState, DestinationKind, LeadStatus, Trigger
+from webapp.leads.states import (
+    DeliveryOperation,
+    DeliveryState,
+    DestinationKind,
+    DestinationMode,
+    LeadStatus,
+    Trigger,
+)
 from webapp.models.lead import Lead
 from webapp.models.work import Delivery, Destination
 
@@ -43,7 +50,7 @@ def withdraw(
         .where(
             Delivery.lead_id == lead.id,
             sa.or_(_THERE, Delivery.state == DeliveryState.SHADOWED),
-            Destination.kind.in_(set(kinds.KINDS) - {DestinationKind.N8N}),
+            Destination.kind.in_(set(kinds.KINDS) - kinds.OWN_RULES),
         )
         .order_by(Delivery.destination_id, Delivery.delivered_at.desc().nulls_last())
         .with_for_update(of=Delivery)
@@ -90,13 +97,17 @@ def _take_back(
     noticed = False
     for delivery in deliveries:
         step = kind.step_of(delivery.action)
-        if delivery.state is DeliveryState.SHADOWED:
+        watched = delivery.state is DeliveryState.SHADOWED
+        if watched and (not delivery.ambiguous or destination.mode is DestinationMode.SHADOW):
+            # What may have arrived before it was only watched stays known as such, for a day when it is called again.
             delivery.state, delivery.last_error = DeliveryState.CANCELLED, reason
         elif step is None or not step.withdraws:
             # It may have arrived, and it cannot be taken back. Where the other side can be asked, a later approval asks.
-            if delivery.state is DeliveryState.CANCELLED and kind.unknown is not Unknown.ASKS:
+            if (watched or delivery.state is DeliveryState.CANCELLED) and kind.unknown is not Unknown.ASKS:
                 delivery.state = DeliveryState.UNCERTAIN
                 alerting.given_up(session, target_of(destination), delivery.workspace_id, _CANNOT, times=1)
+            elif watched:
+                delivery.state, delivery.last_error = DeliveryState.CANCELLED, reason
         elif step.trigger is not None and noticed:
             delivery.state = DeliveryState.WITHDRAWN  # one notice takes all of them back
         else:

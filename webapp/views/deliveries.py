@@ -10,6 +10,7 @@ from flask_login import current_user
 from jobs.queue import ring
 from webapp.extensions import db
 from webapp.leads import (
+    callbacks,
     counts,
     deliver,
     delivery_filters,
@@ -25,7 +26,7 @@ from webapp.leads.errors import Invalid
 from webapp.leads.kinds import of as kind_of
 from webapp.leads.kinds.base import Unknown
 from webapp.leads.replays import STUCK
-from webapp.leads.states import DeliveryState, DestinationMode, Role
+from webapp.leads.states import DeliveryState, DestinationKind, DestinationMode, Role
 from webapp.models.work import Delivery
 from webapp.security.roles import requires
 from webapp.views import delivery_health, helpers, payloads
@@ -91,8 +92,15 @@ def show(delivery_id: uuid.UUID) -> Any:
         states=DeliveryState,
         modes=DestinationMode,
         stuck=delivery.state in STUCK,
+        address=_address(delivery),
         asks=kind_of(delivery.destination.kind).unknown is Unknown.ASKS,
     )
+
+
+def _address(delivery: Delivery) -> str | None:
+    """Of a callback, which goes where its lead says."""
+    named = delivery.destination.kind is DestinationKind.CALLBACK and delivery.lead.callback_url
+    return callbacks.shown(named) if named else None
 
 
 @bp.post("/deliveries/<uuid:delivery_id>/replay")

@@ -189,6 +189,7 @@ EVENTS: dict[str, Teller] = {
     "DESTINATION_SHADOW": _about("Destination only records what it would send", "destination"),
     "DESTINATION_CHANGED": _about("Destination changed", "destination"),
     "DESTINATION_REMOVED": _about("Destination removed", "destination"),
+    "CALLBACK_REFUSED": _about("No callback: its destination is not there any more", "address"),
     "DESTINATION_GONE": _about("Destination switched off, as it answers that it is gone", "destination"),
     "MEMBER_ADDED": _about("Member added", "member"),
     "MEMBER_CHANGED": _about("Member changed", "member"),

@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
+from webapp.leads import callbacks
 from webapp.models.lead import Lead
 from webapp.models.work import Run
 from webapp.views import times, words
@@ -102,6 +103,8 @@ def sent(lead: Lead) -> list[Shown]:
         for name, value in (given or {}).items():
             if value not in (None, "", [], {}):
                 found.append(Shown(words.plain(str(name)).capitalize(), *_value(value)))
+    if lead.callback_url:
+        found.append(Shown("Result goes to", callbacks.shown(lead.callback_url)))
     return found
 
 

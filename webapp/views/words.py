@@ -304,6 +304,8 @@ EFFECT = {
     "company": "company",
     "note": "note with the verdict",
     "message": "message",
+    "lead.processed": "result",
+    "lead.failed": "notice of a failed run",
 }
 POLICY: dict[TeamPolicy, str] = {
     TeamPolicy.LEAST_LOADED: "fewest open leads",

@@ -54,6 +54,7 @@ FIELDS = (
     Field("budget", "Budget", "lead"),
     Field("source", "Source", "lead"),
     Field("lead_id", "Your own id", "lead", MAX_ID),
+    Field("callback_url", "Where to post the result", "lead", 2_000),
     Field("utm_source", "UTM source", "attribution"),
     Field("utm_medium", "UTM medium", "attribution"),
     Field("utm_campaign", "UTM campaign", "attribution"),
@@ -172,11 +173,16 @@ def check_mapping(columns: Sequence[str], mapping: Mapping[str, Any]) -> dict[st
     return chosen
 
 
+def _no_callbacks(url: str) -> str | None:
+    return "cannot be used here"
+
+
 @dataclass(slots=True)
 class Mapper:
     """Makes leads of rows. ``seal`` encrypts the sensitive values of a JSON object in a copy of it
     (``FieldCipher.seal``). ``columns``: those that ``mapping`` was chosen from; ``open_ended``: other names, which
-    the file's first rows did not have, are guessed as they come."""
+    the file's first rows did not have, are guessed as they come. ``callback_problem``: why an address for the result is
+    refused (webapp.leads.callbacks)."""
 
     mapping: Mapping[str, str]
     seal: Seal
@@ -185,6 +191,7 @@ class Mapper:
     import_id: uuid.UUID | None = None
     open_ended: bool = False
     columns: Sequence[str] = ()
+    callback_problem: Callable[[str], str | None] = _no_callbacks
     _known: frozenset[str] = field(default=frozenset(), init=False)
 
     def __post_init__(self) -> None:
@@ -204,6 +211,8 @@ class Mapper:
                 problems.append(Problem("email", str(error)))
         budget = _checked(problems, "budget", found, _amount)
         consent_at = _checked(problems, "consent_at", found, _moment)
+        if (url := found.get("callback_url")) and (wrong := self.callback_problem(url)):
+            problems.append(Problem("callback_url", wrong))
         problems += _storable(row.values)
         if problems:
             return tuple(problems[:_MOST_PROBLEMS])
@@ -238,6 +247,7 @@ class Mapper:
             consent=_consent(found.get("consent")),
             consent_at=consent_at,
             import_id=self.import_id,
+            callback_url=found.get("callback_url"),
             payload=self.seal(payload),
         )
 

@@ -1,11 +1,15 @@
 """The first rows of a file as they would come in."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy.orm import object_session
+
+from webapp.leads import callbacks
 from webapp.leads.errors import Problem
 from webapp.leads.imports.columns import FIELDS, Mapper, check_mapping
 from webapp.leads.imports.files import path_of
@@ -49,6 +53,11 @@ def layout_of(path: Path, found: Import) -> Layout:
     )
 
 
+def _allowed(found: Import) -> Sequence[callbacks.Place]:
+    session = object_session(found)
+    return callbacks.places(session, found.workspace_id) if session is not None else ()
+
+
 def preview(
     folder: str | Path, found: Import, *, mapping: Mapping[str, Any] | None = None, limit: int = ROWS
 ) -> Preview:
@@ -58,7 +67,12 @@ def preview(
     path = path_of(folder, found.stored_as)
     layout = layout_of(path, found)
     mapper = Mapper(
-        chosen, seal=_unsealed, source=found.source, open_ended=layout.format != "csv", columns=found.columns
+        chosen,
+        seal=_unsealed,
+        source=found.source,
+        open_ended=layout.format != "csv",
+        columns=found.columns,
+        callback_problem=partial(callbacks.problem_of, allowed=_allowed(found)),
     )
     shown: list[PreviewRow] = []
     broken = None

@@ -18,13 +18,14 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, sessionmaker
 
-from webapp.leads import audit, claims, intake_bulk, intake_sql
+from webapp.leads import audit, callbacks, claims, intake_bulk, intake_sql
 from webapp.leads.claims import IMPORTS, LEASE_SECONDS, UNDOS, Claim, Holder, SlotTaken
 from webapp.leads.errors import Invalid, NotFound, Problem, Transient
 from webapp.leads.imports.columns import Mapper, Seal
@@ -159,6 +160,8 @@ class _Run:
         self._broken = False  # a chunk could not be written; the writer's alone
         self._done = 0
         found = job.found
+        with session_factory() as session:
+            allowed = callbacks.places(session, job.workspace_id)
         self._mapper = Mapper(
             found.mapping,
             seal=seal,
@@ -166,6 +169,7 @@ class _Run:
             import_id=found.id,
             open_ended=found.format != "csv",
             columns=found.columns,
+            callback_problem=partial(callbacks.problem_of, allowed=allowed),
         )
 
     def give_up(self) -> None:

@@ -132,7 +132,9 @@ class Kind:
     it gets unless somebody sets another (None: no limit). ``tells_alerts``: its client is a :class:`~webapp.leads.ports.TellsAlerts`.
     ``one_at_a_time``: settings that name together what takes one delivery at a time, from whichever worker and
     destination it comes. ``reserved``: names that the other side's own fields have, so that no mapped field may.
-    ``shown``: what of the secrets may be shown, as settings; ``note``: what is left to do there, for people."""
+    ``shown``: what of the secrets may be shown, as settings; ``note``: what is left to do there, for people.
+    ``testable``: its client has a harmless call. ``own_rules``: which leads go there, in words, where that is not up to a
+    destination's rules."""
 
     kind: DestinationKind
     label: str
@@ -148,6 +150,8 @@ class Kind:
     per_minute: float | None = None
     in_browser: bool = True
     tells_alerts: bool = False
+    testable: bool = True
+    own_rules: str = ""
     where: Callable[[Mapping[str, Any]], str] = lambda config: str(config.get("url") or "")
     one_at_a_time: tuple[str, ...] = ()
     reserved: frozenset[str] = frozenset()
@@ -169,6 +173,11 @@ class Kind:
         """The rate budget as it is stored with a destination."""
         own = {"per_second": self.per_second, "per_minute": self.per_minute}
         return {name: limit for name, limit in own.items() if limit is not None}
+
+    @property
+    def signs(self) -> bool:
+        """Is what it posts signed, with a secret that can be changed?"""
+        return any(field.name == "secret" and field.made is not None for field in self.fields)
 
     def step_of(self, action: str) -> Step | None:
         return next((step for step in self.steps if step.action == action), None)

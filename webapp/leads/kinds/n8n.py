@@ -15,5 +15,7 @@ KIND = Kind(
     guarantees=(
         Guarantee("post", "at least once", "a workflow cannot be asked; it can tell by the header Idempotency-Key"),
     ),
+    testable=False,
+    own_rules="social leads of high priority, as soon as they are judged",
     where=lambda config: str(config.get("url") or "kept secret"),
 )

@@ -25,21 +25,24 @@ def new_secret() -> str:
     return "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
 
 
+#: Of whoever signs; made where it is left empty.
+SECRET = Field(
+    "secret",
+    "Signing secret",
+    secret=True,
+    help="whsec_…; leave it empty to have one made.",
+    required=False,
+    check=signing_secret_problem,
+    made=new_secret,
+)
+
 KIND = Kind(
     kind=DestinationKind.WEBHOOK,
     label="Webhook",
     about="Each event is posted there as JSON, signed as Standard Webhooks has it.",
     fields=(
         Field("url", "Address", "url", "https://…"),
-        Field(
-            "secret",
-            "Signing secret",
-            secret=True,
-            help="whsec_…; leave it empty to have one made.",
-            required=False,
-            check=signing_secret_problem,
-            made=new_secret,
-        ),
+        SECRET,
     ),
     steps=tuple(
         Step(event, 0, "notice", trigger=trigger, updates=True, withdraws=trigger is not Trigger.REJECTED)
