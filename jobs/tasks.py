@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from rq import get_current_job
 
 from jobs import queue, wiring
+from jobs.telling import Teller
 from webapp import logs
 from webapp.leads import (
     alerting,
@@ -45,6 +46,10 @@ ALONE_SECONDS = 30.0
 
 #: Set by ``jobs.worker``; a stock worker is never asked to stop in the middle of a drain.
 should_stop: Callable[[], bool] = lambda: False  # noqa: E731
+
+
+#: Set by ``jobs.worker``: this process outlives its jobs. A stock worker's child ends with its one.
+resident = False
 
 
 class DrainFailed(Exception):
@@ -137,6 +142,24 @@ def drain_runs() -> int:
     )
 
 
+def _untold() -> bool:
+    with wiring.session_factory()() as session:
+        return alerting.has_due(session)
+
+
+def _tell() -> int:
+    return alerting.tell(
+        wiring.session_factory(),
+        wiring.clients(),
+        public_url=wiring.settings().public_url,
+        stop=lambda: should_stop(),
+    )
+
+
+#: Alerts are sent on beside the work.
+teller = Teller(_tell)
+
+
 def drain_deliveries() -> int:
     """Send due deliveries, then go on with rounds of follow-up tasks and replays of dead letters, and tell of alerts;
     returns how many."""
@@ -167,12 +190,10 @@ def drain_deliveries() -> int:
         again = replays.process(
             wiring.session_factory(), holder, max_seconds=MAX_SECONDS, clock=time.monotonic, stop=lambda: should_stop()
         )
-        alerting.tell(
-            wiring.session_factory(),
-            wiring.clients(),
-            public_url=wiring.settings().public_url,
-            stop=lambda: should_stop(),
-        )
+        if _untold():
+            teller.start()
+            if not resident:
+                teller.wait()
         return Drained(sent.done + rounds.done, sent.more or rounds.more or again.done > 0 or again.more)
 
     return _drain(queue.DELIVERIES, work)

@@ -62,6 +62,8 @@ def test_parts_with_a_socket_folder() -> None:
         ({"DEFAULT_REGION": "UK"}, "DEFAULT_REGION"),
         ({"TWENTY_REST_URL": "http://crm/rest"}, "TWENTY_REST_TOKEN"),
         ({"TWENTY_REST_URL": "crm", "TWENTY_REST_TOKEN": "t"}, "TWENTY_REST_URL"),
+        ({"SLACK_CHANNEL": "C0123ABCD"}, "SLACK_BOT_TOKEN"),
+        ({"SLACK_CHANNEL": "#leads", "SLACK_BOT_TOKEN": "t"}, "SLACK_CHANNEL"),
         ({"WEBHOOK_URL": "ftp://x"}, "WEBHOOK_URL"),
         ({"OUTBOUND_ALLOW_CIDRS": "everywhere"}, "OUTBOUND_ALLOW_CIDRS"),
         ({"DB_PREPARED_STATEMENTS": "maybe"}, "DB_PREPARED_STATEMENTS"),

@@ -256,6 +256,15 @@ class Settings(BaseSettings):
     n8n_webhook_timeout_seconds: float = setting(
         5.0, "N8N_WEBHOOK_TIMEOUT_SECONDS", "Time limit of one such post, clamped to 3–10 s."
     )
+    slack_bot_token: SecretStr | None = setting(
+        None, "SLACK_BOT_TOKEN", "Slack bot that tells `SLACK_CHANNEL` of leads; a destination of `default`."
+    )
+    slack_channel: str | None = setting(
+        None,
+        "SLACK_CHANNEL",
+        "Id of the channel, such as `C0123ABCD`; the bot is a member of it.",
+        pattern=r"^[CGD][A-Z0-9]{5,20}$",
+    )
     slack_api_url: str = setting(
         "https://slack.com/api", "SLACK_API_URL", "Where Slack's Web API is; another one only for tests."
     )
@@ -431,6 +440,8 @@ class Settings(BaseSettings):
     def _pairs(self) -> "Settings":
         if bool(self.twenty_rest_url) != bool(self.twenty_rest_token):
             raise ValueError("TWENTY_REST_URL and TWENTY_REST_TOKEN go together; only one of them is set")
+        if bool(self.slack_channel) != bool(self.slack_bot_token):
+            raise ValueError("SLACK_CHANNEL and SLACK_BOT_TOKEN go together; only one of them is set")
         return self
 
     @property

@@ -29,6 +29,8 @@ from embedded.supervisor import Program, Supervisor
 
 TWENTY_TOKEN = "demo-twenty-token"
 SLACK_TOKEN = "xoxb-demo-slack-token"
+CHANNEL = "C0LEADS"
+"""The one channel of Slack's stand-in that the bot is a member of."""
 LLM_TOKEN = "demo-llm-token"
 
 STEP = "DEMO_STEP"
@@ -67,6 +69,7 @@ def begin(environ: Mapping[str, str]) -> dict[str, str]:
         "TWENTY_REST_TOKEN": TWENTY_TOKEN,
         "TWENTY_TASK_TARGET_FIELD": "targetPersonId",
         "SLACK_BOT_TOKEN": SLACK_TOKEN,
+        "SLACK_CHANNEL": CHANNEL,
         "OPENAI_API_KEY": LLM_TOKEN,
         # The stand-in has no opinion worth showing: the demo's verdicts are the rules', unless somebody asks for more.
         "LEAD_CLASSIFY_USE_LLM": environ.get("LEAD_CLASSIFY_USE_LLM") or "off",

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import sqlalchemy as sa
 from flask import current_app
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
 from embedded import demo_history, demo_leads, demo_review
@@ -23,9 +24,9 @@ from embedded.demo_progress import Progress
 from jobs import queue
 from webapp.cli import add_user, find_workspace
 from webapp.extensions import db
-from webapp.leads import audit, destinations
+from webapp.leads import alerting, audit, destinations
 from webapp.leads.review import Actor
-from webapp.leads.states import DeliveryState, RunStatus, Scope
+from webapp.leads.states import DeliveryState, DestinationKind, RunStatus, Scope
 from webapp.models.account import ApiKey, User
 from webapp.models.lead import AuditEvent, Lead
 from webapp.models.work import Delivery, Destination, Run
@@ -84,8 +85,10 @@ class Filling:
             add_user(one.email, password(self.secret, one.email), one.role, workspace, name=one.name)
             progress.add()
         # A stand-in needs no rate budget, and a newcomer would wait for it.
+        chat = Destination.kind == DestinationKind.SLACK
+        options = sa.case((chat, sa.literal({alerting.OPTION: True}, JSONB)), else_=sa.literal({}, JSONB))
         made = sa.update(Destination).where(Destination.workspace_id == self.workspace)
-        self.session.execute(made.where(Destination.managed_by == destinations.ENVIRONMENT).values(options={}))
+        self.session.execute(made.where(Destination.managed_by == destinations.ENVIRONMENT).values(options=options))
 
     def leads(self, progress: Progress) -> None:
         demo_history.misbehave(_root("TWENTY_REST_URL"), demo_history.CRM_FAULTS)

@@ -8,7 +8,7 @@ import redis
 from jobs import queue, wiring
 from tests.conftest import environment
 
-_CACHED = (wiring.settings, wiring.clients, wiring.fetchers, wiring._engine)
+_CACHED = (wiring.settings, wiring.clients, wiring.lookup_clients, wiring.fetchers, wiring._engine)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 import logging
 import os
+import threading
 
 import psycopg
 import pytest
@@ -10,12 +11,15 @@ from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 
 from jobs import queue, tasks, wiring, worker
 from tests.factories import make_lead
+from tests.fakes.slack import SlackFake
+from tests.waiting import until
 from webapp import logs
-from webapp.leads import claims, run
+from webapp.leads import alerts, claims, run
 from webapp.leads.claims import Holder
 from webapp.leads.lookalikes import search
-from webapp.leads.states import RunStatus
-from webapp.models import DuplicateSuggestion, Run, WorkerSlot
+from webapp.leads.states import DestinationKind, RunStatus
+from webapp.models import Destination, DuplicateSuggestion, Run, WorkerSlot
+from webapp.security.fields import FieldCipher
 
 
 @pytest.fixture
@@ -101,6 +105,47 @@ class TestATakenSlot:
         monkeypatch.setattr(tasks, "should_stop", lambda: True)
         assert ring() == 0
         assert session.scalar(sa.select(sa.func.count()).select_from(WorkerSlot)) == 1
+
+
+class _Hanging(SlackFake):
+    """Answers nothing before it may."""
+
+    def __init__(self):
+        super().__init__()
+        self.may = threading.Event()
+
+    def handle(self, request):
+        self.may.wait()
+        return super().handle(request)
+
+
+@pytest.mark.usefixtures("wired", "bell", "anonymous")
+def test_a_chat_that_hangs_does_not_hold_up_a_drain(session, workspace, monkeypatch):
+    with _Hanging() as slack:
+        monkeypatch.setenv("SLACK_API_URL", slack.api_url)
+        monkeypatch.setenv("DELIVERY_TIMEOUT", "60")
+        wiring.settings.cache_clear()
+        monkeypatch.setattr(tasks, "resident", True)
+        cipher = FieldCipher([key.get_secret_value() for key in wiring.settings().field_encryption_keys])
+        chat = Destination(
+            workspace_id=workspace.id, kind=DestinationKind.SLACK, name="Chat", options={"alerts": True},
+            config={"channel": "C0LEADS"}, credentials=cipher.encrypt({"token": slack.token}),
+        )  # fmt: skip
+        session.add(chat)
+        alerts.raise_alert(session, workspace.id, "routing_nobody", "", "Leads find nobody.", "/queue")
+        session.commit()
+        try:
+            drains = [threading.Thread(target=tasks.drain_deliveries) for _ in range(2)]
+            for drain in drains:  # one after the other, and neither waits for Slack
+                drain.start()
+                until(lambda drain=drain: not drain.is_alive())
+            assert tasks.teller.busy
+            assert slack.messages == {}
+        finally:
+            slack.may.set()
+            tasks.teller.wait()
+        (message,) = slack.messages["C0LEADS"]
+        assert "Leads find nobody." in message["text"]
 
 
 @pytest.mark.usefixtures("wired", "bell", "anonymous")

@@ -79,6 +79,17 @@ def test_a_destination_has_its_kind_s_limits_unless_somebody_sets_others(
     assert made == [{"per_second": 100, "per_minute": 100}, {"per_second": 5, "per_minute": 100}, {}]
 
 
+def test_the_environment_s_slack_is_told_of_qualified_leads_and_goes_with_its_variables(
+    session: Session, workspace: Workspace
+) -> None:
+    slack = _sync(session, SLACK_BOT_TOKEN="xoxb-secret", SLACK_CHANNEL="C0123ABCD")[DestinationKind.SLACK]
+    assert (slack.mode, slack.config, slack.rules, slack.options) == (
+        DestinationMode.LIVE, {"channel": "C0123ABCD"}, {"qualified_only": True}, {"per_second": 1},
+    )  # fmt: skip
+    assert CIPHER.decrypt(str(slack.credentials)) == {"token": "xoxb-secret"}
+    assert _sync(session)[DestinationKind.SLACK].mode is DestinationMode.OFF
+
+
 def test_syncing_again_changes_nothing(session: Session, workspace: Workspace) -> None:
     before = _sync(session, **TWENTY)[DestinationKind.TWENTY]
     credentials, told = before.credentials, len(events(session, None, "DESTINATION_SET"))

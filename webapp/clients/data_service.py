@@ -5,14 +5,15 @@ followed, since they would carry the key elsewhere.
 """
 
 import json
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 import requests
 
-from webapp.clients.cutoff import CutAdapter, Deadline
-from webapp.clients.guard import Blocked, Network
+from webapp.clients.deadline import within
+from webapp.clients.guard import Blocked, GuardedAdapter, Network
 from webapp.clients.http import DEFAULT_PAUSE, parse_retry_after
 from webapp.leads.errors import NotFound, Permanent, Transient
 from webapp.leads.ports import Refused, Service, Throttled, Unreached
@@ -35,10 +36,10 @@ class DataServices:
     def ask(self, service: Service, subject: str) -> Any:
         """The parsed answer. NotFound: it knows nothing; Refused (``destination_wide``): our key; else see ports."""
         url, params, headers = self._request(service, subject)
-        with Deadline(self._seconds) as deadline, requests.Session() as session:
+        with within(self._seconds) as ends_at, requests.Session() as session:
             session.trust_env = False
             session.headers.clear()
-            adapter = CutAdapter(self._allow, deadline)
+            adapter = GuardedAdapter(self._allow, pool_connections=2, pool_maxsize=1, max_retries=0)
             session.mount("http://", adapter)
             session.mount("https://", adapter)
             try:
@@ -48,15 +49,13 @@ class DataServices:
                 ) as answer:
                     _refuse(answer)
                     body = _body(answer)
-                if deadline.over:
-                    raise self._too_long()
                 return _parsed(body)
             except Blocked:
                 raise Permanent("its address leads to a private network, which is not asked") from None
             except (requests.exceptions.InvalidSchema, requests.exceptions.InvalidURL):
                 raise Permanent("its address is not valid") from None
             except (requests.RequestException, OSError) as error:
-                if deadline.over or isinstance(error, requests.Timeout):
+                if time.monotonic() >= ends_at or isinstance(error, requests.Timeout):
                     raise self._too_long() from None
                 if isinstance(error, requests.exceptions.SSLError):
                     raise Unreached("its certificate is not valid, or TLS failed") from None

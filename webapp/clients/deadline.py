@@ -1,7 +1,8 @@
-"""A time limit for a whole answer: status, headers and body, however slowly they trickle.
+"""A time limit for a whole call, or several: connecting, status, headers and body, however slowly they trickle.
 
 A socket's timeout counts from one received byte to the next, so that a receiver that sends one byte a second holds its
-caller for ever. Here each read is given what is left of the call's own limit.
+caller for ever. Here each read is given what is left of the call's own limit, and no more than the socket's own. (Python
+counts a TLS handshake as a whole by itself.)
 """
 
 import http.client
@@ -45,6 +46,7 @@ class _Reader(io.RawIOBase):
 
     def __init__(self, sock: socket.socket, raw: Any, ends_at: float) -> None:
         self._sock, self._raw, self._ends_at = sock, raw, ends_at
+        self._longest = sock.gettimeout()
 
     def readable(self) -> bool:
         return True
@@ -53,7 +55,7 @@ class _Reader(io.RawIOBase):
         left = self._ends_at - time.monotonic()
         if left <= 0:
             raise TimeoutError("timed out")
-        self._sock.settimeout(left)
+        self._sock.settimeout(left if self._longest is None else min(left, self._longest))
         found: int | None = self._raw.readinto(buffer)
         return found
 

@@ -17,8 +17,8 @@ from protego import Protego
 from w3lib.encoding import html_to_unicode
 
 from webapp.clients import page_facts
-from webapp.clients.cutoff import CutAdapter, Deadline
-from webapp.clients.guard import Blocked, Network
+from webapp.clients.deadline import within
+from webapp.clients.guard import Blocked, GuardedAdapter, Network
 from webapp.clients.http import parse_retry_after
 from webapp.leads.errors import LeadError, Permanent, Transient
 from webapp.leads.ports import Fetched, FetchTask, Throttled
@@ -122,28 +122,25 @@ class PageFetcher:
 
     def get(self, url: str) -> tuple[Page, float]:
         """The page at ``url`` and the seconds its host asks to be left alone after it."""
-        with Deadline(self._limits.total) as deadline, self._session(deadline) as session:
+        with within(self._limits.total) as ends_at, self._session() as session:
             try:
-                found = self._follow(session, url)
-                if not deadline.over:  # a connection that is cut looks like the end of a page
-                    return found
-                raise self._too_long()
+                return self._follow(session, url)
             except Blocked:
                 raise Permanent("The address leads to a private network, which is not fetched.") from None
             except LeadError:
-                if deadline.over:
+                if time.monotonic() >= ends_at:
                     raise self._too_long() from None
                 raise
             except (requests.exceptions.InvalidSchema, ValueError):  # InvalidURL among them
                 raise Permanent("The page leads to an address that is not valid.") from None
             except (requests.RequestException, OSError) as error:
-                raise self._no_answer(error, deadline) from None
+                raise self._no_answer(error, ends_at) from None
 
     def _too_long(self) -> Transient:
         return Transient(f"The page took longer than {self._limits.total:g} s, so it was left.")
 
-    def _no_answer(self, error: Exception, deadline: Deadline) -> Transient:
-        if deadline.over:
+    def _no_answer(self, error: Exception, ends_at: float) -> Transient:
+        if time.monotonic() >= ends_at:
             return self._too_long()
         if isinstance(error, requests.exceptions.SSLError):
             return Transient("The site's certificate is not valid, or TLS failed.")
@@ -154,7 +151,7 @@ class PageFetcher:
         return Transient("The site could not be reached, or it closed the connection.")
 
     @contextlib.contextmanager
-    def _session(self, deadline: Deadline) -> Iterator[requests.Session]:
+    def _session(self) -> Iterator[requests.Session]:
         with requests.Session() as session:
             session.trust_env = False  # neither a proxy, which would resolve names past the guard, nor a .netrc
             session.headers.clear()
@@ -166,7 +163,7 @@ class PageFetcher:
                     "Connection": "close",
                 }
             )
-            adapter = CutAdapter(self._allow, deadline)
+            adapter = GuardedAdapter(self._allow, pool_connections=2, pool_maxsize=1, max_retries=0)
             session.mount("http://", adapter)
             session.mount("https://", adapter)
             yield session

@@ -7,6 +7,7 @@ once to each: who was told is written before the call, since an alert that comes
 import logging
 import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -30,6 +31,7 @@ UNUSABLE = "destination_unusable"
 #: The option of a destination that wants alerts (webapp.leads.destinations).
 OPTION = "alerts"
 _AT_ONCE = 20
+_SIDE_BY_SIDE = 4
 
 
 def given_up(session: Session, target: Target, workspace_id: uuid.UUID, error: str | None, *, times: int) -> None:
@@ -104,19 +106,29 @@ def tell(session_factory: SessionFactory, clients: Clients, *, public_url: str |
     with session_factory() as session:
         tellings = _claim(session)
         session.commit()
-    told = 0
+    theirs: dict[uuid.UUID, list[_Telling]] = {}
     for one in tellings:
-        if stop():
-            break
-        link = f"{public_url.rstrip('/')}{one.link}" if public_url and one.link else None
-        try:
-            client = clients.client_for(one.target)
-            if isinstance(client, TellsAlerts):
-                client.tell(one.message, link)
-                told += 1
-        except LeadError as error:
-            log.warning("an alert could not be sent to %s: %s", one.target.name, error.message)
-    return told
+        theirs.setdefault(one.target.id, []).append(one)
+
+    def say(them: list[_Telling]) -> int:
+        return sum(_say(clients, one, public_url) for one in them if not stop())
+
+    # Side by side: one chat that hangs is no reason for another to hear nothing.
+    with ThreadPoolExecutor(_SIDE_BY_SIDE, thread_name_prefix="tell") as pool:
+        return sum(pool.map(say, theirs.values()))
+
+
+def _say(clients: Clients, one: _Telling, public_url: str | None) -> bool:
+    link = f"{public_url.rstrip('/')}{one.link}" if public_url and one.link else None
+    try:
+        client = clients.client_for(one.target)
+        if not isinstance(client, TellsAlerts):
+            return False
+        client.tell(one.message, link)
+    except LeadError as error:
+        log.warning("an alert could not be sent to %s: %s", one.target.name, error.message)
+        return False
+    return True
 
 
 def has_due(session: Session) -> bool:

@@ -24,7 +24,7 @@ from webapp.models.work import Delivery, Destination
 #: ``managed_by`` of the destinations that settings make; pages show them and cannot change them.
 ENVIRONMENT = "environment"
 DEFAULT_WORKSPACE = "default"
-TWENTY_NAME, FOLLOW_UP_NAME = "Twenty", "n8n follow-up"
+TWENTY_NAME, FOLLOW_UP_NAME, SLACK_NAME = "Twenty", "n8n follow-up", "Slack"
 
 #: The rate budget that all workers share (webapp.leads.pacing); empty: none.
 LIMITS = (
@@ -60,6 +60,10 @@ class OutboundSettings(Protocol):
     def twenty_task_target_field(self) -> Any: ...
     @property
     def webhook_url(self) -> str | None: ...
+    @property
+    def slack_bot_token(self) -> SecretStr | None: ...
+    @property
+    def slack_channel(self) -> str | None: ...
 
 
 def sync_environment(session: Session, settings: OutboundSettings, cipher: Cipher) -> None:
@@ -82,6 +86,16 @@ def sync_environment(session: Session, settings: OutboundSettings, cipher: Ciphe
         TWENTY_NAME,
         {"url": settings.twenty_rest_url, "task_target_field": settings.twenty_task_target_field},
         {"token": token.get_secret_value()} if token else None,
+    )
+    bot = settings.slack_bot_token
+    _sync(
+        session,
+        cipher,
+        workspace_id,
+        DestinationKind.SLACK,
+        SLACK_NAME,
+        {"channel": settings.slack_channel},
+        {"token": bot.get_secret_value()} if bot else None,
     )
     # The whole URL is a credential: whoever knows it can start the workflow.
     url = settings.webhook_url
@@ -107,7 +121,7 @@ def _sync(
 ) -> None:
     here = scoped(Destination, workspace_id)
     row = session.scalar(here.where(Destination.kind == kind, Destination.managed_by == ENVIRONMENT))
-    if not config["url"] or credentials is None:
+    if credentials is None or not all(config.values()):
         if row is not None and row.mode is not DestinationMode.OFF:
             row.mode = DestinationMode.OFF
             audit.record(session, workspace_id, "DESTINATION_OFF", destination=row.name, reason="not configured")
@@ -120,6 +134,7 @@ def _sync(
             managed_by=ENVIRONMENT,
             config={},
             options=dict(kinds.of(kind).limits),
+            rules=dict(kinds.of(kind).rules or {}),
         )
         session.add(row)
     unchanged = row.config == config and _reads_as(cipher, row.credentials, credentials)
@@ -130,7 +145,7 @@ def _sync(
     row.mode = DestinationMode.LIVE
     _give_another_chance(row)
     session.flush()
-    audit.record(session, workspace_id, "DESTINATION_SET", destination=row.name, url=config["url"])
+    audit.record(session, workspace_id, "DESTINATION_SET", destination=row.name, url=kinds.of(kind).where(config))
 
 
 def _give_another_chance(row: Destination) -> None:
