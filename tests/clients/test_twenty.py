@@ -229,12 +229,13 @@ def test_concurrent_sends_of_one_delivery_make_one_of_each(twenty: TwentyFake) -
 
 
 def test_the_lead_s_words_are_text_in_the_task() -> None:
-    lead = a_lead(message="# Hi\n[click](https://evil.example) <img src=x> `rm`", intent=Intent.COMPLAINT)
+    lead = a_lead(message="# Hi\n[click](https://evil.example) <img src=x> `rm`", intent=Intent.COMPLAINT, lang="en")
     text = task_markdown(lead)
     assert "\\[click\\](https://evil.example)" in text
     assert "\\<img" in text
     assert "> \\# Hi" in text
-    assert "1. Read the message: it is a complaint." in text
+    assert "1. Say sorry for the trouble first." in text
+    assert "1. Xin lỗi khách" in task_markdown(replace(lead, lang="vi"))
     assert task_markdown(replace(lead, priority=Priority.P0)).count("## ") == 3
 
 

@@ -8,13 +8,14 @@ from datetime import UTC, datetime, timedelta
 import idna
 from markdown_it import MarkdownIt
 
+from webapp.leads import task_template
 from webapp.leads.ports import LeadSnapshot
-from webapp.leads.states import Intent, NextAction, Priority
+from webapp.leads.states import Priority
+from webapp.leads.task_template import escape
 
 #: Ids of people; never to be changed.
 NAMESPACE = uuid.UUID("6f1b3b1e-5f4c-5d0e-9a51-6c3f0f0d7a11")
 FOLLOW_UP = "📞 Sales Follow-up"
-_MAX_MESSAGE = 4_000
 
 #: How soon somebody has to follow up. P0 now, P1 today, P2 this week, P3 whenever (taxonomy: priority).
 DUE_IN = {
@@ -22,13 +23,6 @@ DUE_IN = {
     Priority.P1: timedelta(hours=8),
     Priority.P2: timedelta(days=5),
     Priority.P3: timedelta(days=14),
-}
-
-_STEPS = {
-    NextAction.CALL: ("Call them; if nobody answers, write and propose two times.", "Note what was agreed here."),
-    NextAction.EMAIL: ("Answer their question by e-mail.", "Propose the next step and a date for it."),
-    NextAction.QUALIFY: ("Find out what they need, by when, and who decides.", "Move it on, or close it."),
-    NextAction.IGNORE: ("Check whether anything has to be done.", "Close the task if not."),
 }
 
 
@@ -60,24 +54,8 @@ def canonical_email(email: str) -> str:
 
 
 def task_markdown(lead: LeadSnapshot) -> str:
-    """The static follow-up text: verdict, message, next steps."""
-    facts = [
-        ("Intent", lead.intent.value.replace("_", " ")),
-        ("Priority", lead.priority.value),
-        ("Confidence", f"{lead.confidence:.0%}"),
-        ("Score", str(lead.score) if lead.score is not None else ""),
-        ("E-mail", lead.email or ""),
-        ("Phone", lead.phone_e164 or lead.phone or ""),
-        ("Company", lead.company or ""),
-        ("Source", lead.source),
-        ("Decided by", lead.decided_by or ""),
-    ]
-    lines = [f"- **{name}:** {escape(one_line(value))}" for name, value in facts if value]
-    message = lead.message.strip()
-    shown = message if len(message) <= _MAX_MESSAGE else message[:_MAX_MESSAGE].rstrip() + " …"
-    quote = "\n".join(f"> {escape(line)}".rstrip() for line in shown.splitlines())
-    steps = "\n".join(f"{i}. {step}" for i, step in enumerate(_next_steps(lead), 1))
-    return "\n\n".join(["## Verdict", "\n".join(lines), "## Message", quote, "## Next steps", steps])
+    """What a follow-up says where no text was written for it: the template's, in the lead's language."""
+    return task_template.render(lead, task_template.language_of(lead, "auto"))
 
 
 def verdict_title(lead: LeadSnapshot) -> str:
@@ -108,16 +86,6 @@ def as_html(markdown: str) -> str:
 def as_text(markdown: str) -> str:
     """The same for one that shows plain text."""
     return _MARKS.sub(lambda found: found[1] or "", markdown)
-
-
-def _next_steps(lead: LeadSnapshot) -> tuple[str, ...]:
-    first = "Read the message: it is a complaint." if lead.intent is Intent.COMPLAINT else None
-    return (*([first] if first else []), *_STEPS[lead.next_action])
-
-
-def escape(text: str) -> str:
-    """A lead's words are text: no links, images or HTML of theirs in our CRM."""
-    return "".join(f"\\{char}" if char in "\\`*_[]<>#!|~" else char for char in text)
 
 
 def one_line(text: str | None) -> str:

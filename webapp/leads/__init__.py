@@ -76,6 +76,7 @@ Read it top-down::
 
     out      outbox        which effects a lead calls for; written in the deciding transaction
              ├ triggers    which leads a destination wants
+             ├ callbacks   results posted to the address that came with a lead
              └ withdrawing what was delivered and should not have been is taken back
              destinations  where they go: made, changed, switched
              ├ kinds       what each kind of destination is: settings, steps, fields, promises

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy.orm import Session
 
-from webapp.leads import delivery_figures, destinations
+from webapp.leads import delivery_figures, destinations, kinds
 from webapp.leads.delivery_figures import Hour
 from webapp.leads.states import DeliveryState
 from webapp.models.work import Destination
@@ -40,6 +40,7 @@ class Card:
     slowest: int | None
     waiting: dict[DeliveryState, int]
     paused_until: datetime | None
+    testable: bool
     width: int = COLUMN * HOURS
     height: int = SLOW + GAP + FAILED
     base: int = SLOW + GAP
@@ -76,5 +77,6 @@ def _card(row: Destination, hours: Sequence[Hour], waiting: dict[DeliveryState, 
         failed=sum(hour.failed for hour in hours),
         slowest=slowest,
         waiting=waiting,
+        testable=kinds.of(row.kind).testable,
         paused_until=row.paused_until if row.paused_until and row.paused_until > now else None,
     )
