@@ -51,8 +51,8 @@ def gone(session: Session, target: Target) -> None:
 def unusable(session: Session, target: Target, why: Unusable) -> None:
     """It cannot be called as it is set up here, whatever the delivery."""
     message = (
-        f"{target.name} cannot be called: {why.message}. Deliveries wait and nothing is lost. {why.remedy} "
-        "They go out by themselves then."
+        f"{target.name} cannot be called: {why.message}. Nothing is lost, deliveries wait. {why.remedy} "
+        "Deliveries go out by themselves then."
     )
     alerts.raise_alert(
         session, target.workspace_id, UNUSABLE, str(target.id), message, f"/settings/destinations/{target.id}"
