@@ -98,7 +98,7 @@ def test_the_llm_s_errors_are_typed() -> None:
         assert _judge(client).choices[0].message.parsed is None
 
 
-@pytest.mark.parametrize("name", ["twenty", "hubspot", "slack", "llm", "webhook_receiver"])
+@pytest.mark.parametrize("name", ["twenty", "hubspot", "salesforce", "slack", "llm", "webhook_receiver"])
 def test_each_runs_by_hand_and_prints_its_url(name: str) -> None:
     command = [sys.executable, "-m", f"tests.fakes.{name}", "--port", "0"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:

@@ -179,7 +179,7 @@ class Rig:
     def _close(self) -> None:
         self.kill_worker()
         self._nursery.kill()
-        self._nursery.wait()
+        self._nursery.communicate()  # closes its pipes too
 
     def _incarnation(self) -> Any:
         with self.factory() as session:

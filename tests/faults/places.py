@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from tests.fakes import hubspot, sheets, slack, twenty, webhook_receiver
+from tests.fakes import hubspot, salesforce, sheets, slack, twenty, webhook_receiver
 from tests.fakes.server import FakeServer, Request, Response
 from tests.leads.delivering import CIPHER, decided_lead
 from webapp.leads import callbacks, deliver, kinds
@@ -212,6 +212,30 @@ def _hubspot(name: str, writes: Mapping[str, str], **over: Any) -> Place:
     )
 
 
+def _at_salesforce(fake: salesforce.SalesforceFake) -> Records:
+    with fake.lock:
+        return {"person": [mark_of(lead) for lead in fake.leads], "task": [mark_of(task) for task in fake.tasks]}
+
+
+def _salesforce(name: str, writes: Mapping[str, str], *, task_field: str | None, **over: Any) -> Place:
+    config = {
+        "grant": "client_credentials",
+        "client_id": salesforce.CLIENT_ID,
+        "lead_field": salesforce.LEAD_FIELD,
+        "task_field": task_field,
+    }
+    return Place(
+        name,
+        DestinationKind.SALESFORCE,
+        salesforce.SalesforceFake,
+        lambda fake: ({"url": fake.url, **config}, {"client_secret": salesforce.CLIENT_SECRET}),
+        writes,
+        _at_salesforce,
+        **over,
+    )
+
+
+_SALESFORCE = "/services/data/v62.0"
 _HUBSPOT_UPSERT = "POST /crm/v3/objects/contacts/batch/upsert"
 
 PLACES: tuple[Place, ...] = (
@@ -324,5 +348,24 @@ PLACES: tuple[Place, ...] = (
         _in_sheet,
         {"row": "GET /v4"},
         environment=lambda fake: {"sheets_api_url": fake.root},
+    ),
+    _salesforce(
+        "Salesforce",
+        {"person": f"PATCH {_SALESFORCE}/sobjects/Lead", "task": f"PATCH {_SALESFORCE}/sobjects/Task"},
+        task_field=salesforce.TASK_FIELD,
+        looks={"task": f"GET {_SALESFORCE}/sobjects/Task"},
+    ),
+    _salesforce(
+        "Salesforce, no task id",
+        {"task": f"POST {_SALESFORCE}/sobjects/Task"},
+        task_field=None,
+        looks={"task": f"GET {_SALESFORCE}/query"},
+    ),
+    _salesforce(
+        "Salesforce, name alone",
+        {"person": f"PATCH {_SALESFORCE}/sobjects/Lead"},
+        task_field=salesforce.TASK_FIELD,
+        about=lambda mark, number: {"email": None},
+        killed=False,
     ),
 )

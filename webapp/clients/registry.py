@@ -15,6 +15,8 @@ from webapp.clients.guard import Network
 from webapp.clients.http import HttpClient
 from webapp.clients.hubspot.client import HubspotClient
 from webapp.clients.n8n import FollowUpClient
+from webapp.clients.salesforce.access import Login
+from webapp.clients.salesforce.client import SalesforceClient
 from webapp.clients.sheets import SCOPE, SheetsClient
 from webapp.clients.slack import IncomingClient, SlackClient
 from webapp.clients.twenty.client import TwentyClient
@@ -118,6 +120,22 @@ def _hubspot(making: Making) -> DestinationClient:
     return HubspotClient(making.http(str(config["url"]), headers=headers), id_property=config.get("id_property"))
 
 
+def _salesforce(making: Making) -> DestinationClient:
+    config, credentials = making.target.config, making.credentials
+    grant, url = str(config["grant"]), str(config["url"])
+    needed = "refresh_token" if grant == "refresh_token" else "client_secret"
+    form = {"grant_type": grant, "client_id": str(config["client_id"]), needed: str(credentials[needed])}
+    if credentials.get("client_secret"):
+        form["client_secret"] = str(credentials["client_secret"])
+    login = Login(
+        making.http(url, paced=False),
+        form,
+        login_url=url,
+        org=lambda instance, token: making.http(instance, secrets=(token,)),
+    )
+    return SalesforceClient(login, lead_field=str(config["lead_field"]), task_field=config.get("task_field"))
+
+
 def _sheets(making: Making) -> DestinationClient:
     key = json.loads(making.credentials["key"])
     account = ServiceAccount(key, making.http(str(key["token_uri"]), paced=False), scope=SCOPE)
@@ -135,6 +153,7 @@ FACTORIES: dict[DestinationKind, Callable[[Making], DestinationClient]] = {
     DestinationKind.SLACK: _slack,
     DestinationKind.SLACK_WEBHOOK: _slack_webhook,
     DestinationKind.HUBSPOT: _hubspot,
+    DestinationKind.SALESFORCE: _salesforce,
     DestinationKind.SHEETS: _sheets,
     DestinationKind.CALLBACK: _callback,
 }

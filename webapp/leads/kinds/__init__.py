@@ -1,12 +1,13 @@
 """The kinds of destinations that can be made, by their enum. A new one: a module here, and a line in ``_ALL``."""
 
-from webapp.leads.kinds import callback, hubspot, n8n, sheets, slack, twenty, webhook
+from webapp.leads.kinds import callback, hubspot, n8n, salesforce, sheets, slack, twenty, webhook
 from webapp.leads.kinds.base import Kind
 from webapp.leads.states import DestinationKind
 
 _ALL: tuple[Kind, ...] = (
     twenty.KIND,
     hubspot.KIND,
+    salesforce.KIND,
     slack.BOT,
     slack.INCOMING,
     sheets.KIND,

@@ -39,7 +39,7 @@ class Field:
     """One setting. ``kind``: text | url | number | choice | switch | long. ``secret``: stored encrypted, never shown.
     ``check``: what is wrong with a value, in words that follow the label, or None. ``choices``: (value, words).
     ``bounds``: of a number. ``made``: makes a secret that was left empty, to be shown once. ``tidy``: how a value is
-    stored, before it is checked."""
+    stored, before it is checked. ``needed_for``: a setting and the value of it with which this one is needed too."""
 
     name: str
     label: str
@@ -53,6 +53,7 @@ class Field:
     check: Callable[[str], str | None] | None = None
     made: Callable[[], str] | None = None
     tidy: Callable[[str], str] = str
+    needed_for: tuple[str, str] | None = None
 
     def read(self, text: str) -> Any:
         """The value that is stored. ValueError with what is wrong."""
@@ -207,6 +208,13 @@ class Kind:
                 continue
             if value is not None and value is not False:
                 (secrets if field.secret else config)[field.name] = value
+        problems += [
+            Problem(field.name, "is needed")
+            for field in self.fields
+            if field.needed_for
+            and config.get(field.needed_for[0]) == field.needed_for[1]
+            and not (config | secrets).get(field.name)
+        ]
         config |= {} if problems else self.shown(secrets)
         return config, secrets, tuple(problems)
 
