@@ -74,7 +74,7 @@ def test_without_an_email_an_unknown_phone_gets_the_same_id_each_time(twenty: Tw
 
 
 def test_a_task_says_what_to_do_and_for_whom(twenty: TwentyFake) -> None:
-    for i in range(70):  # more than a page
+    for i in range(210):  # more than a page
         twenty.add_member(f"other{i}@example.com")
     member = twenty.add_member("Rep@Example.com")
     client = _client(twenty)

@@ -49,7 +49,21 @@ def _leaf(text: str) -> Matcher:
     if not match:
         raise BadFilter(f"'filter' invalid for '{text}'. eg: price[gte]:10")
     path, comparator, value = match[1], match[2], match[3]
+    if comparator in ("in", "containsAny"):
+        return _one_of(path, value, text)
     return lambda record: _compare(_value(record, path), comparator, value, text)
+
+
+def _one_of(path: str, value: str, text: str) -> Matcher:
+    if not (value.startswith("[") and value.endswith("]")):
+        raise BadFilter(f"'filter' invalid for '{text}'")
+    wanted = {_unquoted(item) for item in _split(value[1:-1])}
+
+    def matches(record: dict[str, Any]) -> bool:
+        found = _value(record, path)
+        return any(str(item) in wanted for item in (found if isinstance(found, list) else [found]))
+
+    return matches
 
 
 def _compare(found: Any, comparator: str, value: str, text: str) -> bool:
@@ -57,11 +71,6 @@ def _compare(found: Any, comparator: str, value: str, text: str) -> bool:
         if value not in ("NULL", "NOT_NULL"):
             raise BadFilter(f"'filter' invalid for '{text}'")
         return (found is None) == (value == "NULL")
-    if comparator in ("in", "containsAny"):
-        if not (value.startswith("[") and value.endswith("]")):
-            raise BadFilter(f"'filter' invalid for '{text}'")
-        wanted = [_unquoted(item) for item in _split(value[1:-1])]
-        return any(str(item) in wanted for item in (found if isinstance(found, list) else [found]))
     value, shown = _unquoted(value), "" if found is None else str(found)
     match comparator:
         case "eq":

@@ -124,3 +124,11 @@ def test_only_a_crm_is_read_back(client, admin, session, workspace):
         assert "What became of leads" not in page_of(client, hook)
         path = f"/settings/destinations/{hook.id}/read-back"
         assert client.post(path, data={"won_stages": "WON", "enabled": "1"}).status_code == 409
+
+
+def test_one_that_was_only_read_can_be_removed(client, admin, session, session_factory, workspace, twenty):
+    crm = twenty_destination(session, workspace, twenty, managed_by=None)
+    pull(session, session_factory)
+    assert client.post(f"/settings/destinations/{crm.id}/remove").status_code == 303
+    session.rollback()
+    assert session.scalars(sa.select(CrmPull)).all() == []

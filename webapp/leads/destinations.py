@@ -19,6 +19,7 @@ from webapp.leads.kinds.base import ASK_A_PERSON, SEND_AGAIN, WHEN_UNCERTAIN, Fi
 from webapp.leads.states import DeliveryState, DestinationKind, DestinationMode
 from webapp.models.account import Workspace
 from webapp.models.base import scoped
+from webapp.models.crm import CrmPull
 from webapp.models.work import Delivery, Destination
 
 #: ``managed_by`` of the destinations that settings make; pages show them and cannot change them.
@@ -324,6 +325,7 @@ def remove(session: Session, workspace_id: uuid.UUID, destination_id: uuid.UUID,
     if session.scalar(sa.select(sa.exists().where(Delivery.destination_id == row.id))):
         raise Conflict("Leads have gone there, and what happened to them is kept. Switch it off instead.")
     name = row.name
+    session.execute(sa.delete(CrmPull).where(CrmPull.destination_id == row.id))
     session.delete(row)
     session.flush()
     audit.record(session, workspace_id, "DESTINATION_REMOVED", actor=actor, destination=name)

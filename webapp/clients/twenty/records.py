@@ -10,7 +10,7 @@ from webapp.leads.ports import DeliveryRequest, Exchange, OutcomeUnknown, Receip
 
 #: Twenty caps larger ones.
 _PAGE = 200
-_MAX_PAGES = 50
+_MAX_PAGES = 200
 #: How many ids one filter names, so that the URL stays short.
 _IDS = 60
 
@@ -89,13 +89,15 @@ class Records:
             found += self.all(plural, filter=by_one_of(field, ids[start : start + _IDS]))
         return found
 
-    def all(self, plural: str, **params: str) -> Iterator[dict[str, Any]]:
+    def all(self, plural: str, **params: str) -> Iterator[Record]:
+        """Permanent when there are more than can be read: to leave some out would be a wrong answer."""
         cursor: str | None = None
         for _ in range(_MAX_PAGES):
             records, cursor = self.page(plural, cursor, **params)
             yield from records
             if cursor is None:
                 return
+        raise Permanent(f"there are more {plural} than can be read")
 
     def page(self, plural: str, cursor: str | None, **params: str) -> tuple[list[dict[str, Any]], str | None]:
         """One large page, and the cursor of the next one if there is any."""
