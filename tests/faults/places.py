@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from tests.fakes import hubspot, salesforce, sheets, slack, twenty, webhook_receiver
+from tests.fakes import hubspot, salesforce, sheets, slack, smtp, twenty, webhook_receiver
 from tests.fakes.server import FakeServer, Request, Response
 from tests.leads.delivering import CIPHER, decided_lead
 from webapp.leads import callbacks, deliver, kinds
@@ -31,7 +31,7 @@ class Place:
     """``settings``: the destination's configuration and credentials. ``writes``: what goes wrong, as action → the call that
     commits it at the stand-in; ``looks``: action → the call that looks for it after its answer was lost. ``records``:
     what is there. ``takes_any_2xx``: an answer that makes no sense is as good as any other, by the other side's
-    contract. ``partly``: writes that may be done in part. ``environment``: settings that lead to the stand-in. ``about``:
+    contract. ``partly``: writes that may be done in part. ``environment``: settings that lead to the stand-in. ``protocol``: whose faults it has. ``about``:
     of the leads that go there, by mark and number. ``killed``: enough of its own that kills of the
     worker are tried there too."""
 
@@ -45,6 +45,7 @@ class Place:
     takes_any_2xx: bool = False
     partly: frozenset[str] = frozenset()
     environment: Callable[[Any], dict[str, str]] = lambda fake: {}
+    protocol: str = "http"
     about: Callable[[str, int], dict[str, Any]] = lambda mark, number: {"email": f"{mark}@example.com"}
     plan: Callable[[Session, Lead], object] = lambda session, lead: deliver.plan(session, lead, due_in_seconds=0)
     killed: bool = True
@@ -142,6 +143,11 @@ def _at_slack(fake: slack.SlackFake) -> Records:
 
 def _in_sheet(fake: sheets.SheetsFake) -> Records:
     return {"row": [mark_of(row) for row in fake.records()]} if fake.tabs["Leads"] else {"row": []}
+
+
+def _mailed(fake: smtp.SmtpFake) -> Records:
+    with fake.lock:
+        return {"mail": [mark_of(mail.text) for mail in fake.mails]}
 
 
 def _at_receiver(fake: webhook_receiver.WebhookReceiver) -> Records:
@@ -367,5 +373,24 @@ PLACES: tuple[Place, ...] = (
         task_field=salesforce.TASK_FIELD,
         about=lambda mark, number: {"email": None},
         killed=False,
+    ),
+    Place(
+        "e-mail",
+        DestinationKind.EMAIL,
+        smtp.SmtpFake,
+        lambda fake: (
+            {
+                "host": "127.0.0.1",
+                "port": fake.port,
+                "security": "none",
+                "sender": "leads@acme.example",
+                "to": "ana@acme.example, bob@acme.example",
+                "when": "each",
+            },
+            {},
+        ),
+        {"mail": "DOT"},
+        _mailed,
+        protocol="smtp",
     ),
 )

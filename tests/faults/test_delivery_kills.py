@@ -12,7 +12,7 @@ from webapp.leads.kinds.base import Unknown
 
 pytestmark = [pytest.mark.fault, pytest.mark.slow]
 
-_WRITES = ("task", "message", "event", "row")
+_WRITES = ("task", "message", "event", "row", "mail")
 _BOUNDARIES = (Boundary.BEFORE_CALL, Boundary.BEFORE_ANSWER, Boundary.BEFORE_SAVE)
 SAMPLE = [kill for kill in KILLS if kill.write in _WRITES and kill.boundary in _BOUNDARIES]
 

@@ -39,10 +39,13 @@ _LONGER = 2 * _SHORT_TIMEOUT
 _ROUNDS = 6
 
 
+_BOTH = ("http", "smtp")
+
+
 @dataclass(frozen=True)
 class Fault:
     """``kind`` as the stand-ins know it (tests/fakes/server.py). ``lasts``: longer than our time limit.
-    ``looking``: what looking for the record meets afterwards."""
+    ``looking``: what looking for the record meets afterwards. ``at``: the protocols that know it."""
 
     name: str
     phase: str
@@ -50,8 +53,11 @@ class Fault:
     lasts: bool = False
     retry_after: str | None = None
     looking: str | None = None
+    at: tuple[str, ...] = ("http",)
 
     def fits(self, place: Place, write: str) -> bool:
+        if place.protocol not in self.at:
+            return False
         if self.looking is not None:
             return write in place.looks
         if self.kind == "partial":
@@ -64,19 +70,21 @@ FAULTS = (
     Fault("500", "after", "500_after"),
     Fault("503 with Retry-After", "before", "busy", retry_after="7"),
     Fault("503 with Retry-After", "after", "busy_after", retry_after="7"),
-    Fault("reset", "before", "reset_before"),
+    Fault("451", "before", "451", at=("smtp",)),
+    Fault("554", "before", "554", at=("smtp",)),
+    Fault("reset", "before", "reset_before", at=_BOTH),
     Fault("reset", "at", "cut_after"),
-    Fault("reset", "after", "reset_after"),
-    Fault("hang", "before", "hang", lasts=True),
-    Fault("hang", "at", "slow", lasts=True),
-    Fault("hang", "after", "hang_after", lasts=True),
+    Fault("reset", "after", "reset_after", at=_BOTH),
+    Fault("hang", "before", "hang", lasts=True, at=_BOTH),
+    Fault("hang", "at", "slow", lasts=True, at=_BOTH),
+    Fault("hang", "after", "hang_after", lasts=True, at=_BOTH),
     Fault("429 with seconds", "before", "429", retry_after="7"),
     Fault("429 with a date", "before", "429", retry_after="date"),
     Fault("expired credential", "before", "expired"),
-    Fault("slow drip", "at", "drip", lasts=True),
+    Fault("slow drip", "at", "drip", lasts=True, at=_BOTH),
     Fault("partial failure", "at", "partial"),
-    Fault("garbage", "before", "garbage"),
-    Fault("garbage", "after", "garbage_after"),
+    Fault("garbage", "before", "garbage", at=_BOTH),
+    Fault("garbage", "after", "garbage_after", at=_BOTH),
     Fault("500", "looking for it", "reset_after", looking="500"),
     Fault("reset", "looking for it", "reset_after", looking="reset_before"),
     Fault("hang", "looking for it", "reset_after", looking="hang", lasts=True),

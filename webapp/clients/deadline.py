@@ -64,6 +64,11 @@ class _Reader(io.RawIOBase):
         super().close()
 
 
+def reading(sock: socket.socket) -> io.BufferedReader:
+    """What a socket receives, within the call's limit."""
+    return io.BufferedReader(_Reader(sock, sock.makefile("rb", buffering=0), _call.ends_at))
+
+
 class _TimedResponse(http.client.HTTPResponse):
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)

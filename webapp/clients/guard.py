@@ -49,31 +49,42 @@ def _unwrapped(ip: Address) -> Address:
 
 
 def _connect(connection: HTTPConnection, allow: Sequence[Network]) -> socket.socket:
-    """Resolve, keep what is allowed, connect to the first of those that answers."""
     host, port = connection._dns_host, connection.port
+    timeout = connection.timeout if isinstance(connection.timeout, int | float) else None
     try:
-        found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:
+        return connected(host, port, allow, timeout, connection.socket_options or ())
+    except (socket.gaierror, UnicodeError) as error:
         raise NameResolutionError(host, connection, error) from error  # type: ignore[arg-type]
+    except TimeoutError as error:
+        raise ConnectTimeoutError(connection, f"Connection to {connection.host} timed out") from error
+    except OSError as error:
+        raise NewConnectionError(connection, f"Failed to establish a new connection: {error}") from error
+
+
+def connected(
+    host: str, port: int, allow: Sequence[Network], timeout: float | None, options: Sequence[Any] = ()
+) -> socket.socket:
+    """Resolve, keep what is allowed, connect to the first of those that answers. Blocked when none is allowed; OSError
+    when none answers, and UnicodeError for a name that is none."""
+    found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
     allowed = [entry for entry in found if is_allowed(str(entry[4][0]), allow)]
     if not allowed:
-        raise Blocked(f"{connection.host} is not a public address")
+        raise Blocked(f"{host} is not a public address")
     last: OSError | None = None
     for family, kind, protocol, _, address in allowed:
         sock = socket.socket(family, kind, protocol)
         try:
-            for option in connection.socket_options or ():
+            for option in options:
                 sock.setsockopt(*option)
-            if isinstance(connection.timeout, int | float):
-                sock.settimeout(remaining(connection.timeout))
+            if timeout is not None:
+                sock.settimeout(remaining(timeout))
             sock.connect(address)
             return sock
         except OSError as error:
             sock.close()
             last = error
-    if isinstance(last, TimeoutError):
-        raise ConnectTimeoutError(connection, f"Connection to {connection.host} timed out") from last
-    raise NewConnectionError(connection, f"Failed to establish a new connection: {last}") from last
+    assert last is not None
+    raise last
 
 
 class GuardedAdapter(TimedAdapter):

@@ -14,11 +14,13 @@ from webapp.clients.google_tokens import ServiceAccount
 from webapp.clients.guard import Network
 from webapp.clients.http import HttpClient
 from webapp.clients.hubspot.client import HubspotClient
+from webapp.clients.mail import MailClient
 from webapp.clients.n8n import FollowUpClient
 from webapp.clients.salesforce.access import Login
 from webapp.clients.salesforce.client import SalesforceClient
 from webapp.clients.sheets import SCOPE, SheetsClient
 from webapp.clients.slack import IncomingClient, SlackClient
+from webapp.clients.smtp import Server, SmtpClient
 from webapp.clients.twenty.client import TwentyClient
 from webapp.clients.webhook import WebhookClient
 from webapp.leads.ports import DestinationClient, Target, Unusable
@@ -145,6 +147,21 @@ def _sheets(making: Making) -> DestinationClient:
     return SheetsClient(http, account, spreadsheet=str(config["spreadsheet"]), tab=str(config["tab"]), columns=columns)
 
 
+def _mail(making: Making) -> DestinationClient:
+    config = making.target.config
+    server = Server(
+        host=str(config["host"]),
+        port=int(config["port"]),
+        security=str(config["security"]),
+        user=config.get("user"),
+        password=making.credentials.get("password"),
+        timeout=making.settings.delivery_timeout,
+        allow=making.allow or (),
+    )
+    smtp = SmtpClient(server, pace=making.pace)
+    return MailClient(smtp, sender=str(config["sender"]), recipients=[str(one) for one in config["to"].split(", ")])
+
+
 #: One line per kind.
 FACTORIES: dict[DestinationKind, Callable[[Making], DestinationClient]] = {
     DestinationKind.TWENTY: _twenty,
@@ -156,6 +173,7 @@ FACTORIES: dict[DestinationKind, Callable[[Making], DestinationClient]] = {
     DestinationKind.SALESFORCE: _salesforce,
     DestinationKind.SHEETS: _sheets,
     DestinationKind.CALLBACK: _callback,
+    DestinationKind.EMAIL: _mail,
 }
 
 

@@ -81,6 +81,7 @@ Read it top-down::
              destinations  where they go: made, changed, switched
              ├ kinds       what each kind of destination is: settings, steps, fields, promises
              ├ fieldmap    which value of a lead fills which field there
+             ├ digests     when the next digest goes out; pure
              └ trial       trying a destination out
              deliver       the loop that sends what is due: claim, call, save
              ├ draining    the loop itself; fetching uses it too

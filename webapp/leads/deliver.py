@@ -10,14 +10,15 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 from sqlalchemy.orm import Session
 
 from webapp.leads import outcomes, sending, withdrawing
 from webapp.leads.claims import DELIVERIES, LEASE_SECONDS, Claim, Holder, backoff
-from webapp.leads.draining import TICK, Drain, SessionFactory
+from webapp.leads.draining import TICK, Drain, SessionFactory, Work
 from webapp.leads.errors import Ambiguous, LeadError, Permanent
 from webapp.leads.outbox import cancel, plan, plan_follow_up, plan_many, preview, replay
 from webapp.leads.outcomes import NOT_CALLED, Saved
@@ -26,8 +27,10 @@ from webapp.leads.ports import (
     DestinationClient,
     Drained,
     OutcomeUnknown,
+    Partly,
     Receipt,
     Refused,
+    SendsTogether,
     Throttled,
     Unusable,
     exchange_of,
@@ -131,7 +134,7 @@ class _Turns:
         self._probed_at = float("-inf")
         self.saved = 0
 
-    def __call__(self, done: Sequence[Saved], room: int) -> list[tuple[Claim, Callable[[], Saved]]]:
+    def __call__(self, done: Sequence[Saved], room: int) -> list[Work[Saved]]:
         """Save what is done, claim for the free threads, commit."""
         policy = self._policy
         self._flying.subtract(result.job.target.id for result in done)
@@ -148,38 +151,63 @@ class _Turns:
             session.commit()
         self.saved += len(done)
         self._flying.update(job.target.id for job in jobs)
-        return [(job.claim, partial(self._attempt, job)) for job in jobs]
+        return [([job.claim for job in group], partial(self._attempt, group)) for group in _grouped(jobs)]
 
     def _claim(self, session: Session, room: int) -> list[Claim]:
         policy, lease = self._policy, self._policy.lease_seconds
         if room <= 0:
             return []
         claims: list[Claim] = []
+        taken = 0  # threads
         late = self._lingering()
         if late and self._late is None:
             self._late = Counter(self._flying)
         if not late and time.monotonic() - self._probed_at >= TICK:
             self._probed_at = time.monotonic()
             claims += sending.claim_probes(session, self._holder, limit=room, lease=lease, hold=policy.breaker_seconds)
+            taken = len(claims)
         # Those that have least under way come first, each with an equal part of what is free.
         places = sorted(sending.with_work(session).items(), key=lambda place: self._flying[place[0]])
         if self._late is not None:
             # What may hang as well would keep the drain for ever.
             places = [(place, work) for place, work in places if not work.failures and self._late[place] <= 0]
         for number, (destination_id, work) in enumerate(places):
-            free = room - len(claims)
+            free = room - taken
             if free <= 0:
                 break
+            if work.gathers and self._flying[destination_id] > 0:
+                continue  # what is due together goes when the one before is out
             share = policy.share_failing if work.failures else policy.share
             limit = min(share - self._flying[destination_id], -(-free // (len(places) - number)))
             if limit > 0:
-                claims += sending.claim_due(
+                limit = sending.MOST_TOGETHER if work.gathers else limit
+                found = sending.claim_due(
                     session, self._holder, limit=limit, lease=lease, destination_id=destination_id, alone=work.alone
                 )
+                claims += found
+                taken += min(len(found), 1) if work.gathers else len(found)
         return claims
 
-    def _attempt(self, job: Job) -> Saved:
+    def _attempt(self, jobs: Sequence[Job]) -> list[Saved]:
         """One try on the wire; runs in the pool, outside any transaction. Every Exception becomes a result."""
+        return [self._one(jobs[0])] if len(jobs) == 1 else self._together(jobs)
+
+    def _together(self, jobs: Sequence[Job]) -> list[Saved]:
+        """What comes of it comes to all of them; of the destination it tells once."""
+        started = time.monotonic()
+        try:
+            client = self._clients.client_for(jobs[0].target)
+            if not isinstance(client, SendsTogether):
+                raise TypeError(f"{type(client).__name__} takes one at a time")
+            receipt = client.send_together([job.request for job in jobs])
+        except Exception as error:
+            ms = _ms_since(started)
+            failed = [_failed(job, error, self._policy, ms=ms, reconciles=False) for job in jobs]
+            return [failed[0], *(replace(one, delay=failed[0].delay, healthy=None, pause=None) for one in failed[1:])]
+        sent = [_done(job, receipt, "delivered", ms=_ms_since(started)) for job in jobs]
+        return [sent[0], *(replace(one, healthy=None) for one in sent[1:])]
+
+    def _one(self, job: Job) -> Saved:
         started = time.monotonic()
         reconciles = False
         receipt: Receipt | None = None
@@ -189,26 +217,43 @@ class _Turns:
             reconciles = client.reconciles
             if job.target.shadow:
                 return _shadowed(job, client, ms=_ms_since(started))
-            if job.check_first and job.request.operation is DeliveryOperation.SEND:
-                if not reconciles and not job.target.sends_again:
-                    raise OutcomeUnknown("it may have arrived already, and the other side cannot be asked")
+            sends = job.request.operation is DeliveryOperation.SEND
+            if (job.cut_off or (job.check_first and sends)) and not reconciles and not job.target.sends_again:
+                raise OutcomeUnknown("it may have arrived already, and the other side cannot be asked")
+            if job.check_first and sends:
                 receipt, outcome = client.reconcile(job.request), "reconciled"
             if receipt is None:
                 receipt, outcome = client.send(job.request), "withdrawn" if job.request.withdrawn else "delivered"
         except Exception as error:
             return _failed(job, error, self._policy, ms=_ms_since(started), reconciles=reconciles)
-        return Saved(
-            job=job,
-            state=DeliveryState.WITHDRAWN if job.request.withdrawn else DeliveryState.DELIVERED,
-            outcome=outcome,
-            tries=job.tries + 1,
-            ms=_ms_since(started),
-            remote_id=receipt.remote_id,
-            payload=receipt.exchange.payload,
-            http_status=receipt.exchange.http_status,
-            excerpt=receipt.exchange.excerpt,
-            healthy=True,
-        )
+        return _done(job, receipt, outcome, ms=_ms_since(started))
+
+
+def _grouped(jobs: Sequence[Job]) -> list[list[Job]]:
+    """Those that one call sends. What may have arrived, is taken back, or has got further than others goes by itself."""
+    groups: dict[Any, list[Job]] = {}
+    for job in jobs:
+        request, target = job.request, job.target
+        fresh = request.operation is DeliveryOperation.SEND and not job.check_first and not target.shadow
+        together = fresh and sending.gathers(target.kind, target.config)
+        key = (target.id, request.remote.get(request.action)) if together else job.claim.id
+        groups.setdefault(key, []).append(job)
+    return list(groups.values())
+
+
+def _done(job: Job, receipt: Receipt, outcome: str, *, ms: int) -> Saved:
+    return Saved(
+        job=job,
+        state=DeliveryState.WITHDRAWN if job.request.withdrawn else DeliveryState.DELIVERED,
+        outcome=outcome,
+        tries=job.tries + 1,
+        ms=ms,
+        remote_id=receipt.remote_id,
+        payload=receipt.exchange.payload,
+        http_status=receipt.exchange.http_status,
+        excerpt=receipt.exchange.excerpt,
+        healthy=True,
+    )
 
 
 def _shadowed(job: Job, client: DestinationClient, *, ms: int) -> Saved:
@@ -273,6 +318,7 @@ def _failed(job: Job, error: Exception, policy: DeliveryPolicy, *, ms: int, reco
         # What was unknown before stays so until somebody could tell.
         ambiguous=ambiguous or (job.check_first and state is not DeliveryState.DELIVERED),
         delay=delay,
+        remote_id=getattr(error, "remote_id", None),
         payload=exchange.payload,
         http_status=exchange.http_status,
         error=_in_words(error),
@@ -294,6 +340,8 @@ def _health(error: Exception) -> bool | None:
     """What an error says about the destination. A refusal of one delivery is a sign of life; a 429 says nothing."""
     if isinstance(error, Throttled) or not isinstance(error, LeadError):
         return None
+    if isinstance(error, Partly):
+        return True
     if isinstance(error, Permanent):
         if isinstance(error, Refused):
             return not error.destination_wide

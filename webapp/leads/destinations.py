@@ -6,6 +6,7 @@ Credentials are encrypted before they reach a row. Nothing here commits.
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
 import sqlalchemy as sa
@@ -13,6 +14,7 @@ from pydantic import SecretStr
 from sqlalchemy.orm import Session
 
 from webapp.leads import alerting, audit, fieldmap, kinds, outbox, triggers
+from webapp.leads.digests import Digest
 from webapp.leads.errors import Conflict, Invalid, NotFound, Problem
 from webapp.leads.kinds import webhook
 from webapp.leads.kinds.base import ASK_A_PERSON, SEND_AGAIN, WHEN_UNCERTAIN, Field, Kind, Unknown, origin
@@ -285,10 +287,33 @@ def change(
         row.tested_at, row.test_problem = None, None
     if options != row.options:
         row.second_at = row.minute_at = row.lookup_at = None
+    digest = known.digest(config)
+    if digest != known.digest(row.config):
+        _retime(session, row, digest)
     row.name, row.config, row.rules, row.mapping, row.options = name, config, rules, mapping, options
     session.flush()
     audit.record(session, workspace_id, "DESTINATION_CHANGED", actor=actor, destination=name, changed=changed)
     return row
+
+
+#: What waits for a digest that is no more is left the undo window.
+_SOON = timedelta(minutes=1)
+
+
+def _retime(session: Session, row: Destination, digest: Digest | None) -> None:
+    """What waits for the next digest waits for the new one, or goes by itself."""
+    soon = datetime.now(UTC) + _SOON
+    session.execute(
+        sa.update(Delivery)
+        .where(
+            Delivery.destination_id == row.id,
+            Delivery.state == DeliveryState.PENDING,
+            Delivery.tries == 0,
+            Delivery.due_at > soon,
+        )
+        .values(due_at=digest.next(soon) if digest else soon)
+        .execution_options(synchronize_session=False)
+    )
 
 
 def rotate_secret(

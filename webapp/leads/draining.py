@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
-from typing import Generic, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 from sqlalchemy.orm import Session
 
@@ -16,6 +16,8 @@ from webapp.leads.claims import LEASE_SECONDS, Backlog, Claim, Holder, SlotTaken
 
 Result = TypeVar("Result")
 SessionFactory = Callable[[], AbstractContextManager[Session]]
+#: What is claimed, and the one call about it, which gives a result for each.
+Work: TypeAlias = tuple[Sequence[Claim], Callable[[], Sequence[Result]]]
 
 #: How often an unfinished drain looks for newly due rows and renews its leases, in seconds.
 TICK = 0.5
@@ -44,11 +46,11 @@ class Drain(Generic[Result]):
         self._threads = threads
         self._lease_seconds = lease_seconds
         self._name = name
-        self._flying: dict[Future[Result], Claim] = {}
+        self._flying: dict[Future[Sequence[Result]], Sequence[Claim]] = {}
         self._renewed_at = time.monotonic()
         self._slot_taken = False
         self._lingers = lingers
-        self._late: set[Future[Result]] | None = None  # under way when the time was over
+        self._late: set[Future[Sequence[Result]]] | None = None  # under way when the time was over
 
     @property
     def lingering(self) -> bool:
@@ -57,7 +59,7 @@ class Drain(Generic[Result]):
 
     def run(
         self,
-        turn: Callable[[Sequence[Result], int], Iterable[tuple[Claim, Callable[[], Result]]]],
+        turn: Callable[[Sequence[Result], int], Iterable[Work[Result]]],
         *,
         max_rows: int,
         max_seconds: float,
@@ -65,8 +67,8 @@ class Drain(Generic[Result]):
     ) -> None:
         """Until nothing is left to claim, ``max_rows`` were claimed or ``max_seconds`` have passed.
 
-        ``turn`` saves what is done, claims at most so many rows, commits, and returns the work of each; it runs in this
-        thread, the work in the pool's. Calls under way at the end are waited for (each has its own time limit). ``stop``
+        ``turn`` saves what is done, claims for at most so many threads, commits, and returns the work of each; it runs
+        in this thread, the work in the pool's. Calls under way at the end are waited for (each has its own time limit). ``stop``
         is asked before each claim; True ends the drain the same way. Raises SlotTaken, once such calls are over and
         saved, when another process has the holder's slot now.
         """
@@ -81,7 +83,7 @@ class Drain(Generic[Result]):
     def _run(
         self,
         pool: ThreadPoolExecutor,
-        turn: Callable[[Sequence[Result], int], Iterable[tuple[Claim, Callable[[], Result]]]],
+        turn: Callable[[Sequence[Result], int], Iterable[Work[Result]]],
         max_rows: int,
         ends_at: float,
         stop: Callable[[], bool],
@@ -96,13 +98,13 @@ class Drain(Generic[Result]):
             claiming = claiming and not self._slot_taken
             room = min(max_rows - claimed, self._threads - len(self._flying)) if claiming else 0
             if done or room > 0:
-                for claim, work in turn(done, room):
-                    claimed += 1
-                    self._flying[pool.submit(work)] = claim
+                for claims, work in turn(done, room):
+                    claimed += len(claims)
+                    self._flying[pool.submit(work)] = claims
             if not self._flying:
                 return
             finished, _ = wait(self._flying, timeout=TICK, return_when=FIRST_COMPLETED)
-            done = [future.result() for future in finished]
+            done = [result for future in finished for result in future.result()]
             for future in finished:
                 del self._flying[future]
                 if self._late:
@@ -120,6 +122,7 @@ class Drain(Generic[Result]):
         self._renewed_at = time.monotonic()
         with self._session_factory() as session:
             if self._flying:
-                renew(session, self._backlog, list(self._flying.values()), seconds=self._lease_seconds)
+                held = [claim for claims in self._flying.values() for claim in claims]
+                renew(session, self._backlog, held, seconds=self._lease_seconds)
             self._slot_taken = not is_current(session, self._holder)
             session.commit()

@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session, aliased
 
 from webapp.leads import audit, dedupe, intake, leadgen, rulebook, sla
 from webapp.leads.claims import FETCHES, LEASE_SECONDS, Claim, Holder, backoff, claim
-from webapp.leads.draining import Drain, SessionFactory
+from webapp.leads.draining import Drain, SessionFactory, Work
 from webapp.leads.errors import Invalid, LeadError, Permanent
 from webapp.leads.intake import LeadIn, Tenant
 from webapp.leads.judging_policy import Preferences
@@ -149,12 +149,12 @@ class _Turns:
         self._policy = policy
         self.settled = 0
 
-    def __call__(self, done: Sequence[_Outcome], room: int) -> list[tuple[Claim, Callable[[], _Outcome]]]:
+    def __call__(self, done: Sequence[_Outcome], room: int) -> list[Work[_Outcome]]:
         """Save what is done, claim for the free threads."""
         for outcome in done:
             self.settled += self._save(outcome)
         jobs = self._claim(room) if room > 0 else []
-        return [(job.claim, partial(self._attempt, job)) for job in jobs]
+        return [([job.claim], partial(self._attempt, job)) for job in jobs]
 
     def _claim(self, room: int) -> list[_Job]:
         with self._session_factory() as session:
@@ -187,13 +187,13 @@ class _Turns:
             session.commit()
             return settled
 
-    def _attempt(self, job: _Job) -> _Outcome:
+    def _attempt(self, job: _Job) -> list[_Outcome]:
         """One call, in the pool and outside any transaction. Every Exception becomes an outcome."""
         try:
             found = self._fetchers[job.task.kind].fetch(job.task)
         except Exception as error:
-            return _failed(job, error, self._policy)
-        return _Outcome(job, FetchState.DONE, job.task.tries + 1, found=found)
+            return [_failed(job, error, self._policy)]
+        return [_Outcome(job, FetchState.DONE, job.task.tries + 1, found=found)]
 
 
 def _load(session: Session, claims: Sequence[Claim], policy: FetchPolicy) -> list[_Job]:

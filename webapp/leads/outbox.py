@@ -10,6 +10,7 @@ Nothing here commits.
 
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -146,8 +147,9 @@ def plan_many(
     """:func:`plan` for a batch of leads in three statements."""
     targets = _destinations(session, {lead.workspace_id for lead in leads})
     quiet = flags.without_webhooks(session, {lead.workspace_id for lead in leads}) if targets else set()
+    due = {target.id: _due_at(target, due_in_seconds) for target in targets}
     rows = [
-        _row(lead, target.id, step)
+        _row(lead, target.id, step)._replace(due_at=due[target.id])
         for lead in leads
         for target in targets
         if target.workspace_id == lead.workspace_id
@@ -419,7 +421,8 @@ def _do_not_contact(session: Session, leads: Iterable[Lead]) -> set[uuid.UUID | 
 
 
 class _Row(NamedTuple):
-    """A delivery to queue. ``updates``: one that was sent is changed there when ``sent_as`` is another now."""
+    """A delivery to queue. ``updates``: one that was sent is changed there when ``sent_as`` is another now. ``due_at``: not
+    when all of them are."""
 
     workspace_id: uuid.UUID
     lead_id: uuid.UUID
@@ -428,6 +431,13 @@ class _Row(NamedTuple):
     step: int
     updates: bool
     sent_as: str | None
+    due_at: datetime | None = None
+
+
+def _due_at(target: Any, seconds: float) -> datetime | None:
+    """When a digest takes what is queued now: the very same moment for all that it takes."""
+    digest = kinds.of(target.kind).digest(target.config) if target.kind in kinds.KINDS else None
+    return digest.next(datetime.now(UTC) + timedelta(seconds=seconds)) if digest else None
 
 
 def _row(lead: Lead, destination_id: uuid.UUID, step: Step) -> _Row:
@@ -443,13 +453,13 @@ _QUEUE = sa.text(
         SELECT * FROM unnest(
             CAST(:id AS uuid[]), CAST(:workspace_id AS uuid[]), CAST(:lead_id AS uuid[]),
             CAST(:destination_id AS uuid[]), CAST(:action AS text[]), CAST(:step AS smallint[]),
-            CAST(:updates AS bool[]), CAST(:sent_as AS text[])
-        ) AS w (id, workspace_id, lead_id, destination_id, action, step, updates, sent_as)
+            CAST(:updates AS bool[]), CAST(:sent_as AS text[]), CAST(:due_at AS timestamptz[])
+        ) AS w (id, workspace_id, lead_id, destination_id, action, step, updates, sent_as, due_at)
     )
     INSERT INTO deliveries AS d
         (id, workspace_id, lead_id, destination_id, action, step, sent_as, decision_id, due_at)
     SELECT id, workspace_id, lead_id, destination_id, action, step, sent_as, CAST(:decision_id AS uuid),
-        now() + make_interval(secs => CAST(:seconds AS float8))
+        coalesce(due_at, now() + make_interval(secs => CAST(:seconds AS float8)))
     FROM wanted
     ON CONFLICT (lead_id, destination_id, action) DO UPDATE SET
         state = 'pending', due_at = excluded.due_at, decision_id = excluded.decision_id, tries = 0,

@@ -200,6 +200,15 @@ class TellsAlerts(Protocol):
         ...
 
 
+@runtime_checkable
+class SendsTogether(Protocol):
+    """A destination that takes several leads at a time."""
+
+    def send_together(self, requests: Sequence[DeliveryRequest]) -> Receipt:
+        """One effect for all of them, which are SENDs and have got equally far. Errors as of :class:`DestinationClient`."""
+        ...
+
+
 class Clients(Protocol):
     """Gives the client of a destination; called often, so it caches."""
 
@@ -512,6 +521,15 @@ class Unreached(Transient):
     def __init__(self, message: str, *, retry_after: float | None = None, exchange: Exchange = Exchange()) -> None:
         super().__init__(message, retry_after=retry_after)
         self.exchange = exchange
+
+
+class Partly(Unreached):
+    """Done for some, and surely not for the others, who are to be tried again. ``remote_id``: what the next try has to
+    know of it."""
+
+    def __init__(self, message: str, *, remote_id: str, exchange: Exchange = Exchange()) -> None:
+        super().__init__(message, exchange=exchange)
+        self.remote_id = remote_id
 
 
 class OutcomeUnknown(Ambiguous):

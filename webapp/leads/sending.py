@@ -29,7 +29,8 @@ _ORDERED = replace(DELIVERIES, order=(Delivery.due_at, Delivery.step.desc()))
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A claimed delivery, loaded and ready for a thread. ``check_first``: its outcome may already be there."""
+    """A claimed delivery, loaded and ready for a thread. ``check_first``: its outcome may already be there. ``cut_off``:
+    its operation's, since a worker was lost with it."""
 
     claim: Claim
     workspace_id: uuid.UUID
@@ -38,6 +39,7 @@ class Job:
     tries: int
     check_first: bool
     request: DeliveryRequest
+    cut_off: bool = False
 
 
 def seconds(value: float) -> sa.ColumnElement[Any]:
@@ -137,10 +139,22 @@ _AHEAD = 1.0
 
 
 class Work(NamedTuple):
-    """Of a destination: its ``failures`` in a row, and whether it takes one delivery at a time."""
+    """Of a destination: its ``failures`` in a row, whether it takes one delivery at a time (``alone``), and whether it
+    takes all that are due together (``gathers``)."""
 
     failures: int
     alone: bool
+    gathers: bool
+
+
+def gathers(kind: DestinationKind, config: Mapping[str, Any]) -> bool:
+    """Are its deliveries sent together?"""
+    known = kinds.KINDS.get(kind)
+    return known is not None and known.digest(config) is not None
+
+
+#: How many leads one digest holds; what is due besides goes in another one.
+MOST_TOGETHER = 200
 
 
 def with_work(session: Session) -> dict[uuid.UUID, Work]:
@@ -151,14 +165,16 @@ def with_work(session: Session) -> dict[uuid.UUID, Work]:
         for column in (Destination.second_at, Destination.minute_at)
     ]
     rows = session.execute(
-        sa.select(Destination.id, Destination.kind, Destination.failures, Destination.options, *ahead).where(
+        sa.select(
+            Destination.id, Destination.kind, Destination.config, Destination.failures, Destination.options, *ahead
+        ).where(
             _open(),
             _free(),
             sa.exists().where(Delivery.destination_id == Destination.id, _due(), released(), task_texts.ready()),
         )
     )
     return {
-        row.id: Work(row.failures, row.kind in _ALONE)
+        row.id: Work(row.failures, row.kind in _ALONE, gathers(row.kind, row.config))
         for row in rows
         if pacing.wait_for(row.options, second=float(row.second_at), minute=float(row.minute_at)) <= _AHEAD
     }
@@ -198,15 +214,16 @@ def claim_probes(session: Session, holder: Holder, *, limit: int, lease: float, 
             )
         )
         .values(open_until=sa.func.now() + seconds(hold))
-        .returning(Destination.id, Destination.kind)
+        .returning(Destination.id, Destination.kind, Destination.config)
         .execution_options(synchronize_session=False)
     ).all()
     found: list[Claim] = []
-    for destination_id, kind in won:
+    for destination_id, kind, config in won:
         if kind in _ALONE and not _alone(session, destination_id):
             continue
         where = (Delivery.destination_id == destination_id, _after_its_predecessors(), released(), task_texts.ready())
-        found.extend(claim(session, _ORDERED, holder, limit=1, where=where, seconds=lease))
+        most = MOST_TOGETHER if gathers(kind, config) else 1
+        found.extend(claim(session, _ORDERED, holder, limit=most, where=where, seconds=lease))
     return found
 
 
@@ -235,7 +252,7 @@ def load(
         .order_by(Delivery.due_at, Delivery.step)
         .execution_options(populate_existing=True)
     ).all()
-    remote = _remote_ids(session, [row[0] for row in rows if row[0].step > 0 or row[0].revision])
+    remote = _remote_ids(session, [row[0] for row in rows if row[0].step > 0 or row[0].revision or row[0].remote_id])
     gone = _people_deleted(session, [row[0] for row in rows])
     held = suppression.held_now(session, {row[1].id: row[1] for row in rows}.values())
     jobs: list[Job] = []
@@ -264,6 +281,7 @@ def load(
                 target=target,
                 tries=delivery.tries,
                 check_first=delivery.ambiguous or cut_off,
+                cut_off=cut_off,
                 request=DeliveryRequest(
                     delivery_id=delivery.id,
                     action=delivery.action,

@@ -101,7 +101,7 @@ def _take_back(
         if watched and (not delivery.ambiguous or destination.mode is DestinationMode.SHADOW):
             # What may have arrived before it was only watched stays known as such, for a day when it is called again.
             delivery.state, delivery.last_error = DeliveryState.CANCELLED, reason
-        elif step is None or not step.withdraws:
+        elif step is None or not step.taken_back(destination.config):
             # It may have arrived, and it cannot be taken back. Where the other side can be asked, a later approval asks.
             if (watched or delivery.state is DeliveryState.CANCELLED) and kind.unknown is not Unknown.ASKS:
                 delivery.state = DeliveryState.UNCERTAIN

@@ -306,6 +306,8 @@ EFFECT = {
     "message": "message",
     "lead.processed": "result",
     "lead.failed": "notice of a failed run",
+    "row": "row",
+    "mail": "mail",
 }
 POLICY: dict[TeamPolicy, str] = {
     TeamPolicy.LEAST_LOADED: "fewest open leads",

@@ -1,6 +1,6 @@
 """The kinds of destinations that can be made, by their enum. A new one: a module here, and a line in ``_ALL``."""
 
-from webapp.leads.kinds import callback, hubspot, n8n, salesforce, sheets, slack, twenty, webhook
+from webapp.leads.kinds import callback, hubspot, mail, n8n, salesforce, sheets, slack, twenty, webhook
 from webapp.leads.kinds.base import Kind
 from webapp.leads.states import DestinationKind
 
@@ -10,6 +10,7 @@ _ALL: tuple[Kind, ...] = (
     salesforce.KIND,
     slack.BOT,
     slack.INCOMING,
+    mail.KIND,
     sheets.KIND,
     webhook.KIND,
     callback.KIND,

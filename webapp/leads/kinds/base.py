@@ -6,12 +6,13 @@ client (``webapp.clients``), one stand-in (``tests/fakes``) and one row of the t
 
 import base64
 import binascii
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 from urllib.parse import urlsplit
 
+from webapp.leads.digests import Digest
 from webapp.leads.errors import Problem
 from webapp.leads.states import DestinationKind, Trigger
 
@@ -94,7 +95,7 @@ class Step:
 
     ``trigger``: only where this is what made the destination want the lead (the events of a webhook). ``switch``: only
     where the setting of this name is on. ``updates``: a later decision changes what is there; ``withdraws``: it can be
-    taken back there.
+    taken back there, where the setting ``withdraws_if`` is on if there is one.
     """
 
     action: str
@@ -104,6 +105,11 @@ class Step:
     switch: str | None = None
     updates: bool = False
     withdraws: bool = False
+    withdraws_if: str | None = None
+
+    def taken_back(self, config: Mapping[str, Any]) -> bool:
+        """Can it be taken back at a destination with these settings?"""
+        return self.withdraws and (self.withdraws_if is None or bool(config.get(self.withdraws_if)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +140,8 @@ class Kind:
     ``one_at_a_time``: settings that name together what takes one delivery at a time, from whichever worker and
     destination it comes. ``reserved``: names that the other side's own fields have, so that no mapped field may.
     ``shown``: what of the secrets may be shown, as settings; ``note``: what is left to do there, for people.
+    ``check``: what is wrong with settings together (config, secrets). ``digest``: when it takes leads together, if it
+    does (webapp.leads.digests); its client is a :class:`~webapp.leads.ports.SendsTogether` then.
     ``testable``: its client has a harmless call. ``own_rules``: which leads go there, in words, where that is not up to a
     destination's rules."""
 
@@ -158,6 +166,8 @@ class Kind:
     reserved: frozenset[str] = frozenset()
     shown: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda secrets: {}
     note: Callable[[Mapping[str, Any]], str | None] = lambda config: None
+    check: Callable[[Mapping[str, Any], Mapping[str, Any]], Sequence[Problem]] = lambda config, secrets: ()
+    digest: Callable[[Mapping[str, Any]], Digest | None] = lambda config: None
 
     def steps_for(self, matched: frozenset[Trigger], config: Mapping[str, Any]) -> tuple[Step, ...]:
         """What a lead brings about there that is wanted because of ``matched``; empty when nothing is matched."""
@@ -215,7 +225,9 @@ class Kind:
             and config.get(field.needed_for[0]) == field.needed_for[1]
             and not (config | secrets).get(field.name)
         ]
-        config |= {} if problems else self.shown(secrets)
+        if not problems:
+            config |= self.shown(secrets)
+            problems = list(self.check(config, secrets))
         return config, secrets, tuple(problems)
 
 

@@ -1,0 +1,276 @@
+"""E-mail: whatever the server does, each recipient has one message, or somebody is told that nobody knows."""
+
+import ssl
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from tests.clients.support import a_request
+from tests.fakes.smtp import PASSWORD, USER, SmtpFake
+from webapp.clients.guard import networks
+from webapp.clients.mail import MailClient
+from webapp.clients.smtp import PLAIN, STARTTLS, TLS, Server, SmtpClient
+from webapp.leads.kinds.mail import KIND
+from webapp.leads.ports import DeliveryRequest, OutcomeUnknown, Partly, Refused, Unreached
+from webapp.leads.states import DeliveryOperation, DestinationKind
+
+LOCAL = networks(("127.0.0.0/8",))
+SENDER = "leads@acme.example"
+ANA, BOB = "ana@acme.example", "bob@acme.example"
+
+
+@pytest.fixture
+def mail() -> Iterator[SmtpFake]:
+    with SmtpFake() as fake:
+        yield fake
+
+
+@pytest.fixture(scope="module")
+def contexts(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """(the server's, one that trusts it) of a certificate for localhost."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    folder: Path = tmp_path_factory.mktemp("tls")
+    (folder / "cert.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    (folder / "key.pem").write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    theirs = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    theirs.load_cert_chain(folder / "cert.pem", folder / "key.pem")
+    return theirs, ssl.create_default_context(cafile=str(folder / "cert.pem"))
+
+
+def _server(fake: SmtpFake, **over: Any) -> Server:
+    return replace(Server("localhost", fake.port, PLAIN, None, None, 2.0, LOCAL), **over)
+
+
+def _client(fake: SmtpFake, to: tuple[str, ...] = (ANA,), **over: Any) -> MailClient:
+    return MailClient(SmtpClient(_server(fake, **over)), sender=SENDER, recipients=to)
+
+
+def _request(**over: Any) -> DeliveryRequest:
+    return a_request("mail", kind=DestinationKind.EMAIL, **over)
+
+
+def _again(request: DeliveryRequest, remote_id: str, **over: Any) -> DeliveryRequest:
+    return replace(request, remote={"mail": remote_id}, attempt=2, **over)
+
+
+def test_a_mail_says_what_the_lead_is_and_is_known_by_its_id(mail: SmtpFake) -> None:
+    request = _request()
+    receipt = _client(mail, (ANA, BOB)).send(request)
+    (sent,) = mail.mails
+    assert (sent.sender, sent.recipients) == (SENDER, (ANA, BOB))
+    message = sent.message
+    assert message["Message-ID"] == receipt.remote_id == f"<{request.delivery_id}@acme.example>"
+    assert (message["X-Triage-Key"], message["Auto-Submitted"]) == (str(request.delivery_id), "auto-generated")
+    assert message["Subject"] == "P1 · inquiry_price: Ana Nguyễn"
+    assert "Cho tôi báo giá gói Enterprise" in sent.text and "Company: Ánh Dương" in sent.text
+    assert '<th align="left">Company</th><td>Ánh Dương</td>' in sent.html
+
+
+def test_a_lead_s_words_are_text_and_start_no_header(mail: SmtpFake) -> None:
+    name = "Eve\r\nBcc: victim@example.com\r\n\r\n<script>alert(1)</script>"
+    request = _request(name=name, message=".\r\n.\r\nMAIL FROM:<x@y>\r\n<img src=x onerror=alert(1)>\n..\n")
+    _client(mail).send(request)
+    (sent,) = mail.mails
+    assert sent.recipients == (ANA,) and sent.message["Bcc"] is None
+    assert sent.message["Subject"].startswith("P1 · inquiry_price: Eve Bcc: victim@example.com <script>")
+    assert "<script" not in sent.html and "<img" not in sent.html and "&lt;img src=x onerror=alert(1)&gt;" in sent.html
+    assert ".\n.\nMAIL FROM:<x@y>" in sent.text and sent.text.count("\n..") == 1
+
+
+@pytest.mark.parametrize("kind", ["451", "421"])
+@pytest.mark.parametrize("verb", ["CONNECT", "EHLO", "MAIL", "RCPT", "DATA", "DOT"])
+def test_not_now_is_tried_again(mail: SmtpFake, verb: str, kind: str) -> None:
+    mail.fail_next(verb, kind=kind)
+    with pytest.raises(Unreached, match=kind):
+        _client(mail).send(_request())
+    assert mail.mails == []
+
+
+@pytest.mark.parametrize(
+    ("verb", "wide"),
+    [("CONNECT", True), ("EHLO", True), ("MAIL", True), ("RCPT", True), ("DATA", False), ("DOT", False)],
+)
+def test_no_is_for_good(mail: SmtpFake, verb: str, wide: bool) -> None:
+    mail.fail_next(verb, kind="554", times=2)
+    with pytest.raises(Refused, match="554") as refused:
+        _client(mail).send(_request())
+    assert refused.value.destination_wide == wide
+    assert mail.mails == []
+
+
+@pytest.mark.parametrize("kind", ["reset_before", "hang", "garbage"])
+@pytest.mark.parametrize("verb", ["CONNECT", "MAIL", "RCPT", "DATA"])
+def test_before_the_message_is_handed_over_nothing_has_happened(mail: SmtpFake, verb: str, kind: str) -> None:
+    mail.fail_next(verb, kind=kind)
+    with pytest.raises(Unreached):
+        _client(mail, timeout=0.5).send(_request())
+    assert mail.mails == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "taken"),
+    [("reset_before", 0), ("hang", 0), ("garbage", 0), ("reset_after", 1), ("hang_after", 1), ("drip", 1)],
+)
+def test_once_it_is_handed_over_a_lost_answer_leaves_it_unknown(mail: SmtpFake, kind: str, taken: int) -> None:
+    client, request = _client(mail, timeout=0.5), _request()
+    mail.fail_next("DOT", kind=kind, seconds=30)
+    with pytest.raises(OutcomeUnknown):
+        client.send(request)
+    assert len(mail.mails) == taken
+    assert not client.reconciles and client.reconcile(request) is None
+
+
+def test_the_time_limit_is_for_the_whole_conversation(mail: SmtpFake) -> None:
+    mail.latency = 0.2  # each answer alone is in time
+    with pytest.raises(Unreached, match="timed out"):
+        _client(mail, timeout=0.5).send(_request())
+
+
+def test_who_is_refused_for_good_is_told_of_and_the_others_have_it(mail: SmtpFake) -> None:
+    mail.fail_next(f"RCPT {BOB}", kind="550")
+    receipt = _client(mail, (ANA, BOB)).send(_request())
+    assert [sent.recipients for sent in mail.mails] == [(ANA,)]
+    assert "not taken for ***@acme.example: 550" in str(receipt.exchange.excerpt)
+
+
+def test_who_is_refused_for_now_gets_it_later_and_nobody_gets_it_twice(mail: SmtpFake) -> None:
+    client, request = _client(mail, (ANA, BOB)), _request()
+    mail.fail_next(f"RCPT {BOB}", kind="450", times=2)
+    with pytest.raises(Partly) as partly:
+        client.send(request)
+    with pytest.raises(Unreached):
+        client.send(_again(request, partly.value.remote_id))
+    receipt = client.send(_again(request, partly.value.remote_id))
+    assert [sent.recipients for sent in mail.mails] == [(ANA,), (BOB,)]
+    assert receipt.remote_id == f"<{request.delivery_id}@acme.example>"
+    assert {sent.message["Message-ID"] for sent in mail.mails} == {receipt.remote_id}
+    assert {sent.message["To"] for sent in mail.mails} == {f"{ANA}, {BOB}"}
+
+
+def test_a_lead_taken_back_and_approved_again_stays_in_its_thread(mail: SmtpFake) -> None:
+    client, request = _client(mail), _request()
+    first = str(client.send(request).remote_id)
+    client.send(_again(request, first, operation=DeliveryOperation.WITHDRAW, revision=1))
+    client.send(_again(request, first, operation=DeliveryOperation.RESTORE, revision=2))
+    messages = [sent.message for sent in mail.mails]
+    assert [message["In-Reply-To"] for message in messages] == [None, first, first]
+    assert len({message["Message-ID"] for message in messages}) == 3
+    assert "was taken back" in mail.mails[1].text and "báo giá" not in mail.mails[1].text
+    assert messages[1]["Subject"].startswith("Re: ")
+
+
+def test_a_line_that_some_have_already_goes_to_the_others_alone(mail: SmtpFake) -> None:
+    client, request = _client(mail, (ANA, BOB)), _request()
+    first = str(client.send(request).remote_id)
+    back = {"operation": DeliveryOperation.WITHDRAW, "revision": 1}
+    mail.fail_next(f"RCPT {BOB}", kind="450")
+    with pytest.raises(Partly) as partly:
+        client.send(_again(request, first, **back))
+    client.send(_again(request, partly.value.remote_id, **back))
+    assert [sent.recipients for sent in mail.mails] == [(ANA, BOB), (ANA,), (BOB,)]
+    assert {sent.message["In-Reply-To"] for sent in mail.mails[1:]} == {first}
+
+
+def test_several_leads_go_in_one_mail_with_an_id_of_their_own(mail: SmtpFake) -> None:
+    client = _client(mail)
+    requests = [_request(name=f"Lead {number}", message=f"Text {number}") for number in range(5)]
+    first = client.send_together(requests)
+    again = client.send_together(list(reversed(requests)))
+    assert first.remote_id == again.remote_id
+    one, _ = mail.mails
+    assert one.message["Subject"].startswith("5 leads: ") and one.message["Subject"].endswith("and 2 more")
+    assert all(f"Text {number}" in one.text and f"Text {number}" in one.html for number in range(5))
+
+
+def test_mail_goes_encrypted_and_logs_in(mail: SmtpFake, contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+    theirs, ours = contexts
+    for security, implicit in ((STARTTLS, False), (TLS, True)):
+        with SmtpFake(context=theirs, implicit=implicit) as fake:
+            login = {"security": security, "user": USER, "password": PASSWORD}
+            _client(fake, context=ours, **login).send(_request())
+            assert [(sent.secure, sent.user) for sent in fake.mails] == [(True, USER)]
+            with pytest.raises(Refused, match="refuses the login: 535") as refused:
+                _client(fake, context=ours, **(login | {"password": "wrong"})).send(_request())
+            assert refused.value.destination_wide and "wrong" not in refused.value.message
+            with pytest.raises(Unreached, match="no secure connection"):  # a certificate that nobody vouches for
+                _client(fake, **login).send(_request())
+            assert len(fake.mails) == 1
+    with pytest.raises(Refused, match="offers no STARTTLS") as refused:
+        _client(mail, security=STARTTLS, user=USER, password=PASSWORD).send(_request())
+    assert refused.value.destination_wide and mail.calls("AUTH") == [] and mail.mails == []
+
+
+def test_the_mail_server_s_address_is_guarded(mail: SmtpFake) -> None:
+    with pytest.raises(Refused, match="not a public address"):
+        _client(mail, allow=()).send(_request())
+    assert mail.calls() == []
+
+
+def test_a_test_goes_as_far_as_the_addresses(mail: SmtpFake) -> None:
+    client = _client(mail, (ANA, BOB))
+    assert "Nothing was sent" in client.probe()
+    mail.fail_next(f"RCPT {BOB}", kind="550")
+    assert f"does not take {BOB}" in client.probe()
+    mail.fail_next("MAIL", kind="550")
+    with pytest.raises(Refused, match="refuses the sender"):
+        client.probe()
+    assert mail.mails == []
+
+
+def test_trouble_is_told_by_mail(mail: SmtpFake) -> None:
+    _client(mail).tell("Twenty: deliveries were given up.", "https://console.example/deliveries/dead?a=1&b=2")
+    (sent,) = mail.mails
+    assert "given up" in sent.text and 'href="https://console.example/deliveries/dead?a=1&amp;b=2"' in sent.html
+
+
+_GIVEN = {
+    "host": "smtp.acme.example",
+    "port": "587",
+    "security": "starttls",
+    "sender": SENDER,
+    "to": f"{ANA}, {BOB}",
+    "when": "each",
+}
+
+
+@pytest.mark.parametrize(
+    ("over", "field"),
+    [
+        ({"host": "smtp.acme.example/x"}, "host"),
+        ({"port": "0"}, "port"),
+        ({"sender": "Leads <leads@acme.example>\r\nBcc: x@y.zz"}, "sender"),
+        ({"to": "ana@acme.example, nobody"}, "to"),
+        ({"to": ",".join(f"a{number}@acme.example" for number in range(21))}, "to"),
+        ({"user": "u", "password": "p", "security": "none"}, "security"),
+        ({"user": "u"}, "password"),
+        ({"when": "minutes"}, "minutes"),
+        ({"when": "daily"}, "hour"),
+        ({"when": "daily", "hour": "8", "zone": "Mars/Olympus"}, "zone"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(over: dict[str, str], field: str) -> None:
+    assert [problem.field for problem in KIND.read(_GIVEN | over)[2]] == [field]
+    assert KIND.read(_GIVEN)[2] == ()
