@@ -28,9 +28,9 @@ CRM_FAULTS = [
     {"match": "POST /tasks", "kind": "500_after", "times": 2},
     {"match": "POST /taskTargets", "kind": "429", "times": 1, "retry_after": "1"},
 ]
-#: Of the follow-up service: enough to open its breaker (five failures of two calls each), then a probe every half
-#: minute until it is up again.
-FOLLOW_UP_FAULTS = [{"match": "POST", "kind": "503", "times": 20}]
+#: Of the follow-up service: enough to open its breaker whatever is under way at once (sixteen follow-ups of two calls
+#: each), then a probe every half minute until it is up again.
+FOLLOW_UP_FAULTS = [{"match": "POST", "kind": "503", "times": 40}]
 
 STALE = (timedelta(days=9, hours=4), timedelta(days=3, hours=7))
 """How long the two escalations that everybody overlooked have been waiting."""
