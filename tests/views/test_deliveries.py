@@ -16,7 +16,7 @@ from tests.views.test_pages import text_of
 from webapp.leads import replays
 from webapp.leads.claims import Holder
 from webapp.leads.states import DeliveryState, DestinationKind, DestinationMode, ReplayState, Role
-from webapp.models import AuditEvent, Delivery, DeliveryAttempt, Destination, ReplayRequest, Workspace
+from webapp.models import AuditEvent, Delivery, DeliveryAttempt, Destination, Lead, ReplayRequest, Workspace
 from webapp.views import payloads
 
 
@@ -101,7 +101,14 @@ class TestList:
 
 class TestHealth:
     def test_a_destination_without_a_call_is_not_yet_measured(self, client, manager, hook):
-        assert "Not yet measured" in client.get("/deliveries").text
+        page = client.get("/deliveries").text
+        assert "Not yet measured" in page and "not tested" in page
+
+    def test_a_name_without_a_letter_names_nobody(self, client, manager, session, dead):
+        session.get(Lead, dead[0].lead_id).name = "-"
+        session.commit()
+        page = client.get("/deliveries").text
+        assert ">-</a>" not in page and session.get(Lead, dead[0].lead_id).email in page
 
     def test_the_chart_and_its_table_say_the_same(self, client, manager, session, workspace, dead):
         for ms, outcome in ((40, "delivered"), (1_900, "retry"), (60, "delivered"), (5, "shadowed")):
@@ -117,6 +124,7 @@ class TestHealth:
             )
         session.commit()
         html = client.get("/deliveries").text
+        assert "not tested" not in html and "works" in html
         assert html.count('class="slow"') == html.count('class="failed"') == 1
         said = " ".join(text_of(html).split())
         assert "3 calls in a day, 1 failed" in said

@@ -104,7 +104,8 @@ class LeadSnapshot:
     @property
     def display_name(self) -> str:
         """Whatever tells people best who this is."""
-        return self.name or self.author_name or self.company or self.email or self.phone or "Unknown"
+        said = (self.name, self.author_name, self.company, self.email, self.phone)
+        return next((one for one in said if one and any(map(str.isalnum, one))), "Unknown")
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """``calls``, ``failed``: of the last day; ``slowest``: the highest p95 of its hours in ms, None without a call.
+    """``calls``, ``failed``: of the last day; ``answered``: one of them was taken; ``slowest``: the highest p95 of its hours in ms, None without a call.
     ``paused_until``: only while it is to come."""
 
     destination: Destination
@@ -41,6 +41,7 @@ class Card:
     waiting: dict[DeliveryState, int]
     paused_until: datetime | None
     testable: bool
+    answered: bool = False
     width: int = COLUMN * HOURS
     height: int = SLOW + GAP + FAILED
     base: int = SLOW + GAP
@@ -57,6 +58,12 @@ def cards(session: Session, workspace_id: uuid.UUID) -> list[Card]:
         hours.setdefault(hour.destination_id, []).append(hour)
     now = datetime.now(UTC)
     return [_card(row, hours.get(row.id, []), waiting.get(row.id, {}), now) for row in rows]
+
+
+def answered(session: Session, workspace_id: uuid.UUID) -> set[uuid.UUID]:
+    """The destinations that took a delivery within the last day."""
+    hours = delivery_figures.hourly(session, workspace_id, hours=HOURS)
+    return {hour.destination_id for hour in hours if hour.calls > hour.failed}
 
 
 def _card(row: Destination, hours: Sequence[Hour], waiting: dict[DeliveryState, int], now: datetime) -> Card:
@@ -78,5 +85,6 @@ def _card(row: Destination, hours: Sequence[Hour], waiting: dict[DeliveryState, 
         slowest=slowest,
         waiting=waiting,
         testable=kinds.of(row.kind).testable,
+        answered=any(hour.calls > hour.failed for hour in hours),
         paused_until=row.paused_until if row.paused_until and row.paused_until > now else None,
     )

@@ -16,7 +16,7 @@ from webapp.leads.states import DestinationKind, DestinationMode, Intent, Priori
 from webapp.leads.triggers import DEFAULT_ON, LISTS
 from webapp.models.work import Destination
 from webapp.security.roles import requires
-from webapp.views import helpers
+from webapp.views import delivery_health, helpers
 
 bp = Blueprint("destinations", __name__)
 
@@ -32,6 +32,7 @@ def index() -> Any:
         "pages/destinations.html",
         found=destinations.listing(session, helpers.here()),
         waiting=destinations.waiting(session, helpers.here()),
+        answered=delivery_health.answered(session, helpers.here()),
         environment=destinations.ENVIRONMENT,
         mode=DestinationMode,
         kinds=kinds.KINDS,

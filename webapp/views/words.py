@@ -405,7 +405,7 @@ def effect(action: Any, destination: str = "") -> str:
 def sender(lead: Any) -> str:
     """Who wrote: the best name there is."""
     for value in (getattr(lead, "shown_name", lead.name), lead.author_name, lead.company, lead.email, lead.phone):
-        if value and value.strip():
+        if value and any(map(str.isalnum, value)):  # "-" is what forms send that insist on a name
             return str(value.strip())
     return "Unknown sender"
 
