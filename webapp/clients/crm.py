@@ -1,21 +1,25 @@
-"""What the clients of CRMs share: by what a person is known there, when their follow-up is due, and what it says."""
+"""What the clients of CRMs share: by what people are known there, who gets their follow-up, when it is due, what it says."""
 
 import contextlib
 import re
+import threading
 import uuid
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import idna
 from markdown_it import MarkdownIt
 
 from webapp.leads import task_template
-from webapp.leads.ports import LeadSnapshot
+from webapp.leads.errors import Permanent
+from webapp.leads.ports import DeliveryRequest, LeadSnapshot
 from webapp.leads.states import Priority
 from webapp.leads.task_template import escape
 
 #: Ids of people; never to be changed.
 NAMESPACE = uuid.UUID("6f1b3b1e-5f4c-5d0e-9a51-6c3f0f0d7a11")
 FOLLOW_UP = "📞 Sales Follow-up"
+_ASSIGNEE_SECONDS = 300.0
 
 #: How soon somebody has to follow up. P0 now, P1 today, P2 this week, P3 whenever (taxonomy: priority).
 DUE_IN = {
@@ -42,6 +46,42 @@ def person_key(lead: LeadSnapshot) -> uuid.UUID:
     if not lead.email:
         return person_id(lead)
     return uuid.uuid5(NAMESPACE, f"{lead.workspace_id}:email:{canonical_email(lead.email)}")
+
+
+def person_of(request: DeliveryRequest) -> str:
+    """What the step before has made, or found."""
+    found = request.remote.get("person")
+    if not found:
+        raise Permanent("the step before left no id for its person")
+    return found
+
+
+def mark(request: DeliveryRequest) -> str:
+    """In a record's text, for a CRM that knows no id of ours: by it the record is found again."""
+    return f"[lead-ops:{request.delivery_id}]"
+
+
+class Assignees:
+    """Who has an e-mail there, kept for five minutes; used by several threads. ``read``: e-mail → id, or None."""
+
+    def __init__(self, read: Callable[[str], str | None], clock: Callable[[], float]) -> None:
+        self._read = read
+        self._clock = clock
+        self._known: dict[str, tuple[str | None, float]] = {}  # e-mail → id, and until when that holds
+        self._lock = threading.Lock()
+
+    def id_of(self, email: str | None) -> str | None:
+        if not email:
+            return None
+        wanted = canonical_email(email)
+        with self._lock:
+            known, until = self._known.get(wanted, (None, float("-inf")))
+        if self._clock() < until:
+            return known
+        found = self._read(wanted)
+        with self._lock:
+            self._known[wanted] = (found, self._clock() + _ASSIGNEE_SECONDS)
+        return found
 
 
 def canonical_email(email: str) -> str:

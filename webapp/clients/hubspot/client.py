@@ -1,7 +1,6 @@
 """The steps of a lead at HubSpot: the contact, the follow-up task, the note."""
 
 import html
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -11,11 +10,14 @@ import phonenumbers
 
 from webapp.clients.crm import (
     DUE_IN,
+    Assignees,
     as_html,
     canonical_email,
     iso,
+    mark,
     one_line,
     person_id,
+    person_of,
     task_markdown,
     verdict_markdown,
     withdrawn_title,
@@ -35,7 +37,6 @@ from webapp.leads.ports import (
 from webapp.leads.states import DeliveryOperation, NextAction, Priority
 
 _OBJECTS = "/crm/v3/objects"
-_OWNER_SECONDS = 300.0
 _LINKS, _MAX_PAGES, _BATCH = 500, 10, 100
 #: Mapped fields that are not the contact's.
 _OF_OTHERS = "task."
@@ -66,9 +67,7 @@ class HubspotClient:
         """``id_property``: a contact property with unique values for people without an e-mail."""
         self._call = Wire(http).call
         self._id_property = id_property
-        self._clock = clock
-        self._owners: dict[str, tuple[str | None, float]] = {}  # e-mail → owner, and until when that holds
-        self._owners_lock = threading.Lock()
+        self._owners = Assignees(self._read_owner, clock)
 
     def send(self, request: DeliveryRequest) -> Receipt:
         if request.action == "person":
@@ -214,10 +213,10 @@ class HubspotClient:
 
     def _make(self, request: DeliveryRequest) -> Receipt:
         activity, properties = _ACTIVITIES[request.action], self.render(request)
-        if request.action == "task" and (owner := self._owner(request.lead.assignee_email)):
+        if request.action == "task" and (owner := self._owners.id_of(request.lead.assignee_email)):
             properties["hubspot_owner_id"] = owner
         link = {"associationCategory": "HUBSPOT_DEFINED", "associationTypeId": activity.link}
-        body = {"properties": properties, "associations": [{"to": {"id": _person(request)}, "types": [link]}]}
+        body = {"properties": properties, "associations": [{"to": {"id": person_of(request)}, "types": [link]}]}
         answer = self._call("POST", f"{_OBJECTS}/{activity.plural}", json_body=body, shown=body)
         return Receipt(id_of(answer.data, answer), answer.exchange)
 
@@ -240,7 +239,9 @@ class HubspotClient:
     def _find(self, request: DeliveryRequest) -> str | None:
         """What carries the delivery's mark among what is linked to its contact, newest first."""
         activity = _ACTIVITIES[request.action]
-        linked = sorted(self._linked(_person(request), activity.plural), key=lambda one: (len(one), one), reverse=True)
+        linked = sorted(
+            self._linked(person_of(request), activity.plural), key=lambda one: (len(one), one), reverse=True
+        )
         for start in range(0, len(linked), _BATCH):
             body = {
                 "inputs": [{"id": one} for one in linked[start : start + _BATCH]],
@@ -248,7 +249,7 @@ class HubspotClient:
             }
             answer = self._call("POST", f"{_OBJECTS}/{activity.plural}/batch/read", json_body=body, reads=True)
             for record in results(answer):
-                if _mark(request) in str((record.get("properties") or {}).get(activity.text) or ""):
+                if mark(request) in str((record.get("properties") or {}).get(activity.text) or ""):
                     return id_of(record, answer)
         return None
 
@@ -270,32 +271,15 @@ class HubspotClient:
             after = str(following)
         raise Unreached(f"the contact has too many {plural} to be looked through", exchange=answer.exchange)
 
-    def _owner(self, email: str | None) -> str | None:
-        """The owner with this e-mail; None when there is none, or the token may not read owners."""
-        if not email:
-            return None
-        wanted = canonical_email(email)
-        with self._owners_lock:
-            known, until = self._owners.get(wanted, (None, float("-inf")))
-        if self._clock() < until:
-            return known
+    def _read_owner(self, email: str) -> str | None:
+        """None when there is none, or the token may not read owners."""
         try:
-            found = results(self._call("GET", "/crm/v3/owners", params={"email": wanted, "limit": "1"}))
+            found = results(self._call("GET", "/crm/v3/owners", params={"email": email, "limit": "1"}))
         except Refused as error:
             if error.exchange.http_status != 403:
                 raise
-            found = []
-        owner = str(found[0]["id"]) if found and found[0].get("id") else None
-        with self._owners_lock:
-            self._owners[wanted] = (owner, self._clock() + _OWNER_SECONDS)
-        return owner
-
-
-def _person(request: DeliveryRequest) -> str:
-    found = request.remote.get("person")
-    if not found:
-        raise Permanent("the step before left no id for its person")
-    return found
+            return None
+        return str(found[0]["id"]) if found and found[0].get("id") else None
 
 
 def _same_number(text: Any, number: phonenumbers.PhoneNumber) -> bool:
@@ -333,8 +317,4 @@ def _task_properties(request: DeliveryRequest) -> dict[str, Any]:
 def _marked(request: DeliveryRequest, markdown: str) -> str:
     """As HTML, with a link to the lead and the mark by which it is found again."""
     link = f'<p><a href="{html.escape(request.lead.url)}">The lead in the console</a></p>' if request.lead.url else ""
-    return f"{as_html(markdown)}{link}<p>{_mark(request)}</p>"
-
-
-def _mark(request: DeliveryRequest) -> str:
-    return f"[lead-ops:{request.delivery_id}]"
+    return f"{as_html(markdown)}{link}<p>{mark(request)}</p>"

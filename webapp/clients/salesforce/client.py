@@ -1,16 +1,18 @@
 """The steps of a lead at Salesforce: the lead, the follow-up task."""
 
-import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from webapp.clients.crm import (
     DUE_IN,
+    Assignees,
     as_text,
     canonical_email,
+    mark,
     one_line,
     person_key,
+    person_of,
     task_markdown,
     withdrawn_title,
 )
@@ -21,7 +23,6 @@ from webapp.leads.errors import Permanent
 from webapp.leads.ports import DeliveryRequest, LeadSnapshot, OutcomeUnknown, Receipt, Refused, Unreached
 from webapp.leads.states import DeliveryOperation, Priority
 
-_USER_SECONDS = 300.0
 #: As many of a lead's tasks are looked through for a mark, the newest ones.
 _MAX_TASKS = 200
 #: Mapped fields that are not the lead's.
@@ -53,9 +54,7 @@ class SalesforceClient:
         self._call = Wire(login).call
         self._lead_field = lead_field
         self._task_field = task_field
-        self._clock = clock
-        self._users: dict[str, tuple[str | None, float]] = {}  # e-mail → user, and until when that holds
-        self._users_lock = threading.Lock()
+        self._users = Assignees(self._read_user, clock)
 
     def send(self, request: DeliveryRequest) -> Receipt:
         if request.action == "person":
@@ -136,8 +135,8 @@ class SalesforceClient:
     # The task
 
     def _make(self, request: DeliveryRequest) -> Receipt:
-        body = self.render(request) | {"WhoId": _person(request)}
-        if owner := self._user(request.lead.assignee_email):
+        body = self.render(request) | {"WhoId": person_of(request)}
+        if owner := self._users.id_of(request.lead.assignee_email):
             body["OwnerId"] = owner
         answer = self._write_task(request, body)
         if code_of(answer) == _CONVERTED:  # since the step before
@@ -165,10 +164,10 @@ class SalesforceClient:
             if no_such_field(answer):
                 raise refusal(answer)
             return None if answer.status == 404 else _id_of(answer, "Id")
-        who = _quoted(_person(request))
+        who = _quoted(person_of(request))
         query = f"SELECT Id, Description FROM Task WHERE WhoId = {who} ORDER BY CreatedDate DESC LIMIT {_MAX_TASKS}"
         for task in self._query(query):
-            if _mark(request) in str(task.get("Description") or ""):
+            if mark(request) in str(task.get("Description") or ""):
                 return str(task["Id"])
         return None
 
@@ -189,20 +188,10 @@ class SalesforceClient:
 
     # Users
 
-    def _user(self, email: str | None) -> str | None:
+    def _read_user(self, email: str) -> str | None:
         """The active user with this e-mail; None when there is none, or we may not read users."""
-        if not email:
-            return None
-        wanted = canonical_email(email)
-        with self._users_lock:
-            known, until = self._users.get(wanted, (None, float("-inf")))
-        if self._clock() < until:
-            return known
-        found = self._read_users(f"IsActive = true AND Email = {_quoted(wanted)}") or []
-        user = str(found[0]["Id"]) if found and found[0].get("Id") else None
-        with self._users_lock:
-            self._users[wanted] = (user, self._clock() + _USER_SECONDS)
-        return user
+        found = self._read_users(f"IsActive = true AND Email = {_quoted(email)}") or []
+        return str(found[0]["Id"]) if found and found[0].get("Id") else None
 
     def _may_read_users(self) -> bool:
         return self._read_users("IsActive = true") is not None
@@ -256,24 +245,13 @@ def _task_body(request: DeliveryRequest) -> dict[str, Any]:
         "Status": "Not Started",
         "Priority": _PRIORITIES[lead.priority],
         "ActivityDate": (lead.event_at + DUE_IN[lead.priority]).date().isoformat(),
-        "Description": f"{text}{link}\n\n{_mark(request)}",
+        "Description": f"{text}{link}\n\n{mark(request)}",
     }
 
 
 def _cut(name: str, text: str, most: int | None = None) -> str:
     longest = most or _LENGTHS.get(name)
     return text if longest is None or len(text) <= longest else text[: longest - 1].rstrip() + "…"
-
-
-def _mark(request: DeliveryRequest) -> str:
-    return f"[lead-ops:{request.delivery_id}]"
-
-
-def _person(request: DeliveryRequest) -> str:
-    found = request.remote.get("person")
-    if not found:
-        raise Permanent("the step before left no id for its person")
-    return found
 
 
 def _quoted(text: str) -> str:
