@@ -9,7 +9,7 @@ import pytest
 from tests.fakes.webhook_receiver import WebhookReceiver
 from webapp.clients.guard import is_allowed, networks
 from webapp.clients.http import HttpClient
-from webapp.leads.ports import Refused, Unreached
+from webapp.leads.ports import Refused, Unreached, Unusable
 
 
 @pytest.fixture
@@ -54,6 +54,17 @@ def test_a_guarded_client_never_connects_to_loopback(receiver: WebhookReceiver, 
 def test_an_allowed_range_and_the_operator_s_own_urls_pass(receiver: WebhookReceiver) -> None:
     for allow in (networks(("127.0.0.0/8",)), None):
         assert HttpClient(receiver.url, timeout=2, allow=allow).call("POST", json_body={"n": 1}).status == 200
+
+
+def test_what_has_to_be_encrypted_goes_over_plain_http_only_where_the_operator_says_so(
+    receiver: WebhookReceiver,
+) -> None:
+    for url in ("http://93.184.215.14", "http://[2606:4700::6810:85e5]:8080"):
+        with pytest.raises(Unusable, match="over plain http") as refused:
+            HttpClient(url, timeout=2, allow=networks(("127.0.0.0/8",)), encrypted=True).call("GET")
+        assert "https://" in refused.value.remedy
+    allowed = HttpClient(receiver.url, timeout=2, allow=networks(("127.0.0.0/8",)), encrypted=True)
+    assert allowed.call("POST", json_body={"n": 1}).status == 200
 
 
 def test_the_checked_address_is_the_one_connected_to(monkeypatch: pytest.MonkeyPatch) -> None:

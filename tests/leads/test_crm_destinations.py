@@ -15,6 +15,7 @@ from tests.leads.delivering import CIPHER, EAGER, all_states, clients, drain, pl
 from webapp.leads import alerting, destinations, kinds, review, trial
 from webapp.leads.destinations import Wanted
 from webapp.leads.errors import Invalid
+from webapp.leads.ports import Unusable
 from webapp.leads.review import Actor
 from webapp.leads.states import AlertState, DecisionAction, DestinationKind, Priority, RejectReason
 from webapp.models import Alert, DeliveryAttempt, Destination, Lead, Workspace
@@ -176,6 +177,80 @@ def test_a_budget_of_the_kind_s_own_is_set_unless_another_is(session: Session, w
 def test_settings_that_make_no_sense_are_refused(kind: DestinationKind, values: dict[str, str], field: str) -> None:
     _, _, problems = kinds.of(kind).read(values)
     assert field in {problem.field for problem in problems}
+
+
+@pytest.mark.parametrize("url", ["http://93.184.215.14", "http://93.184.215.14:8080"])
+def test_a_credential_does_not_go_over_plain_http(
+    session: Session, workspace: Workspace, session_factory: Factory, crm: Crm, url: str
+) -> None:
+    row = _made(session, workspace, crm, url=url)
+    with pytest.raises(Unusable, match="over plain http"):
+        clients().client_for(trial.target(row)).probe()
+    planned(session, workspace, email="ana@example.com")
+    drain(session_factory)
+    assert all_states(session) == {"pending"}
+
+
+_MAIL = {
+    "host": "smtp.example.com", "port": "587", "security": "starttls", "user": "leads", "password": "open-sesame",
+    "sender": "leads@example.com", "to": "ana@example.com", "when": "each",
+}  # fmt: skip
+_CLIENT = {"grant": "client_credentials", "client_id": "key", "client_secret": "open-sesame", "lead_field": LEAD_FIELD}
+_REFRESH = {"grant": "refresh_token", "client_id": "key", "refresh_token": "open-sesame", "lead_field": LEAD_FIELD}
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "field", "elsewhere", "secret"),
+    [
+        (DestinationKind.HUBSPOT, {"url": "https://api.hubapi.com", "token": "open-sesame"}, "url", "https://e.example", "token"),
+        (DestinationKind.SALESFORCE, {"url": "https://a.example", **_CLIENT}, "url", "https://e.example", "client_secret"),
+        (DestinationKind.SALESFORCE, {"url": "https://a.example", **_REFRESH}, "url", "https://e.example", "refresh_token"),
+        (
+            DestinationKind.TWENTY,
+            {"url": "https://a.example/rest", "token": "open-sesame", "task_target_field": "targetPersonId"},
+            "url", "http://a.example/rest", "token",
+        ),
+        (DestinationKind.EMAIL, _MAIL, "host", "smtp.evil.example", "password"),
+        (DestinationKind.EMAIL, _MAIL, "port", "2525", "password"),
+        (DestinationKind.EMAIL, _MAIL, "security", "tls", "password"),
+    ],
+)  # fmt: skip
+def test_a_stored_secret_does_not_go_to_another_address(
+    session: Session,
+    workspace: Workspace,
+    kind: DestinationKind,
+    values: dict[str, str],
+    field: str,
+    elsewhere: str,
+    secret: str,
+) -> None:
+    row, _ = destinations.create(session, workspace.id, kind, Wanted("There", values, {}), cipher=CIPHER)
+    session.commit()
+
+    def saved(**over: str) -> dict[str, Any]:
+        wanted = Wanted("There", {**values, secret: "", **over}, {})
+        changed = destinations.change(session, workspace.id, row.id, wanted, cipher=CIPHER, actor="Mai")
+        session.commit()
+        return dict(CIPHER.decrypt(str(changed.credentials)))
+
+    assert saved() == {secret: "open-sesame"}  # the address is the same
+    with pytest.raises(Invalid) as refused:
+        saved(**{field: elsewhere})
+    assert [(problem.field, problem.reason) for problem in refused.value.details] == [
+        (secret, "has to be entered again, since it would be sent to another address than before")
+    ]
+    session.rollback()
+    assert str(row.config[field]) == values[field]
+    assert saved(**{field: elsewhere, secret: "another"}) == {secret: "another"}
+
+
+def test_a_mail_server_without_a_login_is_changed_without_its_old_password(
+    session: Session, workspace: Workspace
+) -> None:
+    row, _ = destinations.create(session, workspace.id, DestinationKind.EMAIL, Wanted("M", _MAIL, {}), cipher=CIPHER)
+    without = Wanted("M", _MAIL | {"host": "smtp.other.example", "user": "", "password": ""}, {})
+    changed = destinations.change(session, workspace.id, row.id, without, cipher=CIPHER, actor="Mai")
+    assert CIPHER.decrypt(str(changed.credentials)) == {}
 
 
 def test_while_salesforce_does_not_log_in_deliveries_wait_and_admins_are_told(

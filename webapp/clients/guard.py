@@ -26,16 +26,26 @@ class Blocked(Exception):
     """The URL's host resolves to an address that is not allowed."""
 
 
+class Unencrypted(Blocked):
+    """The URL is plain http, and what is sent there has to be encrypted on its way through public networks."""
+
+
 def networks(cidrs: Sequence[str]) -> tuple[Network, ...]:
     return tuple(ipaddress.ip_network(cidr) for cidr in cidrs)
 
 
 def is_allowed(address: str, allow: Sequence[Network] = ()) -> bool:
     """Public (globally routable unicast), or inside ``allow``. IPv4 inside IPv6 is judged as the IPv4 it is."""
-    ip: Address = _unwrapped(ipaddress.ip_address(address.partition("%")[0]))
-    if any(ip.version == network.version and ip in network for network in allow):
+    if is_listed(address, allow):
         return True
+    ip: Address = _unwrapped(ipaddress.ip_address(address.partition("%")[0]))
     return ip.is_global and not ip.is_multicast and not ip.is_reserved
+
+
+def is_listed(address: str, allow: Sequence[Network]) -> bool:
+    """Inside ``allow``: a network that the operator vouches for."""
+    ip = _unwrapped(ipaddress.ip_address(address.partition("%")[0]))
+    return any(ip.version == network.version and ip in network for network in allow)
 
 
 def _unwrapped(ip: Address) -> Address:
@@ -48,11 +58,11 @@ def _unwrapped(ip: Address) -> Address:
     return ip
 
 
-def _connect(connection: HTTPConnection, allow: Sequence[Network]) -> socket.socket:
+def _connect(connection: HTTPConnection, allow: Sequence[Network], *, listed: bool = False) -> socket.socket:
     host, port = connection._dns_host, connection.port
     timeout = connection.timeout if isinstance(connection.timeout, int | float) else None
     try:
-        return connected(host, port, allow, timeout, connection.socket_options or ())
+        return connected(host, port, allow, timeout, connection.socket_options or (), listed=listed)
     except (socket.gaierror, UnicodeError) as error:
         raise NameResolutionError(host, connection, error) from error  # type: ignore[arg-type]
     except TimeoutError as error:
@@ -62,14 +72,25 @@ def _connect(connection: HTTPConnection, allow: Sequence[Network]) -> socket.soc
 
 
 def connected(
-    host: str, port: int, allow: Sequence[Network], timeout: float | None, options: Sequence[Any] = ()
+    host: str,
+    port: int,
+    allow: Sequence[Network],
+    timeout: float | None,
+    options: Sequence[Any] = (),
+    *,
+    listed: bool = False,
 ) -> socket.socket:
     """Resolve, keep what is allowed, connect to the first of those that answers. Blocked when none is allowed; OSError
-    when none answers, and UnicodeError for a name that is none."""
+    when none answers, and UnicodeError for a name that is none. ``listed``: only ``allow`` counts, since it is plain http;
+    Unencrypted otherwise."""
     found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
     allowed = [entry for entry in found if is_allowed(str(entry[4][0]), allow)]
     if not allowed:
         raise Blocked(f"{host} is not a public address")
+    if listed:
+        allowed = [entry for entry in allowed if is_listed(str(entry[4][0]), allow)]
+        if not allowed:
+            raise Unencrypted(f"{host} would be reached without encryption")
     last: OSError | None = None
     for family, kind, protocol, _, address in allowed:
         sock = socket.socket(family, kind, protocol)
@@ -90,12 +111,13 @@ def connected(
 class GuardedAdapter(TimedAdapter):
     """Mount it on a requests.Session for http:// and https://."""
 
-    def __init__(self, allow: Sequence[Network] = (), **kwargs: Any) -> None:
+    def __init__(self, allow: Sequence[Network] = (), *, encrypted: bool = False, **kwargs: Any) -> None:
+        """``encrypted``: http:// only reaches what is in ``allow``."""
         allowed = tuple(allow)
 
         class GuardedHTTPConnection(TimedHTTPConnection):
             def _new_conn(self) -> socket.socket:
-                return _connect(self, allowed)
+                return _connect(self, allowed, listed=encrypted)
 
         class GuardedHTTPSConnection(TimedHTTPSConnection):
             def _new_conn(self) -> socket.socket:

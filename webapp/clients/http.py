@@ -20,9 +20,9 @@ from requests.utils import get_environ_proxies
 from urllib3.exceptions import NewConnectionError
 
 from webapp.clients.deadline import TimedAdapter, within
-from webapp.clients.guard import Blocked, GuardedAdapter, Network
+from webapp.clients.guard import Blocked, GuardedAdapter, Network, Unencrypted
 from webapp.leads.errors import Transient
-from webapp.leads.ports import Exchange, OutcomeUnknown, Refused, Throttled, Unreached
+from webapp.leads.ports import Exchange, OutcomeUnknown, Refused, Throttled, Unreached, Unusable
 
 CONNECT_TIMEOUT = 5.0
 #: More of an answer than this is never needed, and a receiver must not fill our memory.
@@ -61,15 +61,18 @@ class HttpClient:
         headers: Mapping[str, str] | None = None,
         timeout: float,
         allow: Sequence[Network] | None = None,
+        encrypted: bool = False,
         secrets: Sequence[str] = (),
         pace: Callable[[], None] = lambda: None,
     ) -> None:
         """``allow`` None: the operator's own URL, not guarded; else what is allowed besides public addresses.
+        ``encrypted``: of a guarded URL: plain http reaches ``allow`` alone; Unusable otherwise.
         ``secrets`` never appear in an excerpt. ``pace`` waits for the call's turn in the rate budget."""
         self._base_url = base_url
         self._headers = {"User-Agent": "lead-ops-console", "Accept": "application/json", **(headers or {})}
         self._timeout = timeout
         self._allow = allow
+        self._encrypted = encrypted
         self._secrets = tuple(secret for secret in secrets if secret)
         self._pace = pace
         self._idle: deque[requests.Session] = deque()
@@ -111,6 +114,11 @@ class HttpClient:
                     stream=True,
                 )
                 content = _read(response, ends_at, max_body)
+        except Unencrypted as error:
+            raise Unusable(
+                f"its credential would go over plain http: {error}",
+                remedy="Enter its https:// address in its settings.",
+            ) from None
         except Blocked as error:
             raise Refused(f"blocked: {error}", exchange=Exchange(payload=shown)) from None
         except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema) as error:
@@ -140,7 +148,9 @@ class HttpClient:
             session.proxies.update(get_environ_proxies(self._base_url))
             adapter = TimedAdapter(pool_connections=2, pool_maxsize=2, max_retries=0)
         else:
-            adapter = GuardedAdapter(self._allow, pool_connections=2, pool_maxsize=2, max_retries=0)
+            adapter = GuardedAdapter(
+                self._allow, encrypted=self._encrypted, pool_connections=2, pool_maxsize=2, max_retries=0
+            )
         bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("SSL_CERT_FILE")
         if bundle:
             session.verify = bundle

@@ -67,16 +67,19 @@ class Making:
         headers: Mapping[str, str] | None = None,
         timeout: float | None = None,
         operators: bool = False,
+        encrypted: bool = False,
         secrets: Sequence[str] = (),
         paced: bool = True,
     ) -> HttpClient:
-        """``operators``: the address is not a user's, so it skips the SSRF guard. ``secrets``: besides the credentials.
+        """``operators``: the address is not a user's, so it skips the SSRF guard. ``encrypted``: plain http only
+        where the operator allows it. ``secrets``: besides the credentials.
         ``paced``: its calls count for the rate budget."""
         return HttpClient(
             base_url,
             headers=headers,
             timeout=timeout or self.settings.delivery_timeout,
             allow=None if operators else self.allow,
+            encrypted=encrypted,
             secrets=(*(str(value) for value in self.credentials.values()), *secrets),
             pace=self.pace if paced else lambda: None,
         )
@@ -119,7 +122,8 @@ def _slack_webhook(making: Making) -> DestinationClient:
 def _hubspot(making: Making) -> DestinationClient:
     config = making.target.config
     headers = {"Authorization": f"Bearer {making.credentials['token']}"}
-    return HubspotClient(making.http(str(config["url"]), headers=headers), id_property=config.get("id_property"))
+    http = making.http(str(config["url"]), headers=headers, encrypted=True)
+    return HubspotClient(http, id_property=config.get("id_property"))
 
 
 def _salesforce(making: Making) -> DestinationClient:
@@ -130,10 +134,10 @@ def _salesforce(making: Making) -> DestinationClient:
     if credentials.get("client_secret"):
         form["client_secret"] = str(credentials["client_secret"])
     login = Login(
-        making.http(url, paced=False),
+        making.http(url, encrypted=True, paced=False),
         form,
         login_url=url,
-        org=lambda instance, token: making.http(instance, secrets=(token,)),
+        org=lambda instance, token: making.http(instance, encrypted=True, secrets=(token,)),
     )
     return SalesforceClient(login, lead_field=str(config["lead_field"]), task_field=config.get("task_field"))
 

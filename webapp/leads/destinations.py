@@ -248,7 +248,8 @@ def change(
     cipher: Cipher,
     actor: str,
 ) -> Destination:
-    """The same for one that is there; a secret that is left empty stays. What waits goes out by the new settings.
+    """The same for one that is there; a secret that is left empty stays, unless it would go to another
+    address than before (:meth:`Kind.read`). What waits goes out by the new settings.
 
     Of one that the environment manages only rules, mapping and options are taken.
     """
@@ -256,7 +257,7 @@ def change(
     known = kinds.of(row.kind)
     operators = row.managed_by == ENVIRONMENT
     stored = {} if operators or not row.credentials else _readable(cipher, row.credentials)
-    config, secrets, problems = (row.config, stored, ()) if operators else known.read(wanted.values, stored)
+    config, secrets, problems = (row.config, stored, ()) if operators else known.read(wanted.values, stored, row.config)
     if row.config.get("rotating"):
         config = {**config, "rotating": True}
     name = row.name if operators else wanted.name.strip()

@@ -30,6 +30,11 @@ class Unknown(StrEnum):
     STOPS = "stops"  # nobody can tell: marked uncertain, and not sent again without a person or the setting
 
 
+#: Settings that say where a secret goes, by kind and by name, unless a field says otherwise.
+_ADDRESS_KINDS, _ADDRESS_NAMES = frozenset({"url"}), frozenset({"host", "port", "security"})
+#: Said of a secret that is not sent to another place than it was entered for.
+ENTER_AGAIN = "has to be entered again, since it would be sent to another address than before"
+
 #: The setting of a destination whose kind does not ask, and its two answers.
 WHEN_UNCERTAIN = "when_uncertain"
 SEND_AGAIN, ASK_A_PERSON = "send_again", "ask"
@@ -40,7 +45,8 @@ class Field:
     """One setting. ``kind``: text | url | number | choice | switch | long. ``secret``: stored encrypted, never shown.
     ``check``: what is wrong with a value, in words that follow the label, or None. ``choices``: (value, words).
     ``bounds``: of a number. ``made``: makes a secret that was left empty, to be shown once. ``tidy``: how a value is
-    stored, before it is checked. ``needed_for``: a setting and the value of it with which this one is needed too."""
+    stored, before it is checked. ``needed_for``: a setting and the value of it with which this one is needed too.
+    ``receives_secret``: it is a part of the address that the kind's secrets are sent to (None: addresses and servers are)."""
 
     name: str
     label: str
@@ -55,6 +61,14 @@ class Field:
     made: Callable[[], str] | None = None
     tidy: Callable[[str], str] = str
     needed_for: tuple[str, str] | None = None
+    receives_secret: bool | None = None
+
+    @property
+    def leads_secret(self) -> bool:
+        """Do the secrets go somewhere else when it changes?"""
+        if self.secret or self.receives_secret is not None:
+            return bool(self.receives_secret)
+        return self.kind in _ADDRESS_KINDS or self.name in _ADDRESS_NAMES
 
     def read(self, text: str) -> Any:
         """The value that is stored. ValueError with what is wrong."""
@@ -199,12 +213,18 @@ class Kind:
         return chosen == SEND_AGAIN if chosen else self.unknown is Unknown.REPEATS
 
     def read(
-        self, given: Mapping[str, str], stored: Mapping[str, Any] | None = None
+        self,
+        given: Mapping[str, str],
+        stored: Mapping[str, Any] | None = None,
+        before: Mapping[str, Any] | None = None,
     ) -> tuple[dict[str, Any], dict[str, Any], tuple[Problem, ...]]:
-        """(config, secrets, what is wrong) of a form. With ``stored`` secrets, one that was left empty stays."""
+        """(config, secrets, what is wrong) of a form. With ``stored`` secrets, one that was left empty stays, unless it
+        would go to another place than by the settings ``before``: whoever may change an address need not know the secret."""
         config: dict[str, Any] = {}
         secrets: dict[str, Any] = dict(stored or {})
         problems = []
+        if before is not None and self._leads_elsewhere(given, before):
+            secrets = {}
         for field in self.fields:
             text = given.get(field.name, "")
             if field.secret and not text.strip() and (secrets.get(field.name) or field.made is not None):
@@ -228,7 +248,20 @@ class Kind:
         if not problems:
             config |= self.shown(secrets)
             problems = list(self.check(config, secrets))
-        return config, secrets, tuple(problems)
+        let_go = {name for name in stored or {} if name not in secrets}
+        again = [Problem(one.field, ENTER_AGAIN) if one.field in let_go else one for one in problems]
+        return config, secrets, tuple(again)
+
+    def _leads_elsewhere(self, given: Mapping[str, str], before: Mapping[str, Any]) -> bool:
+        for field in self.fields:
+            if not field.leads_secret:
+                continue
+            try:
+                if field.read(given.get(field.name, "")) != before.get(field.name):
+                    return True
+            except ValueError:
+                continue  # which is told, and nothing is stored
+        return False
 
 
 def url_problem(url: str) -> str | None:

@@ -58,6 +58,7 @@ KIND = Kind(
             "url",
             "A host, such as https://hooks.example.com, or the beginning of an address there. Any other is refused.",
             check=_place_problem,
+            receives_secret=False,
         ),
         SECRET,
     ),

@@ -41,7 +41,7 @@ KIND = Kind(
     label="Webhook",
     about="Each event is posted there as JSON, signed as Standard Webhooks has it.",
     fields=(
-        Field("url", "Address", "url", "https://…"),
+        Field("url", "Address", "url", "https://…", receives_secret=False),  # it signs, and is not sent
         SECRET,
     ),
     steps=tuple(
