@@ -45,6 +45,14 @@ def test_an_address_that_nobody_has_set_up_is_refused_and_nothing_is_stored(
     assert _urls(session) == []
 
 
+def test_a_bad_address_is_told_with_all_else_that_is_wrong(
+    client: FlaskClient, headers: dict[str, str], place: Destination
+) -> None:
+    answer = client.post(URL, json={"email": "x", "callback_url": "nonsense"}, headers=headers)
+    assert answer.status_code == 400
+    assert {problem["field"] for problem in answer.json["error"]["details"]} == {"email", "callback_url"}
+
+
 @pytest.mark.parametrize("url", ["", "ftp://hooks.example.com", "https://hooks.example.com.evil.example/", "x\x00", 7])
 def test_bad_addresses_are_refused(
     client: FlaskClient, headers: dict[str, str], session: Session, place: Destination, url: Any

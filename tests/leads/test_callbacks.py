@@ -137,6 +137,24 @@ def test_a_host_that_is_dead_holds_up_no_other(
     assert [place.open_until is not None for place in places] == [True, False]
 
 
+@pytest.mark.parametrize("status", ["410", "401"])
+def test_what_an_address_refuses_says_nothing_of_its_neighbours(
+    session: Session, workspace: Workspace, session_factory: Factory, receiver: WebhookReceiver, status: str
+) -> None:
+    place = _place(session, workspace, receiver)
+    receiver.fail_next(kind=status, times=1)
+    first = _sent(session, workspace, f"{receiver.url}/gone")
+    run.process(session_factory, Holder())
+    drain(session_factory)
+    assert states(session, first) == {"lead.processed": "dead"}
+    session.refresh(place)
+    assert (place.mode, place.failures, place.open_until) == (DestinationMode.LIVE, 0, None)
+    second = _sent(session, workspace, receiver.url, name="Bo")
+    run.process(session_factory, Holder())
+    drain(session_factory)
+    assert states(session, second) == {"lead.processed": "delivered"}
+
+
 def test_what_goes_to_a_destination_that_is_off_waits(
     session: Session, workspace: Workspace, session_factory: Factory, receiver: WebhookReceiver
 ) -> None:
@@ -178,6 +196,11 @@ def test_an_address_that_is_not_allowed_any_more_is_not_called(
     assert states(session, later) == {}
     assert [event.details["address"] for event in events(session, later.id, "CALLBACK_REFUSED")] == [receiver.url]
     assert lead.id != later.id
+    session.execute(sa.delete(Delivery))
+    session.execute(sa.delete(Destination))  # nowhere at all
+    last = _sent(session, workspace, receiver.url, name="Cy")
+    run.process(session_factory, Holder())
+    assert len(events(session, last.id, "CALLBACK_REFUSED")) == 1
 
 
 def test_a_workspace_has_its_own_places_alone(session: Session, workspace: Workspace) -> None:
@@ -223,7 +246,7 @@ def test_what_an_address_allows(allowed: str, url: str, fits: bool) -> None:
     "url",
     [
         "", "ftp://a.example", "https://", "//a.example", "https://u:p@a.example", "https://a.example/#x",
-        "https://a.example/a/../b", "https://a.example/%2e%2e/b", "https://a.example/\\b", "https://a.example/ b",
+        "https://a.example/a/../b", "https://a.example/%2e%2e/b", "https://a.example/\\b", "https://a.example/in/..;/b", "https://a.example/%252e%252e/b", "https://a.example/ b",
         "https://a.example/\x00", "https://ä.example", "https://a.example:0/", "https://a.example/" + "x" * 2_000,
         "https://[::1", "javascript:alert(1)",
     ],

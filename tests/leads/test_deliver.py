@@ -335,6 +335,20 @@ def test_credentials_that_no_key_opens_hold_everything_up_until_the_key_is_back(
     assert alert.state is AlertState.RESOLVED
 
 
+def test_the_alert_of_one_that_cannot_be_called_ends_when_it_is_switched_off(
+    session: Session, workspace: Workspace, session_factory: Factory, crm: Destination
+) -> None:
+    planned(session, workspace)
+    drain(session_factory, registry=Registry(Limits(), FieldCipher([Fernet.generate_key().decode()]).decrypt))
+    (alert,) = session.scalars(sa.select(Alert).where(Alert.kind == alerting.UNUSABLE))
+    assert (alerting.settle(session), alert.state) == (0, AlertState.OPEN)
+    crm.mode = DestinationMode.OFF
+    session.flush()
+    assert alerting.settle(session) == 1
+    session.refresh(alert)
+    assert alert.state is AlertState.RESOLVED
+
+
 @pytest.mark.parametrize(
     ("broken", "said"),
     [

@@ -9,7 +9,7 @@ from tests.fakes.webhook_receiver import WebhookReceiver
 from tests.leads.delivering import planned, webhook_destination
 from webapp.leads import flags
 from webapp.leads.flags import Flag
-from webapp.leads.states import Role
+from webapp.leads.states import DeliveryOperation, Role
 from webapp.leads.task_texts import Preferences
 from webapp.models import Delivery
 
@@ -63,6 +63,19 @@ def test_held_webhooks_are_sent_or_discarded_by_choice(client, admin, session, w
     press(client, Flag.WEBHOOKS, to="on", waiting=waiting)
     assert flags.of_workspace(session, workspace.id).webhooks
     assert session.scalars(sa.select(Delivery.state)).one().value == state
+
+
+def test_what_is_owed_is_not_counted_as_discarded(client, admin, session, workspace):
+    with WebhookReceiver() as fake:
+        webhook_destination(session, workspace, fake)
+    planned(session, workspace)
+    planned(session, workspace)
+    owed = session.scalars(sa.select(Delivery)).first()
+    owed.operation = DeliveryOperation.WITHDRAW
+    session.commit()
+    press(client, Flag.WEBHOOKS, to="off")
+    page = press(client, Flag.WEBHOOKS, to="on", waiting="discard").text
+    assert "1 discarded; 1 that take back or change go out" in page
 
 
 def test_how_tasks_are_written_is_chosen(client, admin, session, workspace):

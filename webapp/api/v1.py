@@ -20,6 +20,7 @@ from webapp.extensions import db
 from webapp.leads import callbacks, intake, queries, review
 from webapp.leads import run as runs
 from webapp.leads.errors import Invalid, Problem
+from webapp.leads.kinds.callback import address_problem
 from webapp.leads.states import DecisionAction, Door, Intent, Priority, RejectReason, Scope
 from webapp.models.lead import Lead
 from webapp.models.work import Run
@@ -40,6 +41,12 @@ ATTRIBUTES = (
     "monthly_salary_max",
     "current_credit",
 )
+
+
+def _callback_address(url: str) -> str:
+    if wrong := address_problem(url):
+        raise ValueError(wrong)
+    return url
 
 
 class LeadV1(BaseModel):
@@ -78,6 +85,7 @@ class LeadV1(BaseModel):
     callback_url: (
         Annotated[
             str,
+            AfterValidator(_callback_address),
             Field(
                 description="Where its result is posted once its run is done; below an address that an admin has set up."
             ),

@@ -5,7 +5,7 @@ from typing import Any
 
 from webapp.clients.webhook import WebhookClient, event
 from webapp.leads.errors import Permanent
-from webapp.leads.ports import DeliveryRequest, Receipt
+from webapp.leads.ports import DeliveryRequest, Receipt, Refused
 
 
 class CallbackClient(WebhookClient):
@@ -14,7 +14,12 @@ class CallbackClient(WebhookClient):
     def send(self, request: DeliveryRequest) -> Receipt:
         if not request.address:
             raise Permanent("The lead has no address for its result.")
-        return Receipt(None, self._post(request.message_id, result(request), request.address).exchange)
+        try:
+            answer = self._post(request.message_id, result(request), request.address)
+        except Refused as error:
+            # The address is the lead's own: that it is gone or wants another credential says nothing of its neighbours.
+            raise Refused(str(error), exchange=error.exchange) from None
+        return Receipt(None, answer.exchange)
 
     def render(self, request: DeliveryRequest) -> dict[str, Any]:
         return result(request)

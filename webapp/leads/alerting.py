@@ -83,8 +83,10 @@ def _passed(session: Session, workspace_id: uuid.UUID, kind: str, destination_id
         mode = session.scalar(sa.select(Destination.mode).where(Destination.id == destination_id))
         return mode is not DestinationMode.OFF
     if kind == UNUSABLE:
-        problem = session.scalar(sa.select(Destination.problem).where(Destination.id == destination_id))
-        return problem is None
+        standing = sa.exists().where(
+            Destination.id == destination_id, Destination.problem.is_not(None), Destination.mode != DestinationMode.OFF
+        )
+        return not session.scalar(sa.select(standing))
     stuck = sa.exists().where(
         Delivery.workspace_id == workspace_id,
         Delivery.destination_id == destination_id,

@@ -2,7 +2,7 @@
 every process that judges does it at its start.
 
 ``rulesets/default.trie.json`` belongs to exactly one ``default.json``, whose digest it names; where the two do not fit, the
-ruleset is compiled as any other. ``script/flask classify --pack`` writes it anew, and a test compares it with what compiling
+ruleset is compiled as any other. ``script/flask pack-rules`` writes it anew, and a test compares it with what compiling
 gives.
 """
 

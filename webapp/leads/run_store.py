@@ -385,11 +385,13 @@ def _deliveries(session: Session, settled: Sequence[Settled], hold_seconds: floa
     # Most batches of a backlog share one answer to "is there a destination at all?", so ask that before
     # loading leads.
     live = Destination.mode != DestinationMode.OFF
-    there = session.execute(sa.select(Destination.kind, Destination.rules, live.label("live")).distinct()).all()
-    found = [row for row in there if row.live]
+    found = session.execute(sa.select(Destination.kind, Destination.rules).where(live).distinct()).all()
     here = {row.kind for row in found}
-    if any(row.kind is DestinationKind.CALLBACK for row in there):
-        callbacks.plan(session, _leads(session, [one.outcome.item.lead_id for one in settled if one.first]))
+    # Also where nothing is set up for it any more, which the lead's history then tells.
+    first = [one.outcome.item.lead_id for one in settled if one.first]
+    called_back = session.scalars(sa.select(Lead.id).where(Lead.id.in_(first), Lead.callback_url.is_not(None))).all()
+    if called_back:
+        callbacks.plan(session, _leads(session, called_back))
     if any(triggers.before_decision(row.rules) for row in found):
         due += early
     if here - kinds.OWN_RULES and due:

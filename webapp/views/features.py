@@ -119,8 +119,11 @@ def save(name: str) -> Any:
             session.rollback()
             return _page(f"{held:,} webhooks wait. Choose whether they are sent or discarded.", 422)
         if held and waiting == "discard":
-            flags.discard_webhooks(session, helpers.here(), actor=current_user.user.name)
-        detail = {"send": f"{held:,} go out now", "discard": f"{held:,} discarded"}[waiting] if held and waiting else ""
+            discarded = flags.discard_webhooks(session, helpers.here(), actor=current_user.user.name)
+            owed = held - discarded
+            detail = f"{discarded:,} discarded" + (f"; {owed:,} that take back or change go out" if owed else "")
+        elif held:
+            detail = f"{held:,} go out now"
     session.commit()
     if flag is Flag.WEBHOOKS:
         ring("deliveries")

@@ -22,7 +22,10 @@ def address_problem(url: str) -> str | None:
     parts = urlsplit(url)
     if parts.fragment:
         return "must not have a part after #"
-    if {".", ".."} & set(unquote(parts.path).replace("\\", "/").split("/")):
+    if "%25" in parts.path:
+        return "must not have an encoded % in its path"  # some servers decode twice
+    # What follows a semicolon belongs to the part before it, which some servers look at without it.
+    if {".", ".."} & {part.partition(";")[0] for part in unquote(parts.path).replace("\\", "/").split("/")}:
         return "must not have a part . or .. in its path"
     return None
 
