@@ -35,6 +35,7 @@ def upgrade() -> None:
         sa.Column("reports_total", sa.Integer(), server_default="0", nullable=False),
         sa.Column("error", sa.Text()),
         sa.Column("failed_at", sa.DateTime(timezone=True)),
+        sa.Column("hint", sa.Text()),
         sa.Column("id", sa.Uuid(), nullable=False),
         sa.Column("workspace_id", sa.Uuid(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.func.now(), nullable=False),
@@ -52,12 +53,35 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_crm_pulls")),
         sa.UniqueConstraint("destination_id", name=op.f("uq_crm_pulls_destination_id")),
     )
+    op.create_table(
+        "deal_sightings",
+        sa.Column("destination_id", sa.Uuid(), nullable=False),
+        sa.Column("deal", sa.Text(), nullable=False),
+        sa.Column("stage", sa.Text()),
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("workspace_id", sa.Uuid(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.func.now(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["destination_id"], ["destinations.id"], name=op.f("fk_deal_sightings_destination_id_destinations")
+        ),
+        sa.ForeignKeyConstraint(
+            ["workspace_id"], ["workspaces.id"], name=op.f("fk_deal_sightings_workspace_id_workspaces")
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_deal_sightings")),
+        sa.UniqueConstraint("destination_id", "deal", name=op.f("uq_deal_sightings_destination_id_deal")),
+    )
     op.add_column("deliveries", sa.Column("deleted_there_at", sa.DateTime(timezone=True)))
     op.create_index(
         "ix_deliveries_there",
         "deliveries",
         ["destination_id", "action", "remote_id"],
         postgresql_where=sa.text("action IN ('person', 'company', 'task') AND remote_id IS NOT NULL"),
+    )
+    op.create_index(
+        "ix_deliveries_deleted_there",
+        "deliveries",
+        ["destination_id", "action", "remote_id"],
+        postgresql_where=sa.text("deleted_there_at IS NOT NULL"),
     )
     op.create_index(
         "ix_deliveries_arrived",
@@ -90,6 +114,8 @@ def downgrade() -> None:
     op.drop_column("lead_outcomes", "deal")
     op.drop_column("lead_outcomes", "destination_id")
     op.drop_index("ix_deliveries_arrived", "deliveries")
+    op.drop_index("ix_deliveries_deleted_there", "deliveries")
     op.drop_index("ix_deliveries_there", "deliveries")
     op.drop_column("deliveries", "deleted_there_at")
+    op.drop_table("deal_sightings")
     op.drop_table("crm_pulls")

@@ -281,6 +281,76 @@ def test_a_cursor_that_twenty_does_not_know_any_more_begins_the_phase_again(
     assert len(told(session, ada)) == 5
 
 
+@pytest.mark.parametrize("max_seconds", [5.0, 0.0001])
+def test_a_second_page_that_is_always_refused_is_a_failure_and_not_a_loop(
+    session: Session, session_factory: Factory, twenty: TwentyFake, ada: Lead, max_seconds: float
+) -> None:
+    twenty.page_limit = 2
+    for n in range(5):
+        a_deal(session, twenty, ada, f"S{n}")
+    real = twenty.handle
+
+    def handle(request: Any) -> Any:
+        return twenty.error(400) if "starting_after" in request.query else real(request)
+
+    twenty.handle = handle  # type: ignore[method-assign]
+    for _ in range(2):  # the next try begins anew and is another failure
+        twenty.requests.clear()
+        found = pull(session, session_factory, max_seconds=max_seconds)
+        for _ in range(9):
+            if found.due_at <= datetime.now(UTC):
+                found = pull(session, session_factory, max_seconds=max_seconds)
+        assert [call.query.get("starting_after") is not None for call in twenty.calls("GET /opportunities")] == [
+            False, True, False, True,
+        ]  # fmt: skip
+        assert found.pulled_at is None and found.error == "answered 400"
+        assert found.due_at > datetime.now(UTC) + timedelta(seconds=200)
+    twenty.handle = real  # type: ignore[method-assign]
+    assert pull(session, session_factory).pulled_at is not None
+    assert len(told(session, ada)) == 5
+
+
+def test_a_deal_dated_in_the_future_does_not_stop_the_news(
+    session: Session, session_factory: Factory, twenty: TwentyFake, ada: Lead
+) -> None:
+    ahead = datetime.now(UTC) + timedelta(days=3_000)
+    a_deal(session, twenty, ada, "NEW", updatedAt=ahead.isoformat(timespec="milliseconds"))
+    pull(session, session_factory)
+    a_deal(session, twenty, ada, "CUSTOMER")
+    pull(session, session_factory)
+    assert [outcome for outcome, *_ in told(session, ada)] == ["open", "won"]
+    assert datetime.fromisoformat(the_pull(session).progress["marks"]["deals"]) <= datetime.now(UTC)
+
+
+def deals_with_people(twenty: TwentyFake) -> int:
+    """How often deals with those who have arrived were asked for."""
+    return len([call for call in twenty.calls("GET /opportunities") if "OfContactId" in call.query.get("filter", "")])
+
+
+def test_who_has_arrived_is_asked_for_once(
+    session: Session, session_factory: Factory, twenty: TwentyFake, ada: Lead, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crm_pulling, "OVERLAP", timedelta(0))  # as if it was over
+    session.execute(sa.update(CrmPull).values(progress={"marks": {"arrived": "2020-01-01T00:00:00+00:00"}}))
+    session.commit()
+    pull(session, session_factory)
+    assert deals_with_people(twenty) == 1
+    pull(session, session_factory)
+    assert deals_with_people(twenty) == 1
+
+
+def test_who_arrives_during_a_long_first_pull_is_asked_for(
+    session: Session, session_factory: Factory, twenty: TwentyFake, ada: Lead
+) -> None:
+    a_deal(session, twenty, ada, "NEW")
+    began = datetime.now(UTC) - timedelta(hours=1)  # and all deals have been read since
+    session.execute(sa.update(CrmPull).values(progress={"phase": "arrived", "began": began.isoformat()}))
+    session.execute(sa.text("UPDATE deliveries SET delivered_at = now() - interval '30 minutes'"))
+    session.commit()
+    pull(session, session_factory)
+    assert told(session, ada) == [("open", "NEW", 1250.5)]
+
+
 def test_a_key_that_may_not_read_deals_is_told_as_a_failure(
     session: Session, session_factory: Factory, twenty: TwentyFake, ada: Lead
 ) -> None:
@@ -290,8 +360,12 @@ def test_a_key_that_may_not_read_deals_is_told_as_a_failure(
     assert found.due_at > datetime.now(UTC) + timedelta(seconds=200)
     twenty.unreadable = {"people", "tasks"}  # what is deleted there is then not known
     a_deal(session, twenty, ada)
-    assert pull(session, session_factory).pulled_at is not None
+    found = pull(session, session_factory)
+    assert found.pulled_at is not None and found.hint is not None
+    assert "which people were deleted (answered 403); which tasks were deleted (answered 403)" in found.hint
     assert len(told(session, ada)) == 1
+    twenty.unreadable = set()
+    assert pull(session, session_factory).hint is None
 
 
 # Whose a deal is
@@ -323,9 +397,38 @@ def test_what_was_over_before_the_lead_came_is_not_the_lead_s(
     )
     pull(session, session_factory)
     assert told(session, ada) == []
-    twenty.change("opportunities", deal, stage="NEW")
+    for over in ({"name": "Edited"}, {"stage": "Won"}, {"amount": {"amountMicros": 1, "currencyCode": "EUR"}}):
+        twenty.change("opportunities", deal, **over)  # later, and no other stage
+        pull(session, session_factory)
+        assert told(session, ada) == []
+    twenty.change("opportunities", deal, stage="NEW", amount=None)
     pull(session, session_factory)
-    assert told(session, ada) == [("open", "NEW", 1250.5)]
+    assert told(session, ada) == [("open", "NEW", None)]
+
+
+@pytest.mark.parametrize("stage", ["WON", "LOST"])
+def test_what_was_over_when_it_was_first_seen_is_not_the_lead_s_though_edited_since(
+    session: Session, session_factory: Factory, twenty: TwentyFake, ada: Lead, stage: str
+) -> None:
+    deal = a_deal(session, twenty, ada, stage, createdAt="2020-01-01T00:00:00.000Z")  # changed just now
+    for _ in range(2):
+        pull(session, session_factory)
+    assert told(session, ada) == []
+    twenty.change("opportunities", deal, stage="WON" if stage == "LOST" else "LOST")
+    pull(session, session_factory)
+    assert [outcome for outcome, *_ in told(session, ada)] == ["won" if stage == "LOST" else "lost"]
+
+
+def test_an_old_deal_that_was_open_when_the_lead_came_and_is_won_since_is_the_lead_s(
+    session: Session, session_factory: Factory, twenty: TwentyFake, ada: Lead
+) -> None:
+    long_ago = {"createdAt": "2020-01-01T00:00:00.000Z", "updatedAt": "2020-02-01T00:00:00.000Z"}
+    deal = a_deal(session, twenty, ada, "PROPOSAL", **long_ago)
+    pull(session, session_factory)
+    assert told(session, ada) == []
+    twenty.change("opportunities", deal, stage="WON")
+    pull(session, session_factory)
+    assert told(session, ada) == [("won", "WON", 1250.5)]
 
 
 def test_without_a_contact_of_ours_the_company_tells(
@@ -525,6 +628,19 @@ def test_a_deal_that_was_deleted_is_neither_won_nor_lost(
     assert told(session, ada)[-1][:2] == ("won", "WON")
 
 
+def test_a_deal_that_was_deleted_does_not_keep_the_lead_from_being_lost(
+    session: Session, workspace: Workspace, session_factory: Factory, twenty: TwentyFake, ada: Lead
+) -> None:
+    a_deal(session, twenty, ada, "LOST")
+    mistaken = a_deal(session, twenty, ada, "NEW")
+    pull(session, session_factory)
+    assert lead_outcomes.source_records(session, [workspace.id])[workspace.id].closed == 0
+    twenty.delete("opportunities", mistaken)
+    pull(session, session_factory)
+    found = lead_outcomes.source_records(session, [workspace.id])[workspace.id]
+    assert (found.won, found.closed) == (0, 1)
+
+
 def test_thousands_of_people_are_looked_after_a_bit_at_a_time(
     session: Session, workspace: Workspace, session_factory: Factory, twenty: TwentyFake, crm: Destination,
     monkeypatch: pytest.MonkeyPatch,
@@ -542,6 +658,39 @@ def test_thousands_of_people_are_looked_after_a_bit_at_a_time(
         assert len(twenty.calls("GET /people")) <= 1 + 1 + 3
     marked = {str(row.remote_id) for lead in leads if (row := rows(session, lead)["person"]).deleted_there_at}
     assert marked == gone
+
+
+def test_who_is_brought_back_is_seen_by_the_next_pull_among_thousands(
+    session: Session, workspace: Workspace, session_factory: Factory, twenty: TwentyFake, crm: Destination,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(crm_pulling, "BATCH", 3)
+    leads = [planned(session, workspace, email=f"p{n}@example.com", message=f"m {n}") for n in range(8)]
+    drain(session_factory)
+    people = {str(rows(session, lead)["person"].remote_id): lead for lead in leads}
+    first = min(people)
+    twenty.delete("people", first)
+    pull(session, session_factory)
+    assert rows(session, people[first])["person"].deleted_there_at is not None
+    twenty.bring_back("people", first)
+    pull(session, session_factory)
+    assert rows(session, people[first])["person"].deleted_there_at is None
+
+
+def test_many_that_are_gone_are_asked_for_a_few_at_a_time_and_none_is_left_out(
+    session: Session, workspace: Workspace, session_factory: Factory, twenty: TwentyFake, crm: Destination,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(crm_pulling, "SECOND_LOOKS", 2)
+    leads = [planned(session, workspace, email=f"p{n}@example.com", message=f"m {n}") for n in range(5)]
+    drain(session_factory)
+    pull(session, session_factory)
+    for lead in leads:
+        twenty.delete("people", str(rows(session, lead)["person"].remote_id), for_good=True)
+    for marked in (2, 4, 5):
+        pull(session, session_factory)
+        gone = [rows(session, lead)["person"].deleted_there_at for lead in leads]
+        assert len(gone) - gone.count(None) == marked
 
 
 def test_a_deal_with_nobody_of_ours_is_passed_by(

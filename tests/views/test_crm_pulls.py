@@ -68,6 +68,11 @@ def test_the_page_tells_how_it_went(client, admin, session, session_factory, twe
     pull(session, session_factory)
     said = page_of(client, crm)
     assert "Last failure" in said and "It has worked again since." in said
+    twenty.unreadable = {"tasks"}
+    pull(session, session_factory)
+    said = page_of(client, crm)
+    assert "read in part" in said and "Not told there: which tasks were deleted (answered 403)" in said
+    assert "role needs to read people, tasks and opportunities" in said
 
 
 def test_the_lead_tells_what_became_of_it_and_what_was_deleted(

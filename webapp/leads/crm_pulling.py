@@ -53,7 +53,8 @@ _NOT_OURS = frozenset({400, 403, 404})
 class Progress:
     """How far a pull is. ``cursor``: the CRM's, within ``phase``. ``since``: from when on the phase reads; ``seen``: the
     last time that it came across. ``marks``: phase → where its next pull begins; ``after``: kind → the last id that was
-    looked after. ``looked_at``, ``made``: deals and reports of this pull."""
+    looked after. ``looked_at``, ``made``: deals and reports of this pull; ``began``: when it did. ``restarted``: the phase
+    has begun again as its cursor was not known; ``refused``: phase → how the CRM refused to be read."""
 
     phase: str = "deals"
     cursor: str | None = None
@@ -63,6 +64,9 @@ class Progress:
     after: dict[str, str] = field(default_factory=dict)
     looked_at: int = 0
     made: int = 0
+    began: str | None = None
+    restarted: bool = False
+    refused: dict[str, str] = field(default_factory=dict)
 
 
 def process(
@@ -126,6 +130,7 @@ class _Pull:
     def work(self, is_time: Callable[[], bool]) -> None:
         """Steps until it is done or it is time. Whatever goes wrong stands in the row, but for the database's own
         errors."""
+        self._is_time = is_time
         try:
             with self._session_factory() as session:
                 target = target_of(session.get_one(Destination, self._destination_id))
@@ -166,14 +171,20 @@ class _Pull:
     def _step(self, client: CrmOutcomes) -> bool:
         """One bounded bit of work, saved. False when the pull is over."""
         progress = self._progress
+        progress.began = progress.began or _stamp(datetime.now(UTC))
         try:
             writing, more = _PHASES[progress.phase](self, client)
         except Refused as error:
             if progress.cursor is not None and error.exchange.http_status == 400:
-                progress.cursor = None  # the CRM does not know its own cursor any more: the phase begins again
-                return True
+                # The CRM may not know its own cursor any more: the phase begins again, once. Should that end here as
+                # well, the next try begins anew, but is a failure's.
+                again, progress.restarted, progress.cursor = not progress.restarted, not progress.restarted, None
+                self._write(_nothing)
+                if again:
+                    return True
             if progress.phase == "deals" or error.exchange.http_status not in _NOT_OURS:
                 raise
+            progress.refused[progress.phase] = error.message
             progress.cursor = progress.seen = None
             writing, more = _nothing, False
         over = not more and not self._next_phase()
@@ -185,6 +196,7 @@ class _Pull:
         if progress.seen is not None:
             progress.marks[progress.phase] = progress.seen
         progress.cursor = progress.since = progress.seen = None
+        progress.restarted = False
         names = list(_PHASES)
         rest = names[names.index(progress.phase) + 1 :]
         if not rest:
@@ -202,8 +214,9 @@ class _Pull:
         return datetime.fromisoformat(progress.since) if progress.since else None
 
     def _came_across(self, times: Sequence[datetime]) -> None:
+        """A time that is still to come does not count: nothing that changes before it would be news."""
         if times:
-            latest = max(times).astimezone(UTC).isoformat(timespec="microseconds")
+            latest = _stamp(min(max(times), datetime.now(UTC)))
             self._progress.seen = max(self._progress.seen or latest, latest)
 
     def _deals(self, client: CrmOutcomes) -> "_Step":
@@ -216,12 +229,13 @@ class _Pull:
         return lambda session, destination: deals.tell(session, destination, found, self._stages)
 
     def _arrived(self, client: CrmOutcomes) -> "_Step":
-        """Deals with those who were brought there after the deal was last looked at."""
+        """Deals with those who were brought there after the deal was last looked at: since the last pull came to this
+        phase, or since the first began to read deals."""
         progress = self._progress
-        since = self._since()
+        since = datetime.fromisoformat(progress.marks.get(progress.phase) or progress.began or "") - OVERLAP
+        progress.seen = progress.seen or _stamp(datetime.now(UTC))
         with self._session_factory() as session:
-            rows = _arrivals(session, self._destination_id, since or datetime.now(UTC) - OVERLAP, progress.after)
-        self._came_across([row.delivered_at for row in rows] or [since or datetime.now(UTC)])
+            rows = _arrivals(session, self._destination_id, since, progress.after)
         if not rows:
             progress.after.pop("arrived", None)
             return _nothing, False
@@ -244,22 +258,43 @@ class _Pull:
             return (lambda session, destination: deals.forget(session, destination, found)), more
         return _marking(kind, found, ()), more
 
-    def _check(self, client: CrmOutcomes, kind: RecordKind) -> "_Step":
-        """The next records that were delivered, round and round: gone without a trace, or brought back?"""
-        after = self._progress.after
+    def _back(self, client: CrmOutcomes, kind: RecordKind) -> "_Step":
+        """The next of those known to be deleted, round and round: brought back?"""
+        place = f"back {kind}"
         with self._session_factory() as session:
-            ids, marked = _delivered(session, self._destination_id, ACTIONS[kind], after.get(kind, ""))
+            ids = _deleted_before(session, self._destination_id, ACTIONS[kind], self._progress.after.get(place, ""))
+        self._go_on_after(place, ids[-1] if len(ids) == BATCH else None)
+        return _marking(kind, {}, sorted(client.present(kind, ids)) if ids else []), False
+
+    def _check(self, client: CrmOutcomes, kind: RecordKind) -> "_Step":
+        """The next records that were delivered, round and round: gone without a trace?"""
+        with self._session_factory() as session:
+            ids = _delivered(session, self._destination_id, ACTIONS[kind], self._progress.after.get(kind, ""))
         if not ids:
-            after.pop(kind, None)
+            self._go_on_after(kind, None)
             return _nothing, False
         here = client.present(kind, ids)
-        missing = [one for one in ids if one not in here and one not in marked][:SECOND_LOOKS]
-        gone = {one: datetime.now(UTC) for one in missing if client.is_gone(kind, one)}
-        if len(ids) == BATCH:
-            after[kind] = ids[-1]
+        last = ids[-1] if len(ids) == BATCH else None
+        gone: dict[str, datetime] = {}
+        asked = 0
+        for before, one in zip(["", *ids], ids, strict=False):
+            if one in here:
+                continue
+            if asked == SECOND_LOOKS or (asked and self._is_time()):
+                last = before  # the rest in the next pull
+                break
+            asked += 1
+            if client.is_gone(kind, one):
+                gone[one] = datetime.now(UTC)
+        self._go_on_after(kind, last)
+        return _marking(kind, gone, ()), False
+
+    def _go_on_after(self, place: str, last: str | None) -> None:
+        """None: a round is over."""
+        if last is None:
+            self._progress.after.pop(place, None)
         else:
-            after.pop(kind, None)
-        return _marking(kind, gone, [one for one in ids if one in here and one in marked]), False
+            self._progress.after[place] = last
 
     # Writing
 
@@ -289,6 +324,7 @@ class _Pull:
                     deals_seen=progress.looked_at,
                     reports_made=progress.made,
                     reports_total=CrmPull.reports_total + progress.made,
+                    hint=_hint(progress.refused),
                 )
             )
             session.commit()
@@ -326,9 +362,32 @@ _PHASES: Mapping[str, Callable[[_Pull, CrmOutcomes], _Step]] = {
     "deleted people": lambda pull, client: pull._deleted(client, "person"),
     "deleted tasks": lambda pull, client: pull._deleted(client, "task"),
     "deleted deals": lambda pull, client: pull._deleted(client, "deal"),
+    "back people": lambda pull, client: pull._back(client, "person"),
+    "back tasks": lambda pull, client: pull._back(client, "task"),
     "check people": lambda pull, client: pull._check(client, "person"),
     "check tasks": lambda pull, client: pull._check(client, "task"),
 }
+
+#: Phase → what people do not get to know where it is refused.
+_MISSED: Mapping[str, str] = {
+    "arrived": "deals of people who were there before",
+    "deleted people": "which people were deleted",
+    "deleted tasks": "which tasks were deleted",
+    "deleted deals": "which deals were deleted",
+    "back people": "which people were brought back",
+    "back tasks": "which tasks were brought back",
+    "check people": "whether people are still there",
+    "check tasks": "whether tasks are still there",
+}
+
+
+def _hint(refused: Mapping[str, str]) -> str | None:
+    return "; ".join(f"{_MISSED[phase]} ({why})" for phase, why in refused.items() if phase in _MISSED)[:500] or None
+
+
+def _stamp(at: datetime) -> str:
+    """UTC in one form, so that texts compare as times do."""
+    return at.astimezone(UTC).isoformat(timespec="microseconds")
 
 
 def _nothing(session: Session, destination: Destination) -> int:
@@ -368,16 +427,19 @@ def _arrivals(session: Session, destination_id: uuid.UUID, since: datetime, afte
     ).all()
 
 
-def _delivered(session: Session, destination_id: uuid.UUID, action: str, after: str) -> tuple[list[str], set[str]]:
-    """The next ids of records past ``after``; and which of them are known to be deleted."""
-    rows = session.execute(
-        sa.select(Delivery.remote_id, sa.func.bool_or(Delivery.deleted_there_at.is_not(None)))
-        .where(*deals.there(destination_id, action), Delivery.remote_id > after)
-        .group_by(Delivery.remote_id)
-        .order_by(Delivery.remote_id)
-        .limit(BATCH)
-    ).all()
-    return [str(row[0]) for row in rows], {str(row[0]) for row in rows if row[1]}
+def _delivered(session: Session, destination_id: uuid.UUID, action: str, after: str) -> Sequence[str]:
+    """The next ids of records past ``after``, but for those known to be deleted."""
+    return _next_ids(session, after, *deals.there(destination_id, action), Delivery.deleted_there_at.is_(None))
+
+
+def _deleted_before(session: Session, destination_id: uuid.UUID, action: str, after: str) -> Sequence[str]:
+    """The next of those."""
+    return _next_ids(session, after, *deals.there(destination_id, action), Delivery.deleted_there_at.is_not(None))
+
+
+def _next_ids(session: Session, after: str, *where: sa.ColumnElement[bool]) -> Sequence[str]:
+    ids = sa.select(Delivery.remote_id).where(*where, Delivery.remote_id > after).group_by(Delivery.remote_id)
+    return [str(one) for one in session.scalars(ids.order_by(Delivery.remote_id).limit(BATCH))]
 
 
 def _seconds(amount: float) -> sa.ColumnElement[Any]:

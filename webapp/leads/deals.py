@@ -1,8 +1,8 @@
 """Deals of a CRM that became of leads: whose they are, and what changed since they were last looked at.
 
 A deal is one lead's: of the person it is with, else of the company. That is the newest lead that was there before the
-deal; of a deal that is older than all of them the first lead, provided that the deal has moved since it came. Once told of
-a lead, a deal stays with it. Nothing here commits.
+deal; of a deal that is older than all of them the first lead, provided that the deal has moved since it came and was not
+over when we first saw it, or has another stage since. Once told of a lead, a deal stays with it. Nothing here commits.
 """
 
 import uuid
@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from webapp.leads import audit, lead_outcomes
@@ -20,12 +21,11 @@ from webapp.leads.lead_outcomes import Report
 from webapp.leads.ports import Deal, RecordKind, same_stage
 from webapp.leads.states import DealState, OutcomeSource
 from webapp.models.account import Workspace
+from webapp.models.base import new_id
+from webapp.models.crm import DealSighting
 from webapp.models.lead import Lead
 from webapp.models.scoring import LeadOutcome
 from webapp.models.work import Delivery, Destination
-
-#: Stands as the stage of a deal that somebody has deleted: it is neither won nor lost any more.
-DELETED = "deleted there"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +46,23 @@ def tell(session: Session, destination: Destination, deals: Sequence[Deal], stag
     """Add to the leads' histories what is new of ``deals``; returns how many reports that were."""
     told = _told(session, destination.id, [deal.id for deal in deals])
     leads = _leads_of(session, destination.id, deals)
+    sighted = _sighted(session, destination.id, [deal.id for deal in deals if deal.id not in told])
     made = 0
     for deal in deals:
-        earlier = told.get(deal.id, [])
-        lead_id = earlier[-1].lead_id if earlier else _whose(deal, leads)
-        if lead_id is None:
+        earlier, state = told.get(deal.id, []), stages.state_of(deal.stage)
+        theirs = leads.get(deal.person_id or "") or leads.get(deal.company_id or "")
+        if earlier:
+            lead_id = earlier[-1].lead_id
+        elif not theirs:
             continue
-        made += _add(session, destination, lead_id, earlier, deal, stages.state_of(deal.stage))
+        elif before := [one for created_at, one in theirs if created_at <= deal.created_at]:
+            lead_id = before[-1]
+        elif _has_moved_since(theirs[0][0], deal, state, sighted):
+            lead_id = theirs[0][1]
+        else:
+            _remember(session, destination, deal)
+            continue
+        made += _add(session, destination, lead_id, earlier, deal, state)
     return made
 
 
@@ -61,7 +71,7 @@ def forget(session: Session, destination: Destination, deleted: Mapping[str, dat
     made = 0
     for deal_id, earlier in _told(session, destination.id, list(deleted)).items():
         at, last = deleted[deal_id], earlier[-1]
-        gone = Deal(deal_id, DELETED, created_at=at, updated_at=max(at, last.occurred_at))
+        gone = Deal(deal_id, lead_outcomes.DELETED, created_at=at, updated_at=max(at, last.occurred_at))
         made += _add(session, destination, last.lead_id, earlier, gone, DealState.OPEN)
     return made
 
@@ -146,15 +156,30 @@ def _leads_of(session: Session, destination_id: uuid.UUID, deals: Sequence[Deal]
     return found
 
 
-def _whose(deal: Deal, leads: _Leads) -> uuid.UUID | None:
-    theirs = leads.get(deal.person_id or "") or leads.get(deal.company_id or "")
-    if not theirs:
-        return None
-    before = [lead_id for created_at, lead_id in theirs if created_at <= deal.created_at]
-    if before:
-        return before[-1]
-    first_came, first = theirs[0]
-    return first if deal.updated_at >= first_came else None
+def _has_moved_since(first_came: datetime, deal: Deal, state: DealState, sighted: Mapping[str, str | None]) -> bool:
+    """Of a deal that is older than all leads. What was over when we first saw it was won or lost without them, whatever
+    somebody edits in it: only another stage is news. ``sighted``: deal → its stage then."""
+    if deal.id in sighted and same_stage(sighted[deal.id]) != same_stage(deal.stage):
+        return True
+    return state is DealState.OPEN and deal.updated_at >= first_came
+
+
+def _sighted(session: Session, destination_id: uuid.UUID, deal_ids: Sequence[str]) -> dict[str, str | None]:
+    if not deal_ids:
+        return {}
+    rows = session.execute(
+        sa.select(DealSighting.deal, DealSighting.stage).where(
+            DealSighting.destination_id == destination_id, DealSighting.deal.in_(deal_ids)
+        )
+    )
+    return {row.deal: row.stage for row in rows}
+
+
+def _remember(session: Session, destination: Destination, deal: Deal) -> None:
+    """The first sighting stands."""
+    values = {"workspace_id": destination.workspace_id, "destination_id": destination.id}
+    made = insert(DealSighting).values(id=new_id(), deal=deal.id, stage=deal.stage, **values)
+    session.execute(made.on_conflict_do_nothing(index_elements=[DealSighting.destination_id, DealSighting.deal]))
 
 
 def there(destination_id: uuid.UUID, action: str) -> list[sa.ColumnElement[bool]]:

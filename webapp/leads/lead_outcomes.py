@@ -37,6 +37,8 @@ AHEAD = timedelta(minutes=5)
 #: Sources are judged by what was reported in this time.
 LEARN_DAYS = 365
 CACHE_SECONDS = 60.0
+#: Stands as the stage of a deal that somebody has deleted in the CRM: it is neither won nor lost any more, nor open.
+DELETED = "deleted there"
 #: Reports of one lead that are shown.
 MAX_HISTORY = 200
 
@@ -219,11 +221,16 @@ class Records:
 def source_records(session: Session, workspace_ids: Iterable[uuid.UUID]) -> dict[uuid.UUID, Records]:
     """Of each workspace: leads that are won or lost by the reports that stand, as far as they are from the last
     :data:`LEARN_DAYS` days. A lead counts once, however often it was reported: as won with one deal made, whatever became
-    of others; as lost when all its deals are."""
+    of others; as lost when all its deals are that somebody has not deleted."""
     wanted = list(workspace_ids)
     deal = (LeadOutcome.lead_id, LeadOutcome.destination_id, LeadOutcome.deal)
     standing = (
-        sa.select(LeadOutcome.workspace_id, LeadOutcome.lead_id, LeadOutcome.outcome)
+        sa.select(
+            LeadOutcome.workspace_id,
+            LeadOutcome.lead_id,
+            LeadOutcome.outcome,
+            sa.and_(LeadOutcome.deal.is_not(None), LeadOutcome.stage == DELETED).label("deleted"),
+        )
         .ext(distinct_on(*deal))
         .where(
             LeadOutcome.workspace_id.in_(wanted),
@@ -235,6 +242,7 @@ def source_records(session: Session, workspace_ids: Iterable[uuid.UUID]) -> dict
     is_won = sa.func.bool_or(standing.c.outcome == DealState.WON)
     closed_leads = (
         sa.select(standing.c.workspace_id, standing.c.lead_id, is_won.label("won"))
+        .where(standing.c.deleted.is_not(sa.true()))
         .group_by(standing.c.workspace_id, standing.c.lead_id)
         .having(sa.or_(is_won, ~sa.func.bool_or(standing.c.outcome == DealState.OPEN)))
         .subquery()

@@ -2,7 +2,7 @@
 
 from webapp.models.account import ApiKey, Membership, SocialPage, User, Workspace
 from webapp.models.base import db, new_id, scoped
-from webapp.models.crm import CrmPull
+from webapp.models.crm import CrmPull, DealSighting
 from webapp.models.enrichment import EnrichmentAnswer, EnrichmentHealth, EnrichmentProvider
 from webapp.models.inbound import Fetch, Import, ImportProblem, InboundSource
 from webapp.models.judging import LlmCall, RulesetVersion
@@ -39,6 +39,7 @@ __all__ = [
     "ApiKey",
     "AuditEvent",
     "CrmPull",
+    "DealSighting",
     "Decision",
     "Delivery",
     "DeliveryAttempt",

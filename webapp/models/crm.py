@@ -17,7 +17,7 @@ class CrmPull(Identified, InWorkspace, Created, Claimable, Base):
     ``progress``: how far it is, with the CRM's own cursor (webapp.leads.crm_pulling.Progress). ``won_stages``,
     ``lost_stages``: what the stages of deals mean, as people wrote them. Of the last pull that was finished:
     ``pulled_at``, ``deals_seen`` and ``reports_made``; ``reports_total``: of all of them. ``error``, ``failed_at``: the
-    last failure. ``tries``: failures in a row.
+    last failure. ``tries``: failures in a row. ``hint``: what the CRM refused to tell in the last pull, in words.
     """
 
     __tablename__ = "crm_pulls"
@@ -35,3 +35,16 @@ class CrmPull(Identified, InWorkspace, Created, Claimable, Base):
     reports_total: Mapped[int] = mapped_column(default=0, server_default="0")
     error: Mapped[str | None]
     failed_at: Mapped[datetime | None]
+    hint: Mapped[str | None]
+
+
+class DealSighting(Identified, InWorkspace, Created, Base):
+    """How a deal stood when it was first seen that is older than all leads of those it is with, and that no lead was told
+    of then: only what changes from here on may be a lead's doing."""
+
+    __tablename__ = "deal_sightings"
+    __table_args__ = (sa.UniqueConstraint("destination_id", "deal"),)
+
+    destination_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("destinations.id"))
+    deal: Mapped[str]
+    stage: Mapped[str | None]  # as it was called there

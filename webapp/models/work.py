@@ -229,6 +229,13 @@ class Delivery(Identified, InWorkspace, Created, Claimable, Base):
             postgresql_where=sa.text("action IN ('person', 'company', 'task') AND remote_id IS NOT NULL"),
         ),
         sa.Index(
+            "ix_deliveries_deleted_there",
+            "destination_id",
+            "action",
+            "remote_id",
+            postgresql_where=sa.text("deleted_there_at IS NOT NULL"),
+        ),
+        sa.Index(
             "ix_deliveries_arrived",
             "destination_id",
             "delivered_at",
