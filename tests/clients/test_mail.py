@@ -170,6 +170,33 @@ def test_who_is_refused_for_now_gets_it_later_and_nobody_gets_it_twice(mail: Smt
     assert {sent.message["To"] for sent in mail.mails} == {f"{ANA}, {BOB}"}
 
 
+def test_when_everybody_left_on_the_list_has_it_nobody_is_mailed_again(mail: SmtpFake) -> None:
+    request = _request()
+    mail.fail_next(f"RCPT {BOB}", kind="450")
+    with pytest.raises(Partly) as partly:
+        _client(mail, (ANA, BOB)).send(request)
+    receipt = _client(mail, (ANA,)).send(_again(request, partly.value.remote_id))
+    assert [sent.recipients for sent in mail.mails] == [(ANA,)] and len(mail.calls("CONNECT")) == 1
+    assert receipt.remote_id == f"<{request.delivery_id}@acme.example>"
+    # Who was taken off the list and is on it again has it still.
+    carl = "carl@acme.example"
+    mail.fail_next(f"RCPT {BOB}", kind="450")
+    with pytest.raises(Partly) as second:
+        _client(mail, (BOB, carl)).send(_again(request, partly.value.remote_id))
+    _client(mail, (ANA, BOB, carl)).send(_again(request, second.value.remote_id))
+    assert [sent.recipients for sent in mail.mails] == [(ANA,), (carl,), (BOB,)]
+
+
+def test_a_thread_is_found_also_where_the_domain_is_long(mail: SmtpFake) -> None:
+    domain = f"{'a' * 30}.{'b' * 25}.example"
+    client = MailClient(SmtpClient(_server(mail)), sender=f"leads@{domain}", recipients=(ANA,))
+    request = _request()
+    first = str(client.send(request).remote_id)
+    client.send(_again(request, first, operation=DeliveryOperation.WITHDRAW, revision=1))
+    head = mail.mails[1].raw.partition(b"\r\n\r\n")[0].decode()
+    assert f"In-Reply-To: {first}" in head and f"References: {first}" in head
+
+
 def test_a_lead_taken_back_and_approved_again_stays_in_its_thread(mail: SmtpFake) -> None:
     client, request = _client(mail), _request()
     first = str(client.send(request).remote_id)

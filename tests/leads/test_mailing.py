@@ -12,9 +12,10 @@ from sqlalchemy.orm import Session, sessionmaker
 from tests.fakes.smtp import SmtpFake
 from tests.leads.delivering import CIPHER, EAGER, all_states, decided_lead, drain, outcomes, planned, rows, states
 from webapp.leads import deliver, outbox, sending
-from webapp.leads.claims import Holder
+from webapp.leads.claims import Claim, Holder
 from webapp.leads.destinations import Wanted
 from webapp.leads.destinations import change as change_destination
+from webapp.leads.kinds.base import SEND_AGAIN, WHEN_UNCERTAIN
 from webapp.leads.states import DeliveryOperation, DestinationKind, LeadStatus
 from webapp.models import Delivery, Destination, Lead, Workspace
 
@@ -93,6 +94,65 @@ def test_of_a_digest_whose_answer_is_lost_nothing_is_mailed_again_without_a_pers
     session.commit()
     drain(session_factory)
     assert [sent.message["Subject"][:7] for sent in mail.mails] == ["3 leads", "2 leads"]
+
+
+@pytest.mark.parametrize("lost", ["answer", "worker"])
+def test_with_send_again_a_digest_that_may_have_arrived_is_sent_again_as_the_one_that_it_was(
+    session: Session, session_factory: Factory, workspace: Workspace, mail: SmtpFake, lost: str
+) -> None:
+    row = _destination(session, workspace, mail, when="minutes", minutes=60)
+    row.options = {WHEN_UNCERTAIN: SEND_AGAIN}
+    session.commit()
+    _leads(session, workspace, 20)
+    _make_due(session)
+    if lost == "answer":
+        mail.fail_next("DOT", kind="reset_after")
+        drain(session_factory, max_rows=20)
+        (first,) = mail.mails
+    else:
+        work = sending.with_work(session)[row.id]
+        sending.claim_for(session, Holder(), work, limit=16, lease=-1, destination_id=row.id)
+        session.commit()
+    late = _leads(session, workspace, 1)[0]
+    _make_due(session)
+    drain(session_factory)
+    again, other = sorted(mail.mails[-2:], key=lambda sent: len(sent.text), reverse=True)
+    assert again.message["Subject"].startswith("20 leads") and other.message["Subject"].endswith("Lead 0")
+    assert len(mail.mails) == (3 if lost == "answer" else 2)
+    if lost == "answer":
+        assert again.message["Message-ID"] == first.message["Message-ID"]
+    assert all_states(session) == {"delivered"}
+    assert rows(session, late)["mail"].remote_id == other.message["Message-ID"]
+
+
+def test_a_digest_takes_one_call_and_what_goes_by_itself_a_share_of_them(
+    session: Session, session_factory: Factory, workspace: Workspace, mail: SmtpFake
+) -> None:
+    row = _destination(session, workspace, mail, when="minutes", minutes=60, tells_withdrawal=True)
+    back = _leads(session, workspace, 8)
+    _make_due(session)
+    drain(session_factory)
+    for lead in back:
+        lead.status = LeadStatus.REJECTED
+        deliver.withdraw(session, lead, reason="rejected", due_in_seconds=0)
+    _leads(session, workspace, 5)
+    _make_due(session)
+
+    def operations(claims: list[Claim]) -> list[str]:
+        found = sa.select(Delivery.operation).where(Delivery.id.in_([claim.id for claim in claims]))
+        return sorted(operation.value for operation in session.scalars(found))
+
+    work = sending.with_work(session)[row.id]
+    claims, calls = sending.claim_for(session, Holder(), work, limit=4, lease=30, destination_id=row.id)
+    assert (operations(claims), calls) == (["send"] * 5 + ["withdraw"] * 3, 4)
+    session.rollback()
+    # As a probe there is one call, whichever it is.
+    session.execute(sa.update(Destination).values(open_until=sa.func.now()))
+    session.commit()
+    for left in (["send"] * 5, ["withdraw"]):
+        claims, calls = sending.claim_probes(session, Holder(), limit=16, lease=30, hold=0)
+        assert (operations(claims), calls) == (left, 1)
+        session.commit()
 
 
 def test_what_a_lost_worker_may_have_mailed_is_left_to_a_person_and_the_others_go(

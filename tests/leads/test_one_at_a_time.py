@@ -85,3 +85,25 @@ def test_while_one_is_under_way_there_is_nothing_to_do_for_others(
     session.execute(sa.update(Delivery).where(Delivery.id == held.id).values(lease_until=past))
     session.commit()
     assert deliver.has_due(session)
+
+
+def test_two_destinations_of_a_spreadsheet_are_probed_one_after_the_other(
+    session: Session, workspace: Workspace, sheets: SheetsFake
+) -> None:
+    _destination(session, workspace, sheets)
+    _destination(session, workspace, sheets, tab="Others")
+    planned(session, workspace)
+    session.execute(sa.update(Destination).values(open_until=sa.func.now()))
+    session.commit()
+
+    def probed() -> int:
+        claims, calls = sending.claim_probes(session, Holder(), limit=9, lease=30, hold=30)
+        session.commit()
+        assert len(claims) == calls
+        return calls
+
+    assert [probed(), probed()] == [1, 0]
+    # The other one need not wait as if it had been probed.
+    session.execute(sa.update(Delivery).where(Delivery.state == "sending").values(state="delivered"))
+    session.commit()
+    assert probed() == 1

@@ -9,6 +9,7 @@ import unicodedata
 import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from email.headerregistry import HeaderRegistry, MessageIDHeader
 from email.message import EmailMessage
 from email.policy import SMTP
 from email.utils import format_datetime
@@ -22,6 +23,10 @@ from webapp.leads.states import DeliveryOperation
 _TITLE, _TEXT = "title", "text"
 _MAX_SUBJECT, _MAX_TEXT, _MAX_VALUE = 150, 10_000, 500
 _NAMED = 3
+_HEADERS = HeaderRegistry()
+for _name in ("in-reply-to", "references"):  # else a long id is encoded like words, and no thread is found by it
+    _HEADERS.map_to_type(_name, MessageIDHeader)  # type: ignore[arg-type]
+_POLICY = SMTP.clone(header_factory=_HEADERS)
 #: Between a message's id and those who have it already, in what is kept of a message that not everybody has yet.
 _DONE = " done: "
 
@@ -90,20 +95,22 @@ class MailClient:
 
     def _deliver(self, message: EmailMessage, done: Sequence[str], shown: dict[str, Any]) -> Receipt:
         """To those who have not got it yet."""
-        wanted = [one for one in self._recipients if one not in done] or self._recipients
+        key = str(message["Message-ID"])
+        wanted = [one for one in self._recipients if one not in done]
+        if not wanted:  # whoever had not is not on the list any more
+            return Receipt(key, Exchange(excerpt="everybody on the list has it already", payload=shown))
         taken = self._smtp.send(self._sender, wanted, message.as_bytes(), shown)
         refused = redact(
             "; ".join(f"not taken for {who}: {said}" for who, said in {**taken.later, **taken.never}.items())
         )
         exchange = Exchange(excerpt=refused or taken.reply, payload=shown)
-        key = str(message["Message-ID"])
         if taken.later:
-            have = [one for one in self._recipients if one not in taken.later]
+            have = [*done, *(one for one in wanted if one not in taken.later)]
             raise Partly(f"{refused}; the others have it", remote_id=key + _DONE + ", ".join(have), exchange=exchange)
         return Receipt(key, exchange)
 
     def _message(self, subject: str, text: str, body: str, key: str) -> EmailMessage:
-        message = EmailMessage(policy=SMTP)
+        message = EmailMessage(policy=_POLICY)
         message["From"] = self._sender
         message["To"] = ", ".join(self._recipients)
         message["Subject"] = _one_line(subject)[:_MAX_SUBJECT]

@@ -164,8 +164,9 @@ class _Turns:
             self._late = Counter(self._flying)
         if not late and time.monotonic() - self._probed_at >= TICK:
             self._probed_at = time.monotonic()
-            claims += sending.claim_probes(session, self._holder, limit=room, lease=lease, hold=policy.breaker_seconds)
-            taken = len(claims)
+            claims, taken = sending.claim_probes(
+                session, self._holder, limit=room, lease=lease, hold=policy.breaker_seconds
+            )
         # Those that have least under way come first, each with an equal part of what is free.
         places = sorted(sending.with_work(session).items(), key=lambda place: self._flying[place[0]])
         if self._late is not None:
@@ -179,13 +180,13 @@ class _Turns:
                 continue  # what is due together goes when the one before is out
             share = policy.share_failing if work.failures else policy.share
             limit = min(share - self._flying[destination_id], -(-free // (len(places) - number)))
-            if limit > 0:
-                limit = sending.MOST_TOGETHER if work.gathers else limit
-                found = sending.claim_due(
-                    session, self._holder, limit=limit, lease=lease, destination_id=destination_id, alone=work.alone
-                )
-                claims += found
-                taken += min(len(found), 1) if work.gathers else len(found)
+            if limit <= 0:
+                continue
+            found, calls = sending.claim_for(
+                session, self._holder, work, limit=limit, lease=lease, destination_id=destination_id
+            )
+            claims += found
+            taken += calls
         return claims
 
     def _attempt(self, jobs: Sequence[Job]) -> list[Saved]:
@@ -230,13 +231,14 @@ class _Turns:
 
 
 def _grouped(jobs: Sequence[Job]) -> list[list[Job]]:
-    """Those that one call sends. What may have arrived, is taken back, or has got further than others goes by itself."""
+    """Those that one call sends, as they were claimed. What is changed or taken back goes by itself, and so does what may
+    have arrived, unless it is sent again: as the digest that it was."""
     groups: dict[Any, list[Job]] = {}
     for job in jobs:
         request, target = job.request, job.target
-        fresh = request.operation is DeliveryOperation.SEND and not job.check_first and not target.shadow
-        together = fresh and sending.gathers(target.kind, target.config)
-        key = (target.id, request.remote.get(request.action)) if together else job.claim.id
+        sends = request.operation is DeliveryOperation.SEND and (not job.check_first or target.sends_again)
+        together = sends and not target.shadow and sending.gathers(target.kind, target.config)
+        key = (target.id, request.remote.get(request.action), job.check_first) if together else job.claim.id
         groups.setdefault(key, []).append(job)
     return list(groups.values())
 

@@ -93,7 +93,11 @@ def _alone(session: Session, destination_id: uuid.UUID) -> bool:
     kind, config = session.execute(
         sa.select(Destination.kind, Destination.config).where(Destination.id == destination_id)
     ).one()
-    name = " ".join([kind.value, *(str(config.get(name)) for name in _ALONE[kind])])
+    return _wins(session, " ".join([kind.value, *(str(config.get(name)) for name in _ALONE[kind])]))
+
+
+def _wins(session: Session, name: str) -> bool:
+    """The right to claim what ``name`` is for, until the transaction ends."""
     return bool(session.scalar(sa.select(sa.func.pg_try_advisory_xact_lock(sa.func.hashtextextended(name, 0)))))
 
 
@@ -139,18 +143,30 @@ _AHEAD = 1.0
 
 
 class Work(NamedTuple):
-    """Of a destination: its ``failures`` in a row, whether it takes one delivery at a time (``alone``), and whether it
-    takes all that are due together (``gathers``)."""
+    """Of a destination: its ``failures`` in a row, whether it takes one delivery at a time (``alone``), whether it takes
+    what is due together (``gathers``), and also once more what may have arrived (``again``)."""
 
     failures: int
     alone: bool
     gathers: bool
+    again: bool
 
 
 def gathers(kind: DestinationKind, config: Mapping[str, Any]) -> bool:
     """Are its deliveries sent together?"""
     known = kinds.KINDS.get(kind)
     return known is not None and known.digest(config) is not None
+
+
+#: What says how a destination takes its deliveries.
+_SET_UP = (Destination.id, Destination.kind, Destination.config, Destination.options, Destination.mode)
+
+
+def _gathers(row: Any) -> tuple[bool, bool]:
+    """``gathers`` and ``again`` of :class:`Work`. Where it is only watched, each is recorded by itself."""
+    known = kinds.KINDS.get(row.kind)
+    together = row.mode is not DestinationMode.SHADOW and gathers(row.kind, row.config)
+    return together, known is not None and known.sends_again(row.options or {})
 
 
 #: How many leads one digest holds; what is due besides goes in another one.
@@ -165,16 +181,14 @@ def with_work(session: Session) -> dict[uuid.UUID, Work]:
         for column in (Destination.second_at, Destination.minute_at)
     ]
     rows = session.execute(
-        sa.select(
-            Destination.id, Destination.kind, Destination.config, Destination.failures, Destination.options, *ahead
-        ).where(
+        sa.select(*_SET_UP, Destination.failures, *ahead).where(
             _open(),
             _free(),
             sa.exists().where(Delivery.destination_id == Destination.id, _due(), released(), task_texts.ready()),
         )
     )
     return {
-        row.id: Work(row.failures, row.kind in _ALONE, gathers(row.kind, row.config))
+        row.id: Work(row.failures, row.kind in _ALONE, *_gathers(row))
         for row in rows
         if pacing.wait_for(row.options, second=float(row.second_at), minute=float(row.minute_at)) <= _AHEAD
     }
@@ -186,18 +200,89 @@ def claim_due(
     """Up to ``limit`` sendable deliveries of a destination, oldest first. ``alone``: it takes one at a time."""
     if alone and not _alone(session, destination_id):
         return []
-    where = (
-        Delivery.destination_id == destination_id,
-        _usable(),
-        _after_its_predecessors(),
-        released(),
-        task_texts.ready(),
-    )
+    where = (*_sendable(destination_id), _usable())
     return claim(session, _ORDERED, holder, limit=1 if alone else limit, where=where, seconds=lease)
 
 
-def claim_probes(session: Session, holder: Holder, *, limit: int, lease: float, hold: float) -> list[Claim]:
-    """One delivery for each destination whose breaker may be probed.
+def claim_for(
+    session: Session, holder: Holder, work: Work, *, limit: int, lease: float, destination_id: uuid.UUID
+) -> tuple[list[Claim], int]:
+    """(sendable deliveries of a destination, the calls that they take, which are up to ``limit``)."""
+    if work.gathers:
+        where = (*_sendable(destination_id), _usable())
+        return _gathered(session, holder, destination_id, where, limit=limit, lease=lease, again=work.again)
+    found = claim_due(session, holder, limit=limit, lease=lease, destination_id=destination_id, alone=work.alone)
+    return found, len(found)
+
+
+def _sendable(destination_id: uuid.UUID) -> tuple[sa.ColumnElement[bool], ...]:
+    return (Delivery.destination_id == destination_id, _after_its_predecessors(), released(), task_texts.ready())
+
+
+def _gathered(
+    session: Session,
+    holder: Holder,
+    destination_id: uuid.UUID,
+    where: Sequence[sa.ColumnElement[bool]],
+    *,
+    limit: int,
+    lease: float,
+    again: bool,
+) -> tuple[list[Claim], int]:
+    """What one digest holds, and others that a call of their own is for."""
+    if not _wins(session, f"digest {destination_id}"):
+        return [], 0  # two workers would have a part of it each
+    sends = Delivery.operation == DeliveryOperation.SEND
+    lost = _may_have_arrived()
+    found: list[Claim] = []
+    if again:
+        found = _one_digest(session, holder, (*where, sends, lost), lease=lease, lost=True)
+    if not found:
+        found = _one_digest(session, holder, (*where, sends, ~lost), lease=lease)
+    calls = min(len(found), 1)
+    if limit > calls:
+        alone = ~sends if again else sa.or_(~sends, lost)
+        others = claim(session, _ORDERED, holder, limit=limit - calls, where=(*where, alone), seconds=lease)
+        found, calls = found + others, calls + len(others)
+    return found, calls
+
+
+def _one_digest(
+    session: Session,
+    holder: Holder,
+    where: Sequence[sa.ColumnElement[bool]],
+    *,
+    lease: float,
+    lost: bool = False,
+) -> list[Claim]:
+    """What one message is to hold: what has got equally far. A digest that was ``lost`` is known by its deliveries being
+    due at the very same moment, which is that of their claim, or of their next try."""
+    oldest = sa.select(Delivery.due_at, Delivery.remote_id).where(_due(), *where).order_by(Delivery.due_at).limit(1)
+    first = session.execute(oldest).first()
+    if first is None:
+        return []
+    same = [Delivery.remote_id.is_not_distinct_from(first.remote_id)]
+    if lost:
+        same.append(Delivery.due_at == first.due_at)
+    return claim(
+        session,
+        _ORDERED,
+        holder,
+        limit=MOST_TOGETHER,
+        where=(*where, *same),
+        also_set={"due_at": sa.func.now()},
+        seconds=lease,
+    )
+
+
+def _may_have_arrived() -> sa.ColumnElement[bool]:
+    """Before a claim, what :func:`load` finds after it (``Job.check_first``)."""
+    told = sa.exists().where(DeliveryAttempt.delivery_id == Delivery.id, DeliveryAttempt.attempt == Delivery.attempt)
+    return sa.or_(Delivery.ambiguous, sa.and_(Delivery.attempt > 0, ~told))
+
+
+def claim_probes(session: Session, holder: Holder, *, limit: int, lease: float, hold: float) -> tuple[list[Claim], int]:
+    """What one call is for, of each destination whose breaker may be probed; and how many calls that makes.
 
     Whoever pushes ``open_until`` out wins the probe, so all workers together make one call. Its success closes the
     breaker; a prober that dies leaves the breaker open for ``hold`` seconds more.
@@ -214,17 +299,34 @@ def claim_probes(session: Session, holder: Holder, *, limit: int, lease: float, 
             )
         )
         .values(open_until=sa.func.now() + seconds(hold))
-        .returning(Destination.id, Destination.kind, Destination.config)
+        .returning(*_SET_UP)
         .execution_options(synchronize_session=False)
     ).all()
     found: list[Claim] = []
-    for destination_id, kind, config in won:
-        if kind in _ALONE and not _alone(session, destination_id):
-            continue
-        where = (Delivery.destination_id == destination_id, _after_its_predecessors(), released(), task_texts.ready())
-        most = MOST_TOGETHER if gathers(kind, config) else 1
-        found.extend(claim(session, _ORDERED, holder, limit=most, where=where, seconds=lease))
-    return found
+    probes, left = 0, []
+    for row in won:
+        claims = _probe(session, holder, row, lease=lease)
+        found += claims
+        probes += min(len(claims), 1)
+        if not claims:
+            left.append(row.id)
+    if left:  # something is on its way there; they need not wait as if they had been probed
+        again = sa.update(Destination).where(Destination.id.in_(left)).values(open_until=sa.func.now())
+        session.execute(again.execution_options(synchronize_session=False))
+    return found, probes
+
+
+def _probe(session: Session, holder: Holder, row: Any, *, lease: float) -> list[Claim]:
+    where = _sendable(row.id)
+    together, again = _gathers(row)
+    if together:
+        return _gathered(session, holder, row.id, where, limit=1, lease=lease, again=again)[0]
+    if row.kind in _ALONE:
+        if not _alone(session, row.id):
+            return []
+        # Another destination of the same place may have been probed just now.
+        where = (*where, sa.exists().where(Destination.id == Delivery.destination_id, _free()))
+    return claim(session, _ORDERED, holder, limit=1, where=where, seconds=lease)
 
 
 def load(
