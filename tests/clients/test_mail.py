@@ -2,6 +2,7 @@
 
 import ssl
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,7 +20,7 @@ from webapp.clients.guard import networks
 from webapp.clients.mail import MailClient
 from webapp.clients.smtp import PLAIN, STARTTLS, TLS, Server, SmtpClient
 from webapp.leads.kinds.mail import KIND
-from webapp.leads.ports import DeliveryRequest, OutcomeUnknown, Partly, Refused, Unreached
+from webapp.leads.ports import DeliveryRequest, OutcomeUnknown, Partly, Refused, Unreached, Unusable
 from webapp.leads.states import DeliveryOperation, DestinationKind
 
 LOCAL = networks(("127.0.0.0/8",))
@@ -221,6 +222,26 @@ def test_a_line_that_some_have_already_goes_to_the_others_alone(mail: SmtpFake) 
     assert {sent.message["In-Reply-To"] for sent in mail.mails[1:]} == {first}
 
 
+def test_that_a_lead_was_taken_back_is_told_to_those_who_have_its_mail(mail: SmtpFake) -> None:
+    carl = "carl@acme.example"
+    client, request = _client(mail, (ANA, BOB, carl)), _request()
+    mail.fail_next(f"RCPT {BOB}", kind="450")
+    with pytest.raises(Partly) as some:
+        client.send(request)
+    back = {"operation": DeliveryOperation.WITHDRAW, "revision": 1}
+    mail.fail_next(f"RCPT {carl}", kind="450")
+    with pytest.raises(Partly) as fewer:
+        client.send(_again(request, some.value.remote_id, **back))
+    client.send(_again(request, fewer.value.remote_id, **back))
+    assert [sent.recipients for sent in mail.mails] == [(ANA, carl), (ANA,), (carl,)]
+    assert {sent.message["To"] for sent in mail.mails[1:]} == {f"{ANA}, {carl}"}
+    # Approved again after that it is for all; before that, for those who lack it.
+    restored = {"operation": DeliveryOperation.RESTORE, "revision": 2}
+    for known, wanted in ((fewer, (ANA, BOB, carl)), (some, (BOB,))):
+        client.send(_again(request, known.value.remote_id, **restored))
+        assert mail.mails[-1].recipients == wanted
+
+
 def test_several_leads_go_in_one_mail_with_an_id_of_their_own(mail: SmtpFake) -> None:
     client = _client(mail)
     requests = [_request(name=f"Lead {number}", message=f"Text {number}") for number in range(5)]
@@ -239,15 +260,34 @@ def test_mail_goes_encrypted_and_logs_in(mail: SmtpFake, contexts: tuple[ssl.SSL
             login = {"security": security, "user": USER, "password": PASSWORD}
             _client(fake, context=ours, **login).send(_request())
             assert [(sent.secure, sent.user) for sent in fake.mails] == [(True, USER)]
-            with pytest.raises(Refused, match="refuses the login: 535") as refused:
+            with pytest.raises(Unusable, match="refuses the login: 535") as unusable:
                 _client(fake, context=ours, **(login | {"password": "wrong"})).send(_request())
-            assert refused.value.destination_wide and "wrong" not in refused.value.message
+            assert "wrong" not in unusable.value.message and "password right" in unusable.value.remedy
+            with pytest.raises(Unusable, match="letters that a login cannot send"):
+                _client(fake, context=ours, **(login | {"password": "pässword"})).send(_request())
             with pytest.raises(Unreached, match="no secure connection"):  # a certificate that nobody vouches for
                 _client(fake, **login).send(_request())
             assert len(fake.mails) == 1
-    with pytest.raises(Refused, match="offers no STARTTLS") as refused:
+    with pytest.raises(Unusable, match="offers no STARTTLS"):
         _client(mail, security=STARTTLS, user=USER, password=PASSWORD).send(_request())
-    assert refused.value.destination_wide and mail.calls("AUTH") == [] and mail.mails == []
+    assert mail.calls("AUTH") == [] and mail.mails == []
+
+
+def test_a_server_that_is_not_there_is_said_to_be(mail: SmtpFake) -> None:
+    with pytest.raises(Unreached, match=f"there is no server called {'a' * 64}.example"):
+        _client(mail, host=f"{'a' * 64}.example").send(_request())
+    port = mail.port
+    mail.close()
+    with pytest.raises(Unreached, match=f"nothing answers at localhost, port {port}"):
+        _client(mail).send(_request())
+
+
+def test_any_yes_to_the_message_is_one_and_its_goodbye_is_not_waited_for(mail: SmtpFake) -> None:
+    mail.fail_next("DOT", kind="251_after")
+    mail.fail_next("QUIT", kind="hang")
+    with ThreadPoolExecutor(1) as pool:
+        receipt = pool.submit(_client(mail, timeout=20.0).send, _request()).result(timeout=15)
+    assert receipt.exchange.excerpt == "251 2.7.1 Service says no" and len(mail.mails) == 1
 
 
 def test_the_mail_server_s_address_is_guarded(mail: SmtpFake) -> None:
@@ -293,6 +333,8 @@ _GIVEN = {
         ({"to": ",".join(f"a{number}@acme.example" for number in range(21))}, "to"),
         ({"user": "u", "password": "p", "security": "none"}, "security"),
         ({"user": "u"}, "password"),
+        ({"user": "u", "password": "pässword"}, "password"),
+        ({"user": "ü", "password": "p"}, "user"),
         ({"when": "minutes"}, "minutes"),
         ({"when": "daily"}, "hour"),
         ({"when": "daily", "hour": "8", "zone": "Mars/Olympus"}, "zone"),

@@ -16,7 +16,7 @@ from webapp.clients.guard import networks
 from webapp.clients.http import HttpClient
 from webapp.clients.sheets import SCOPE, SheetsClient
 from webapp.leads.kinds.sheets import KIND, key_problem, spreadsheet_id
-from webapp.leads.ports import DeliveryRequest, OutcomeUnknown, Refused, Throttled, Unreached
+from webapp.leads.ports import DeliveryRequest, OutcomeUnknown, Refused, Throttled, Unreached, Unusable
 from webapp.leads.states import DeliveryOperation, DestinationKind
 
 _COLUMNS = ["Lead ID", "Lead status", *(field.name for field in KIND.mapping)]
@@ -135,9 +135,9 @@ def test_a_token_is_kept_until_it_expires_and_renewed_once_when_it_is_refused(sh
     client.send(_request())
     assert len(sheets.calls("POST /token")) == 3
     sheets.fail_next("POST /v4", kind="expired", times=2)
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(Unusable, match="does not accept the service account's access"):
         client.send(_request())
-    assert refused.value.destination_wide and len(sheets.records()) == 4
+    assert len(sheets.records()) == 4
 
 
 def test_without_a_token_nothing_has_happened(sheets: SheetsFake) -> None:
@@ -146,9 +146,9 @@ def test_without_a_token_nothing_has_happened(sheets: SheetsFake) -> None:
         with pytest.raises(Unreached):
             _client(sheets).send(_request())
     stranger = service_account(f"{sheets.root}/token", client_email="other@leads.iam.gserviceaccount.com")
-    with pytest.raises(Refused, match="does not accept the service account's key") as refused:
+    with pytest.raises(Unusable, match="does not accept the service account's key") as unusable:
         _client(sheets, key=stranger).send(_request())
-    assert refused.value.destination_wide
+    assert unusable.value.remedy.startswith("Make a new key")
     assert sheets.calls("GET /v4") == []
 
 
@@ -170,11 +170,13 @@ def test_the_address_in_the_key_is_guarded(sheets: SheetsFake) -> None:
         (lambda fake: fake.tabs["Leads"].append(["", *"abcdefghijklmnopqrstuvwxy"]), "no room for another column"),
     ],
 )
-def test_a_refusal_says_what_to_do(sheets: SheetsFake, prepare: Any, words: str) -> None:
+def test_what_is_wrong_with_the_sheet_makes_everything_wait_and_says_what_to_do(
+    sheets: SheetsFake, prepare: Any, words: str
+) -> None:
     prepare(sheets)
-    with pytest.raises(Refused, match=words) as refused:
+    with pytest.raises(Unusable, match=words) as unusable:
         _client(sheets).send(_request())
-    assert refused.value.destination_wide
+    assert unusable.value.remedy.endswith(".")
 
 
 def test_a_full_quota_makes_everybody_wait(sheets: SheetsFake) -> None:
@@ -187,7 +189,7 @@ def test_a_full_quota_makes_everybody_wait(sheets: SheetsFake) -> None:
 def test_a_tab_that_is_too_long_to_be_read_is_said_to_be(sheets: SheetsFake, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_module, "MAX_READ", 20_000)
     sheets.tabs["Leads"] = [["Lead ID"], *([str(uuid.uuid4())] for _ in range(2_000))]
-    with pytest.raises(Refused, match="too many rows"):
+    with pytest.raises(Unusable, match="too many rows"):
         _client(sheets).send(_request())
 
 
@@ -199,7 +201,7 @@ def test_a_test_writes_the_header_and_nothing_else(sheets: SheetsFake) -> None:
     before = json.dumps(sheets.tabs)
     assert "it has 1 row." in client.probe() and json.dumps(sheets.tabs) == before
     sheets.writable = False
-    with pytest.raises(Refused, match="as an editor"):
+    with pytest.raises(Unusable, match="as an editor"):
         client.probe()
 
 

@@ -194,7 +194,7 @@ class _Handler(socketserver.BaseRequestHandler):
             case "RSET":
                 self._do("RSET", "", lambda: self._begin("") and "250 2.0.0 Ok")
             case "QUIT":
-                self._say("221 2.0.0 Bye")
+                self._do("QUIT", "", lambda: "221 2.0.0 Bye")
                 return False
             case _:
                 self._say("502 5.5.2 Command not recognized")

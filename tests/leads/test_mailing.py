@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, sessionmaker
 
-from tests.fakes.smtp import SmtpFake
+from tests.fakes.smtp import USER, SmtpFake
 from tests.leads.delivering import CIPHER, EAGER, all_states, decided_lead, drain, outcomes, planned, rows, states
 from webapp.leads import deliver, outbox, sending
 from webapp.leads.claims import Claim, Holder
@@ -17,7 +17,7 @@ from webapp.leads.destinations import Wanted
 from webapp.leads.destinations import change as change_destination
 from webapp.leads.kinds.base import SEND_AGAIN, WHEN_UNCERTAIN
 from webapp.leads.states import DeliveryOperation, DestinationKind, LeadStatus
-from webapp.models import Delivery, Destination, Lead, Workspace
+from webapp.models import Alert, Delivery, Destination, Lead, Workspace
 
 Factory = sessionmaker[Session]
 ANA, BOB = "ana@acme.example", "bob@acme.example"
@@ -208,6 +208,63 @@ def test_a_lead_taken_back_is_told_of_only_where_that_is_wanted(
         None,
         *([mail.mails[0].message["Message-ID"]] * switched),
     ]
+
+
+@pytest.mark.parametrize("switched", [True, False])
+def test_a_mail_that_only_some_have_is_taken_back_from_them_and_comes_to_the_others_with_an_approval(
+    session: Session, session_factory: Factory, workspace: Workspace, mail: SmtpFake, switched: bool
+) -> None:
+    _destination(session, workspace, mail, **({"tells_withdrawal": True} if switched else {}))
+    lead = planned(session, workspace)
+    mail.fail_next(f"RCPT {BOB}", kind="450")
+    drain(session_factory, max_rows=1)
+    lead.status = LeadStatus.REJECTED
+    deliver.cancel(session, lead.id, reason="rejected")
+    deliver.withdraw(session, lead, reason="rejected", due_in_seconds=0)
+    session.commit()
+    drain(session_factory)
+    assert states(session, lead) == {"mail": "withdrawn" if switched else "cancelled"}
+    assert [sent.recipients for sent in mail.mails] == [(ANA,)] * (1 + switched)
+    lead.status = LeadStatus.APPROVED
+    deliver.plan(session, lead, due_in_seconds=0)
+    session.commit()
+    drain(session_factory)
+    assert states(session, lead) == {"mail": "delivered"}
+    assert mail.mails[-1].recipients == ((ANA, BOB) if switched else (BOB,))
+
+
+def test_a_taking_back_that_is_called_off_leaves_nobody_without_the_mail(
+    session: Session, session_factory: Factory, workspace: Workspace, mail: SmtpFake
+) -> None:
+    _destination(session, workspace, mail, tells_withdrawal=True)
+    lead = planned(session, workspace)
+    mail.fail_next(f"RCPT {BOB}", kind="450")
+    drain(session_factory, max_rows=1)
+    lead.status = LeadStatus.REJECTED
+    deliver.cancel(session, lead.id, reason="rejected")
+    deliver.withdraw(session, lead, reason="rejected", due_in_seconds=60)
+    lead.status = LeadStatus.APPROVED
+    outbox.keep_there(session, [lead])
+    deliver.plan(session, lead, due_in_seconds=0)
+    session.commit()
+    drain(session_factory)
+    assert [sent.recipients for sent in mail.mails] == [(ANA,), (BOB,)]
+
+
+def test_a_login_that_is_refused_makes_deliveries_wait(
+    session: Session, session_factory: Factory, workspace: Workspace, mail: SmtpFake
+) -> None:
+    row = _destination(session, workspace, mail, user=USER)
+    row.credentials = CIPHER.encrypt({"password": "rotated"})
+    session.commit()
+    leads = _leads(session, workspace, 3)
+    drain(session_factory)
+    session.refresh(row)
+    assert row.open_until is not None and "refuses the login: 535" in str(row.problem)
+    found = [rows(session, lead)["mail"] for lead in leads]
+    assert {(one.state, one.tries) for one in found} == {("pending", 0)}
+    (alert,) = session.scalars(sa.select(Alert))
+    assert "Put user name and password right in its settings" in alert.message
 
 
 def test_a_line_of_taking_back_that_a_lost_worker_may_have_mailed_is_not_repeated(

@@ -11,10 +11,11 @@ from typing import Any
 from google.auth import crypt, jwt
 
 from webapp.clients.http import HttpClient
-from webapp.leads.ports import Refused, Unreached
+from webapp.leads.ports import Refused, Unreached, Unusable
 
 _GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 _LIFETIME = 3_600
+NEW_KEY = "Make a new key of the service account in Google Cloud, and paste it in its settings."
 #: A token is renewed so many seconds before it expires.
 _EARLY = 60
 
@@ -36,7 +37,7 @@ class ServiceAccount:
 
     def token(self, refused: str | None = None) -> str:
         """One that is good for another minute, and another one than ``refused``. Errors as of a read: nothing has
-        happened yet."""
+        happened yet. Unusable when Google does not accept the key."""
         with self._lock:
             if not self._token or self._token == refused or self._clock() >= self._until:
                 self._token, self._until = self._exchanged()
@@ -57,10 +58,9 @@ class ServiceAccount:
         except Unreached as error:
             raise Unreached(f"no access token: {error.message}", exchange=error.exchange) from None
         except Refused as error:
-            words = "Google does not accept the service account's key; make a new one there"
-            if error.exchange.http_status not in (400, 401, 403):
-                words = f"no access token: {error.message}"
-            raise Refused(words, exchange=error.exchange, destination_wide=True) from None
+            if error.exchange.http_status in (400, 401, 403):
+                raise Unusable("Google does not accept the service account's key", remedy=NEW_KEY) from None
+            raise Refused(f"no access token: {error.message}", exchange=error.exchange, destination_wide=True) from None
         data = answer.data if isinstance(answer.data, dict) else {}
         token, seconds = data.get("access_token"), data.get("expires_in", _LIFETIME)
         if not isinstance(token, str) or not token or not isinstance(seconds, int | float):

@@ -13,7 +13,7 @@ from email.headerregistry import HeaderRegistry, MessageIDHeader
 from email.message import EmailMessage
 from email.policy import SMTP
 from email.utils import format_datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from webapp.clients.http import redact
 from webapp.clients.smtp import SmtpClient
@@ -29,6 +29,8 @@ for _name in ("in-reply-to", "references"):  # else a long id is encoded like wo
 _POLICY = SMTP.clone(header_factory=_HEADERS)
 #: Between a message's id and those who have it already, in what is kept of a message that not everybody has yet.
 _DONE = " done: "
+#: And before all whom it is for, where those are not all on the list: a line of taking back.
+_OF = " of: "
 
 
 class MailClient:
@@ -41,30 +43,38 @@ class MailClient:
         self._domain = sender.rpartition("@")[2]
 
     def send(self, request: DeliveryRequest) -> Receipt:
-        thread, done = _known(request)
-        title, shown = _title(request), self.render(request)
+        if request.operation is DeliveryOperation.SEND:
+            message = self._message(_title(request), _plain(request), _html(request), request.message_id)
+            return self._deliver(message, self.render(request), done=_known(request).done)
+        return self._follow(request)
+
+    def _follow(self, request: DeliveryRequest) -> Receipt:
+        """In the thread of the mail that is known. That it was taken back is for those who have it; where some have not,
+        the mail that comes again is for them alone, unless they were told that it was taken back."""
+        known = _known(request)
+        title = f"Re: {_title(request)}"
+        thread, done, to = known.message_id, known.done, self._recipients
+        began = thread == self._id(request.message_id)  # this very one, which some have already
         if request.withdrawn:
-            text = f"“{title}” was taken back: it is no longer a lead."
-            message = self._message(f"Re: {title}", text, _paragraph(text), request.message_id)
-            shown = self._shown(f"Re: {title}", text)
+            to = list((known.of if began else known.done) or to)
+            text = f"“{_title(request)}” was taken back: it is no longer a lead."
+            message = self._message(title, text, _paragraph(text), request.message_id, to)
+            shown = self._shown(title, text, to)
         else:
-            again = request.operation is DeliveryOperation.RESTORE
-            message = self._message(
-                f"Re: {title}" if again else title, _plain(request), _html(request), request.message_id
-            )
-        if thread and request.operation is not DeliveryOperation.SEND:
-            if thread == message["Message-ID"]:  # this one, which some have already
-                thread = f"<{request.delivery_id}@{self._domain}>"
-            else:
-                done = ()
+            message = self._message(title, _plain(request), _html(request), request.message_id)
+            shown = self.render(request)
+        if not began and (request.withdrawn or known.of):
+            done = ()
+        if began:
+            thread = self._id(str(request.delivery_id))
+        if thread:
             message["In-Reply-To"] = message["References"] = thread
-        return self._deliver(message, done, shown)
+        return self._deliver(message, shown, done=done, only=to if request.withdrawn else None)
 
     def send_together(self, requests: Sequence[DeliveryRequest]) -> Receipt:
         """One message about several leads; its id follows from theirs."""
         if len(requests) == 1:
             return self.send(requests[0])
-        _, done = _known(requests[0])
         names = [_title(request) for request in requests[:_NAMED]]
         more = len(requests) - len(names)
         subject = f"{len(requests)} leads: {'; '.join(names)}" + (f"; and {more} more" if more else "")
@@ -72,7 +82,8 @@ class MailClient:
         body = "<hr>".join(_html(request) for request in requests)
         key = str(uuid.uuid5(uuid.NAMESPACE_OID, ",".join(sorted(request.message_id for request in requests))))
         message = self._message(subject, text, body, key)
-        return self._deliver(message, done, self._shown(subject, f"{len(requests)} leads in one mail"))
+        shown = self._shown(subject, f"{len(requests)} leads in one mail")
+        return self._deliver(message, shown, done=_known(requests[0]).done)
 
     def render(self, request: DeliveryRequest) -> dict[str, Any]:
         return self._shown(_title(request), _plain(request))
@@ -93,10 +104,12 @@ class MailClient:
             return f"The mail server works, but does not take {'; '.join(f'{who} ({said})' for who, said in refused.items())}."
         return f"The mail server takes mail from {self._sender} to {', '.join(self._recipients)}. Nothing was sent."
 
-    def _deliver(self, message: EmailMessage, done: Sequence[str], shown: dict[str, Any]) -> Receipt:
-        """To those who have not got it yet."""
+    def _deliver(
+        self, message: EmailMessage, shown: dict[str, Any], *, done: Sequence[str], only: Sequence[str] | None = None
+    ) -> Receipt:
+        """To those who have not got it yet. ``only``: to these instead of the list."""
         key = str(message["Message-ID"])
-        wanted = [one for one in self._recipients if one not in done]
+        wanted = [one for one in only or self._recipients if one not in done]
         if not wanted:  # whoever had not is not on the list any more
             return Receipt(key, Exchange(excerpt="everybody on the list has it already", payload=shown))
         taken = self._smtp.send(self._sender, wanted, message.as_bytes(), shown)
@@ -106,16 +119,20 @@ class MailClient:
         exchange = Exchange(excerpt=refused or taken.reply, payload=shown)
         if taken.later:
             have = [*done, *(one for one in wanted if one not in taken.later)]
-            raise Partly(f"{refused}; the others have it", remote_id=key + _DONE + ", ".join(have), exchange=exchange)
+            remote_id = key + _DONE + ", ".join(have) + (_OF + ", ".join(only) if only else "")
+            raise Partly(f"{refused}; the others have it", remote_id=remote_id, exchange=exchange)
         return Receipt(key, exchange)
 
-    def _message(self, subject: str, text: str, body: str, key: str) -> EmailMessage:
+    def _id(self, key: str) -> str:
+        return f"<{key}@{self._domain}>"
+
+    def _message(self, subject: str, text: str, body: str, key: str, to: Sequence[str] | None = None) -> EmailMessage:
         message = EmailMessage(policy=_POLICY)
         message["From"] = self._sender
-        message["To"] = ", ".join(self._recipients)
+        message["To"] = ", ".join(to or self._recipients)
         message["Subject"] = _one_line(subject)[:_MAX_SUBJECT]
         message["Date"] = format_datetime(datetime.now(UTC))
-        message["Message-ID"] = f"<{key}@{self._domain}>"
+        message["Message-ID"] = self._id(key)
         message["Auto-Submitted"] = "auto-generated"
         message["X-Triage-Key"] = key
         message.set_content(text, cte="quoted-printable")
@@ -124,19 +141,31 @@ class MailClient:
         )
         return message
 
-    def _shown(self, subject: str, text: str) -> dict[str, Any]:
+    def _shown(self, subject: str, text: str, to: Sequence[str] | None = None) -> dict[str, Any]:
         return {
             "from": self._sender,
-            "to": ", ".join(self._recipients),
+            "to": ", ".join(to or self._recipients),
             "subject": _one_line(subject)[:_MAX_SUBJECT],
             "text": text,
         }
 
 
-def _known(request: DeliveryRequest) -> tuple[str | None, tuple[str, ...]]:
-    """(the id of the message that went out before, who has it already)."""
-    known, _, done = (request.remote.get(request.action) or "").partition(_DONE)
-    return known or None, tuple(done.split(", ")) if done else ()
+class _Known(NamedTuple):
+    """The id of the message that went out before, who has it already, and whom it is for where that is not the list."""
+
+    message_id: str | None
+    done: tuple[str, ...]
+    of: tuple[str, ...]
+
+
+def _known(request: DeliveryRequest) -> _Known:
+    message_id, _, rest = (request.remote.get(request.action) or "").partition(_DONE)
+    done, _, of = rest.partition(_OF)
+    return _Known(message_id or None, _listed(done), _listed(of))
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(text.split(", ")) if text else ()
 
 
 def _title(request: DeliveryRequest) -> str:

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from webapp.clients.google_tokens import ServiceAccount
+from webapp.clients.google_tokens import NEW_KEY, ServiceAccount
 from webapp.clients.http import Answer, HttpClient
-from webapp.leads.ports import DeliveryRequest, OutcomeUnknown, Receipt, Refused, Unreached
+from webapp.leads.ports import DeliveryRequest, OutcomeUnknown, Receipt, Refused, Unreached, Unusable
 from webapp.leads.states import DeliveryOperation
 
 SCOPE = "https://www.googleapis.com/auth/spreadsheets"
@@ -25,12 +25,19 @@ MAX_READ = 8 * 1_048_576
 
 #: Written as a number, so that the column can be sorted by it. What begins with a zero or is long is a name of something.
 _NUMBER = re.compile(r"-?(0|[1-9]\d{0,8})(\.\d{1,6})?")
-_IN_WORDS = (
-    ("has not been used in project", "the Google Sheets API is switched off in the service account's project"),
-    ("SERVICE_DISABLED", "the Google Sheets API is switched off in the service account's project"),
-    ("protected cell", "a part of the tab is protected against the service account"),
-    ("exceeds grid limits", "the tab has no room for another column; add columns there"),
+_ANOTHER_TAB = "Choose another tab in its settings."
+_SWITCHED_OFF = (
+    "the Google Sheets API is switched off in the service account's project",
+    "Switch it on there, in Google Cloud.",
 )
+#: What a refusal holds → (what is wrong, what to do).
+_IN_WORDS = {
+    "has not been used in project": _SWITCHED_OFF,
+    "SERVICE_DISABLED": _SWITCHED_OFF,
+    "protected cell": ("a part of the tab is protected against the service account", "Unprotect it there."),
+    "exceeds grid limits": ("the tab has no room for another column; add columns there", _ANOTHER_TAB),
+    "number of cells in the workbook": ("the spreadsheet is full", "Choose another spreadsheet in its settings."),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +98,7 @@ class SheetsClient:
         query = urlencode([("majorDimension", "ROWS"), ("prettyPrint", "false"), *(("ranges", one) for one in ranges)])
         answer = self._call("GET", f"/values:batchGet?{query}")
         if answer.cut:
-            raise Refused("the tab has too many rows; begin another one", exchange=answer.exchange)
+            raise Unusable("the tab has too many rows; begin another one", remedy=_ANOTHER_TAB)
         try:
             head, keys = (found.get("values") or [] for found in answer.data["valueRanges"])
             header = [str(cell) for cell in head[0]] if head else []
@@ -107,7 +114,7 @@ class SheetsClient:
         """The header with our columns and all that is ``wanted``; what it lacks is written at its end."""
         if header and header[0].strip() and _folded(header[0]) != _folded(KEY):
             words = f"column A of the tab holds “{header[0][:40]}”; leave it empty for “{KEY}”, or take another tab"
-            raise Refused(words, destination_wide=True)
+            raise Unusable(words, remedy=_ANOTHER_TAB)
         there = {_folded(name) for name in header if name.strip()}
         complete = [KEY, *header[1:]]
         ours = {_folded(name): name for name in (*wanted, *self._columns, STATUS, KEY)}
@@ -159,18 +166,20 @@ class SheetsClient:
         where = f"/v4/spreadsheets/{self._spreadsheet}{path}"
         return self._http.call(method, where, headers=headers, max_body=MAX_READ, **body)
 
-    def _in_words(self, error: Refused) -> Refused:
+    def _in_words(self, error: Refused) -> Refused | Unusable:
+        """Unusable where it is about the spreadsheet, whatever the lead."""
         status, said = error.exchange.http_status, error.exchange.excerpt or ""
-        known = next((words for sign, words in _IN_WORDS if sign in said), None)
+        share = f"Share it with {self._account.email} as an editor, or put its address right in its settings."
+        known = next((known for sign, known in _IN_WORDS.items() if sign in said), None)
         if known is None and status == 404:
-            known = f"there is no such spreadsheet, or it is not shared with {self._account.email}"
+            known = f"there is no such spreadsheet, or it is not shared with {self._account.email}", share
         elif known is None and status == 403:
-            known = f"the spreadsheet is not shared with {self._account.email} as an editor"
+            known = f"the spreadsheet is not shared with {self._account.email} as an editor", share
         elif known is None and status == 400 and "Unable to parse range" in said:
-            known = f"the spreadsheet has no tab called {self._tab}"
-        if known is None:
-            return error
-        return Refused(known, exchange=error.exchange, destination_wide=True)
+            known = f"the spreadsheet has no tab called {self._tab}", _ANOTHER_TAB
+        elif known is None and status == 401:
+            known = "Google does not accept the service account's access", NEW_KEY
+        return error if known is None else Unusable(known[0], remedy=known[1])
 
 
 def _row(header: Sequence[str], values: Mapping[str, Any]) -> list[Any]:

@@ -18,9 +18,11 @@ from typing import Any
 from webapp.clients.deadline import reading, remaining, within
 from webapp.clients.guard import Blocked, Network, connected
 from webapp.clients.http import CONNECT_TIMEOUT, redact
-from webapp.leads.ports import Exchange, OutcomeUnknown, Refused, Unreached
+from webapp.leads.ports import Exchange, OutcomeUnknown, Refused, Unreached, Unusable
 
 STARTTLS, TLS, PLAIN = "starttls", "tls", "none"
+_LOGIN = "Put user name and password right in its settings."
+_ENCRYPTION = "Choose another port and encryption in its settings; without encryption, leave the user name empty."
 _SAID = 200
 _TICK = 0.05
 #: What begins a line of the message with a dot has it doubled (RFC 5321, 4.5.2).
@@ -59,13 +61,14 @@ class SmtpClient:
 
     def send(self, sender: str, recipients: Sequence[str], message: bytes, shown: dict[str, Any]) -> Taken:
         """``message``: with CRLF at its lines' ends. ``shown``: as the delivery's page may show it. Raises Unreached,
-        OutcomeUnknown or Refused, and Refused with ``destination_wide`` for what every other message would meet."""
+        OutcomeUnknown or Refused, Refused with ``destination_wide`` for what every other message would meet, and Unusable
+        for what the settings are to blame for."""
         exchange = Exchange(payload=shown)
         with self._conversation(exchange) as talk:
             later, never = talk.addressed(sender, recipients, exchange)
             reply = talk.handed_over(message, exchange)
             with suppress(smtplib.SMTPException, OSError):
-                talk.quit()
+                talk.putcmd("QUIT")  # it has the message; nobody waits for its goodbye
         return Taken(reply, later, never)
 
     def check(self, sender: str, recipients: Sequence[str]) -> Mapping[str, str]:
@@ -84,7 +87,7 @@ class SmtpClient:
         talk: _Talk | None = None
         with within(server.timeout) as ends_at:
             try:
-                talk = _Talk(server)
+                talk = _Talk(server, exchange)
                 talk.began(exchange)
                 yield talk
             except Blocked as error:
@@ -107,8 +110,9 @@ class _Talk(smtplib.SMTP):
 
     handing_over = False
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, exchange: Exchange) -> None:
         self._server = server
+        self._exchange = exchange
         self.greeting = (0, b"")
         # The name that we say is ours; the library would ask the DNS for it.
         super().__init__(local_hostname=socket.gethostname() or "localhost", timeout=server.timeout)
@@ -116,7 +120,14 @@ class _Talk(smtplib.SMTP):
         self.greeting = self.connect(server.host, server.port)
 
     def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
-        sock = connected(host, port, self._server.allow, min(CONNECT_TIMEOUT, timeout))
+        try:
+            sock = connected(host, port, self._server.allow, min(CONNECT_TIMEOUT, timeout))
+        except (socket.gaierror, UnicodeError) as error:
+            nobody = getattr(error, "errno", None) != socket.EAI_AGAIN
+            words = f"there is no server called {host}" if nobody else f"the DNS does not answer about {host}"
+            raise Unreached(words, exchange=self._exchange) from None
+        except OSError:
+            raise Unreached(f"nothing answers at {host}, port {port}", exchange=self._exchange) from None
         sock.settimeout(remaining(timeout))
         if self._server.security == TLS:
             return self._server.context.wrap_socket(sock, server_hostname=host)
@@ -139,21 +150,29 @@ class _Talk(smtplib.SMTP):
         _expect(self.ehlo(), 250, exchange, wide=True)
         if server.security == STARTTLS:
             if not self.has_extn("starttls"):
-                raise Refused("the mail server offers no STARTTLS", exchange=exchange, destination_wide=True)
+                raise Unusable("the mail server offers no STARTTLS", remedy=_ENCRYPTION)
             try:
                 self.starttls(context=server.context)
             except smtplib.SMTPResponseException as error:
                 raise _said((error.smtp_code, error.smtp_error), exchange, wide=True) from None
             _expect(self.ehlo(), 250, exchange, wide=True)
         if server.user:
-            try:
-                self.login(server.user, server.password or "")
-            except smtplib.SMTPAuthenticationError as error:
-                raise _said((error.smtp_code, error.smtp_error), exchange, wide=True, about="login") from None
-            except smtplib.SMTPServerDisconnected:
-                raise
-            except smtplib.SMTPException:
-                raise Refused("the mail server takes no login", exchange=exchange, destination_wide=True) from None
+            self._log_in(server.user, server.password or "", exchange)
+
+    def _log_in(self, user: str, password: str, exchange: Exchange) -> None:
+        if not (user + password).isascii():
+            raise Unusable("the user name or the password holds letters that a login cannot send", remedy=_LOGIN)
+        try:
+            self.login(user, password)
+        except smtplib.SMTPAuthenticationError as error:
+            failed = _said((error.smtp_code, error.smtp_error), exchange, about="login")
+            if isinstance(failed, Refused):
+                raise Unusable(failed.message, remedy=_LOGIN) from None
+            raise failed from None
+        except smtplib.SMTPServerDisconnected:
+            raise
+        except smtplib.SMTPException:
+            raise Unusable("the mail server takes no login", remedy=_ENCRYPTION) from None
 
     def addressed(
         self, sender: str, recipients: Sequence[str], exchange: Exchange
@@ -185,7 +204,8 @@ class _Talk(smtplib.SMTP):
         if not 200 <= code < 600 or 300 <= code < 400:
             raise OutcomeUnknown(f"the mail server answered {code}, which makes no sense", exchange=exchange)
         self.handing_over = False  # it has said
-        _expect((code, said), 250, exchange, about="message")
+        if code >= 300:
+            raise _said((code, said), exchange, about="message")
         return _text(code, said)
 
 

@@ -26,10 +26,12 @@ from webapp.leads.states import (
 from webapp.models.lead import Lead
 from webapp.models.work import Delivery, Destination
 
+#: A part of its effect is there for sure: some have the mail (``ports.Partly``).
+_PARTLY = sa.and_(Delivery.operation == DeliveryOperation.SEND, Delivery.remote_id.is_not(None))
 #: Where a delivery had an effect, or may have had.
 _THERE = sa.or_(
     Delivery.state == DeliveryState.DELIVERED,
-    sa.and_(Delivery.state.in_((DeliveryState.CANCELLED, DeliveryState.DEAD)), Delivery.ambiguous),
+    sa.and_(Delivery.state.in_((DeliveryState.CANCELLED, DeliveryState.DEAD)), sa.or_(Delivery.ambiguous, _PARTLY)),
 )
 
 
@@ -65,6 +67,9 @@ def withdraw(
             continue
         queued += _take_back(session, destination, [delivery for delivery, _ in theirs], reason)
     for delivery in queued:
+        if delivery.state is not DeliveryState.DELIVERED:
+            # So that it is not taken for delivered when this is called off in its turn.
+            delivery.ambiguous = True
         delivery.state, delivery.operation, delivery.revision = (
             DeliveryState.PENDING,
             DeliveryOperation.WITHDRAW,
@@ -103,7 +108,9 @@ def _take_back(
             delivery.state, delivery.last_error = DeliveryState.CANCELLED, reason
         elif step is None or not step.taken_back(destination.config):
             # It may have arrived, and it cannot be taken back. Where the other side can be asked, a later approval asks.
-            if (watched or delivery.state is DeliveryState.CANCELLED) and kind.unknown is not Unknown.ASKS:
+            # What only some have stays as it is: a later approval brings it to the others.
+            maybe = watched or (delivery.state is DeliveryState.CANCELLED and delivery.ambiguous)
+            if maybe and kind.unknown is not Unknown.ASKS:
                 delivery.state = DeliveryState.UNCERTAIN
                 alerting.given_up(session, target_of(destination), delivery.workspace_id, _CANNOT, times=1)
             elif watched:

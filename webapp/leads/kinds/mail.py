@@ -56,6 +56,11 @@ def _problems(config: Mapping[str, Any], secrets: Mapping[str, Any]) -> tuple[Pr
         found.append(Problem("security", "must be with encryption where a user name is given"))
     if config.get("user") and not secrets.get("password"):
         found.append(Problem("password", "is needed with a user name"))
+    for name in ("user", "password"):
+        if not str((secrets if name == "password" else config).get(name) or "").isascii():
+            found.append(
+                Problem(name, "may hold only letters without accents, digits and signs; others no login can send")
+            )
     if config.get("when") == _MINUTES and not config.get("minutes"):
         found.append(Problem("minutes", "is needed"))
     if config.get("when") == _DAILY and config.get("hour") is None:
