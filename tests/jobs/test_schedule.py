@@ -159,6 +159,7 @@ def test_every_periodic_job_is_in_the_one_list():
         "ring fetches",
         "give out backlog",
         "refresh SLA",
+        "begin reading CRMs",
         "settle alerts",
         "expire suppressions",
         "rescore",

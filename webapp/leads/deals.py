@@ -216,7 +216,7 @@ def mark_deleted(session: Session, destination: Destination, kind: RecordKind, d
             continue  # made anew since
         delivery.deleted_there_at = at
         marked += 1
-        _say(session, destination, delivery, "DELIVERY_DELETED_THERE")
+        _record(session, destination, "DELIVERY_DELETED_THERE", delivery)
     session.flush()
     return marked
 
@@ -236,12 +236,12 @@ def mark_present(session: Session, destination: Destination, kind: RecordKind, i
     ).all()
     for delivery in rows:
         delivery.deleted_there_at = None
-        _say(session, destination, delivery, "DELIVERY_BACK_THERE")
+        _record(session, destination, "DELIVERY_BACK_THERE", delivery)
     session.flush()
     return len(rows)
 
 
-def _say(session: Session, destination: Destination, delivery: Delivery, event: str) -> None:
+def _record(session: Session, destination: Destination, event: str, delivery: Delivery) -> None:
     audit.record(
         session,
         delivery.workspace_id,
