@@ -11,7 +11,7 @@ from tests.fakes.hubspot import TOKEN, HubspotFake
 from webapp.clients.http import HttpClient
 from webapp.clients.hubspot.client import HubspotClient
 from webapp.leads.errors import Permanent
-from webapp.leads.ports import DeliveryRequest, OutcomeUnknown, Refused, Throttled, Unreached
+from webapp.leads.ports import DeliveryRequest, OutcomeUnknown, Refused, Throttled, Unreached, Unusable
 from webapp.leads.states import DeliveryOperation, DestinationKind, NextAction, Priority
 
 UNIQUE = "lead_ops_person"
@@ -241,14 +241,75 @@ def test_a_day_s_calls_that_are_used_up_are_told_as_such() -> None:
         _client(hubspot).send(_request("person"))
 
 
-def test_a_batch_that_was_refused_in_part_is_not_taken_for_done(hubspot: HubspotFake) -> None:
+@pytest.mark.parametrize(
+    ("category", "error"),
+    [
+        ("CONFLICT", Unreached),
+        ("INTERNAL_ERROR", Unreached),
+        ("SOMETHING_NEW", Unreached),
+        ("RATE_LIMITS", Throttled),
+        ("VALIDATION_ERROR", Refused),
+        ("OBJECT_NOT_FOUND", Refused),
+        ("EXPIRED_AUTHENTICATION", Unusable),
+        ("MISSING_SCOPES", Unusable),
+    ],
+)
+def test_a_batch_that_was_refused_in_part_is_not_taken_for_done(
+    hubspot: HubspotFake, category: str, error: type[Exception]
+) -> None:
+    hubspot.category = category
     hubspot.fail_next("POST /crm/v3/objects/contacts/batch/upsert", kind="partial")
     client = _client(hubspot)
-    with pytest.raises(Unreached, match="Another request is updating this record") as told:
-        client.send(_request("person"))
-    assert told.value.exchange.http_status == 207
+    request = _request("person", email=None, phone=None, phone_e164=None)
+    with pytest.raises(error) as told:
+        client.send(request)
+    if not isinstance(told.value, Unusable):
+        assert told.value.exchange.http_status == 207  # type: ignore[attr-defined]
     assert hubspot.contacts == []
-    assert client.send(_request("person")).remote_id == hubspot.contacts[0]["id"]
+    assert client.send(request).remote_id == hubspot.contacts[0]["id"]
+
+
+def test_a_contact_that_is_there_keeps_what_is_not_sent_and_one_that_is_made_beside_us_is_used(
+    hubspot: HubspotFake,
+) -> None:
+    client = _client(hubspot)
+    known = client.send(_request("person", email="a+b/c@example.com")).remote_id
+    hubspot.contacts[0]["properties"]["website"] = "https://ana.example"
+    assert client.send(_request("person", email="a+b/c@example.com", city="Huế")).remote_id == known
+    properties = hubspot.contacts[0]["properties"]
+    assert (properties["website"], properties["city"], properties["email"]) == (
+        "https://ana.example", "Huế", "a+b/c@example.com",
+    )  # fmt: skip
+    hubspot.made_beside = 1
+    beside = client.send(_request("person", email="bob@example.com"))
+    assert [contact["id"] for contact in hubspot.contacts] == [known, beside.remote_id]
+    assert hubspot.contacts[1]["properties"]["firstname"] == "Ana"
+    bare = _request("person", email="bob@example.com", phone=None, phone_e164=None)
+    assert client.send(replace(bare, fields={})).remote_id == beside.remote_id  # nothing is to be changed
+
+
+def test_a_known_contact_is_changed_whoever_has_the_lead_s_e_mail(hubspot: HubspotFake) -> None:
+    client = _client(hubspot)
+    request = _request("person")
+    known = client.send(request).remote_id
+    hubspot.contacts[0]["properties"]["email"] = "ana.nguyen@example.com"  # a colleague put it right
+    other = client.send(_request("person")).remote_id
+    assert other != known
+    later = replace(request, fields={**request.fields, "city": "Huế"})
+    assert client.send(_again(later, DeliveryOperation.UPDATE, known)).remote_id == known
+    properties = hubspot.contacts[0]["properties"]
+    assert (properties["city"], properties["email"]) == ("Huế", "ana.nguyen@example.com")
+
+
+def test_a_value_that_another_contact_has_is_refused_for_this_lead_alone() -> None:
+    with HubspotFake(unique=(UNIQUE, "customer_number")) as hubspot:
+        client = _client(hubspot)
+        for email in ("ana@example.com", "bob@example.com"):
+            client.send(_request("person", email=email))
+        hubspot.contacts[0]["properties"]["customer_number"] = "website_form"
+        with pytest.raises(Refused, match="another contact has a value that only one may have") as refused:
+            client.send(_request("person", email="bob@example.com", mapping={"customer_number": "source"}))
+        assert not refused.value.destination_wide
 
 
 def test_data_at_fault_is_refused_for_this_lead_alone_in_hubspot_s_words(hubspot: HubspotFake) -> None:
@@ -265,15 +326,15 @@ def test_data_at_fault_is_refused_for_this_lead_alone_in_hubspot_s_words(hubspot
         ("403", TOKEN, "the token lacks a permission"),
     ],
 )
-def test_a_bad_credential_is_refused_for_all_and_never_shown(
+def test_with_a_bad_credential_the_destination_cannot_be_used_and_it_is_never_shown(
     hubspot: HubspotFake, kind: str | None, token: str, words: str
 ) -> None:
     if kind:
         hubspot.fail_next(kind=kind)
-    with pytest.raises(Refused, match=words) as refused:
+    with pytest.raises(Unusable, match=words) as refused:
         _client(hubspot, token=token).send(_request("person"))
-    assert refused.value.destination_wide
-    assert token not in str(refused.value.exchange)
+    assert "Enter the access token" in refused.value.remedy
+    assert token not in refused.value.message
 
 
 @pytest.mark.parametrize("status", ["423", "409"])

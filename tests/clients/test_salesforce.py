@@ -117,6 +117,56 @@ def test_somebody_who_was_converted_gets_the_task_as_a_contact(org: SalesforceFa
     assert len(org.leads) == 1
 
 
+def test_a_task_whose_answer_was_lost_is_found_at_the_contact_that_its_lead_became(bare: SalesforceFake) -> None:
+    client = _client(bare)
+    request = _task(client, assignee_email=None)
+    bare.fail_next("POST " + TASKS, kind="reset_after")
+    with pytest.raises(OutcomeUnknown):
+        client.send(request)
+    contact = bare.convert(request.remote["person"])
+    (task,) = bare.tasks
+    assert task["WhoId"] == contact
+    found = client.reconcile(request)
+    assert found is not None and found.remote_id == task["Id"]
+    assert client.send(request).remote_id == task["Id"]  # converted after it was looked for
+    client.send(_again(request, DeliveryOperation.WITHDRAW, None))
+    assert [one["Status"] for one in bare.tasks] == ["Completed"]
+    never = _request("task", remote=dict(request.remote))
+    assert client.reconcile(never) is None
+
+
+def test_a_task_of_a_converted_lead_keeps_what_a_colleague_did_with_it(org: SalesforceFake) -> None:
+    client = _client(org)
+    request = _task(client)
+    client.send(request)
+    org.convert(request.remote["person"])
+    org.tasks[0]["Status"] = "In Progress"
+    assert client.send(request).remote_id == org.tasks[0]["Id"]
+    assert [task["Status"] for task in org.tasks] == ["In Progress"]
+
+
+@pytest.mark.parametrize("action", ["person", "task"])
+@pytest.mark.parametrize("named", ["its own", "<unknown>"])
+def test_an_upsert_that_another_one_was_faster_than_is_tried_again(
+    org: SalesforceFake, action: str, named: str
+) -> None:
+    client = _client(org)
+    request = _task(client) if action == "task" else _request("person")
+    field = LEAD_FIELD if action == "person" else TASK_FIELD
+    org.overtaken = [field if named == "its own" else named]
+    with pytest.raises(Unreached, match="duplicate value found"):
+        client.send(request)
+    receipt = client.send(request)
+    assert [record["Id"] for record in org._live("Lead" if action == "person" else "Task")] == [receipt.remote_id]
+
+
+def test_another_unique_value_that_is_taken_is_refused_for_this_lead_alone(org: SalesforceFake) -> None:
+    org.overtaken = ["Customer_Number__c"]
+    with pytest.raises(Refused, match="Customer_Number__c duplicates value") as refused:
+        _client(org).send(_request("person"))
+    assert not refused.value.destination_wide
+
+
 def test_two_records_with_one_external_id_are_told_as_such(org: SalesforceFake) -> None:
     client = _client(org)
     client.send(_request("person"))
@@ -254,12 +304,11 @@ def test_all_threads_share_one_login_and_renew_it_once(org: SalesforceFake, form
     assert len(org.leads) == 8
 
 
-def test_a_token_that_is_refused_again_is_refused_for_all(org: SalesforceFake) -> None:
+def test_a_token_that_is_refused_again_leaves_the_destination_unusable(org: SalesforceFake) -> None:
     client = _client(org)
     org.fail_next("PATCH", kind="expired", times=2)
-    with pytest.raises(Refused, match="takes none of the tokens") as refused:
+    with pytest.raises(Unusable, match="takes none of the tokens"):
         client.send(_request("person"))
-    assert refused.value.destination_wide
     assert len(org.calls("POST " + LOGIN)) == 2
     assert client.send(_request("person")).remote_id == org.leads[0]["Id"]
 
@@ -341,7 +390,7 @@ def test_the_instance_that_the_login_names_is_checked(instance: str, login: str 
             "Salesforce says: FIELD_CUSTOM_VALIDATION_EXCEPTION",
             False,
         ),
-        (403, "API_DISABLED_FOR_ORG", Refused, "API_DISABLED_FOR_ORG it is", True),
+        (403, "API_DISABLED_FOR_ORG", Unusable, "API_DISABLED_FOR_ORG it is", None),
         (403, "INSUFFICIENT_ACCESS_OR_READONLY", Refused, "Salesforce says", False),
     ],
 )
@@ -385,6 +434,19 @@ def test_an_external_id_that_is_not_there_is_told_before_and_leaves_the_destinat
             client.probe()
         with pytest.raises(Unusable, match="external ID field does not exist"):
             client.send(_request("person") if missing == "lead_field" else _task(client))
+
+
+@pytest.mark.parametrize(
+    ("over", "words"),
+    [
+        ({"not_unique": (LEAD_FIELD,)}, "LeadOps_Id__c on Lead may hold the same value twice: tick “Unique”"),
+        ({"not_unique": (TASK_FIELD,)}, "LeadOps_Task__c on Activity may hold the same value twice"),
+        ({"lead_field": None, "not_external": (LEAD_FIELD,)}, "LeadOps_Id__c on Lead is no external id: tick"),
+    ],
+)
+def test_the_probe_says_what_is_wrong_with_an_external_id(over: dict[str, Any], words: str) -> None:
+    with SalesforceFake(**over) as org, pytest.raises(Permanent, match=words):
+        _client(org).probe()
 
 
 def test_the_probe_writes_nothing(org: SalesforceFake, bare: SalesforceFake) -> None:

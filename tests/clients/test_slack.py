@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 
 from tests.clients.support import a_request
+from tests.fakes.server import Response
 from tests.fakes.slack import TOKEN, SlackFake
 from webapp.clients.http import HttpClient
 from webapp.clients.slack import IncomingClient, SlackClient, escaped, message
-from webapp.leads.ports import DeliveryRequest, OutcomeUnknown, Refused, Throttled
+from webapp.leads.ports import DeliveryRequest, OutcomeUnknown, Refused, Throttled, Unusable
 from webapp.leads.states import DeliveryOperation, DestinationKind
 
 
@@ -85,11 +86,32 @@ def test_a_message_whose_id_never_came_back_is_looked_for_before_another_is_post
         (TOKEN, "C0CLOSED", "the bot is no member of the channel; invite it there"),
     ],
 )
-def test_a_refusal_says_what_to_do(slack: SlackFake, token: str, channel: str, words: str) -> None:
+def test_what_every_message_would_meet_leaves_the_destination_unusable(
+    slack: SlackFake, token: str, channel: str, words: str
+) -> None:
     slack.channels["C0CLOSED"] = False
+    client = _client(slack, token, channel)
+    for call in (client.send, client.reconcile)[: 1 if channel == "C0CLOSED" else 2]:  # its history may be read
+        with pytest.raises(Unusable) as refused:
+            call(_request())
+        assert refused.value.message == words and "SLACK_BOT_TOKEN" in refused.value.remedy
+
+
+@pytest.mark.parametrize("error", ["account_inactive", "token_revoked", "token_expired", "missing_scope"])
+def test_a_credential_that_slack_takes_no_more_does_too(slack: SlackFake, error: str) -> None:
+    slack.expired = lambda: Response(200, {"ok": False, "error": error})  # type: ignore[method-assign]
+    slack.fail_next(kind="expired")
+    client = _client(slack)
+    with pytest.raises(Unusable):
+        client.send(_request())
+    assert client.send(_request()).remote_id
+
+
+def test_a_message_in_a_channel_that_was_left_is_refused_alone(slack: SlackFake) -> None:
+    request = _again(_request(), DeliveryOperation.WITHDRAW, "C0GONE/1.000001")
     with pytest.raises(Refused) as refused:
-        _client(slack, token, channel).send(_request())
-    assert (refused.value.message, refused.value.destination_wide) == (words, True)
+        _client(slack).send(request)
+    assert not refused.value.destination_wide
 
 
 @pytest.mark.parametrize(("asked", "low", "high"), [("7", 7, 7), ("date", 1, 3)])

@@ -16,7 +16,7 @@ from webapp.clients.twenty.people import person_body
 from webapp.clients.twenty.records import remote_id
 from webapp.clients.twenty.values import phone_parts
 from webapp.leads.errors import Permanent
-from webapp.leads.ports import OutcomeUnknown, Refused, Throttled, Unreached
+from webapp.leads.ports import OutcomeUnknown, Refused, Throttled, Unreached, Unusable
 from webapp.leads.states import DeliveryOperation, Intent, Priority
 
 
@@ -192,12 +192,24 @@ def test_429_tells_how_long_to_wait(twenty: TwentyFake) -> None:
     assert untold.value.retry_after == 60
 
 
-def test_a_bad_token_is_refused_for_all_and_never_shown(twenty: TwentyFake) -> None:
-    with pytest.raises(Refused) as refused:
-        _client(twenty, token="wrong-secret-token").send(a_request("person"))
-    assert refused.value.destination_wide
-    assert refused.value.exchange.http_status == 401
-    assert "wrong-secret-token" not in str(refused.value.exchange)
+def test_with_a_bad_token_the_destination_is_unusable_and_it_is_never_shown(twenty: TwentyFake) -> None:
+    client = _client(twenty, token="wrong-secret-token")
+    for call, action in ((client.send, "person"), (client.send, "note"), (client.reconcile, "task")):
+        with pytest.raises(Unusable, match="Twenty does not know the API key, or it has expired") as refused:
+            call(a_request(action, remote={"person": "p"}))
+        assert "TWENTY_REST_TOKEN" in refused.value.remedy
+        assert "wrong-secret-token" not in refused.value.message
+
+
+def test_a_key_that_may_not_write_notes_still_makes_people(twenty: TwentyFake) -> None:
+    client = _client(twenty)
+    twenty.fail_next("POST /notes", kind="403")
+    with pytest.raises(Refused, match="the API key lacks a permission") as refused:
+        client.send(a_request("note", remote={"person": str(client.send(a_request("person")).remote_id)}))
+    assert not refused.value.destination_wide
+    twenty.fail_next("POST /people", kind="403")
+    with pytest.raises(Unusable, match="the API key lacks a permission"):
+        client.send(a_request("person"))
 
 
 def test_another_400_is_refused_for_this_lead_alone(twenty: TwentyFake) -> None:

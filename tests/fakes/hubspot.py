@@ -11,6 +11,7 @@ import uuid
 from collections import deque
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import unquote
 
 import phonenumbers
 
@@ -44,6 +45,7 @@ _STAGES = [
     "customer",
     "evangelist",
 ]
+_CALCULATED = {"createdate", "hs_searchable_calculated_phone_number", "hs_searchable_calculated_mobile_number"}
 #: HubSpot's type of the association with a contact.
 _LINKS = {"tasks": 204, "notes": 202}
 _NEEDED = {"tasks": "hs_timestamp", "notes": "hs_timestamp"}
@@ -69,7 +71,9 @@ def _bad(message: str) -> _Refusal:
 
 class HubspotFake(FakeServer):
     """``unique``: contact properties of the customer's that require unique values. ``search_lag``: seconds.
-    ``owners_readable`` False: the token lacks the scope. ``per_ten_seconds``, ``per_day``: calls; None is off."""
+    ``owners_readable`` False: the token lacks the scope. ``category``: what a batch says of an input that it
+    did not do (``fail_next(kind="partial")``). ``made_beside``: as many contacts are made by somebody else in the moment
+    between our look and our creation. ``per_ten_seconds``, ``per_day``: calls; None is off."""
 
     def __init__(
         self,
@@ -90,6 +94,8 @@ class HubspotFake(FakeServer):
         self.per_ten_seconds, self.per_day = per_ten_seconds, per_day
         self.owners: list[Record] = []
         self.page_size = 500  # of associations, at most
+        self.category = "CONFLICT"
+        self.made_beside = 0
         self._taken: deque[float] = deque()
         self.forget()
 
@@ -159,7 +165,7 @@ class HubspotFake(FakeServer):
         inputs = request.json["inputs"]
         with self.lock:
             results = [self._upsert("contacts", one) for one in inputs[:-1]]
-        error = _error("CONFLICT", "Another request is updating this record.", context={"ids": [inputs[-1]["id"]]})
+        error = _error(self.category, "Another request is updating this record.", context={"ids": [inputs[-1]["id"]]})
         return _batch(results, [error])
 
     def handle(self, request: Request) -> Response:
@@ -188,7 +194,7 @@ class HubspotFake(FakeServer):
         return None
 
     def _route(self, request: Request) -> Response:
-        match request.path.strip("/").split("/"):
+        match [unquote(part) for part in request.path.strip("/").split("/")]:
             case ["crm", "v3", "owners"]:
                 return self._read_owners(request)
             case ["crm", "v3", "properties", plural, name]:
@@ -207,6 +213,9 @@ class HubspotFake(FakeServer):
             case "GET", [key]:
                 return Response(200, self._get(plural, key, request.query.get("idProperty")))
             case "POST", []:
+                if plural == "contacts" and self.made_beside:
+                    self.made_beside -= 1
+                    self._create(plural, {"properties": {"email": body["properties"]["email"]}})
                 return Response(201, self._create(plural, body))
             case "POST", ["search"]:
                 return self._search(plural, body)
@@ -216,6 +225,8 @@ class HubspotFake(FakeServer):
                 return self._batch_upsert(plural, body)
             case "PATCH", [key]:
                 record = self._get(plural, key, request.query.get("idProperty"))
+                if not body.get("properties"):
+                    raise _bad("No properties found to update, please provide at least one.")
                 self._write(plural, record, body.get("properties"))
                 return Response(200, record)
             case "DELETE", [key]:
@@ -311,6 +322,8 @@ class HubspotFake(FakeServer):
         name, value = one.get("idProperty"), str(one.get("id"))
         found = self._by(plural, str(name), value)
         properties = {name: value, **one["properties"]}
+        if name == "email" and found and set(found["properties"]) - set(properties) - _CALCULATED:
+            raise _bad("Partial upserts are not supported when using email as the id property")
         if found is None:
             return {**self._create(plural, {"properties": properties}), "new": True}
         self._write(plural, found, properties)

@@ -50,7 +50,9 @@ class _Refusal(Exception):
 class SalesforceFake(FakeServer):
     """``lead_field``, ``task_field``: the external ids that the org has; None: none. ``instance_url``: what the login
     names instead of this server. ``refuse``: (status, code) of the next writes. ``duplicate_rule``: a new lead with an
-    e-mail that is there is held back. ``calls_left``: of the org's day; None is off."""
+    e-mail that is there is held back. ``calls_left``: of the org's day; None is off. ``not_unique``, ``not_external``:
+    fields that lack it. ``overtaken``: as many upserts find nothing and meet another one that has made the record since,
+    with what Salesforce names as its field."""
 
     def __init__(
         self,
@@ -61,6 +63,8 @@ class SalesforceFake(FakeServer):
         users_readable: bool = True,
         duplicate_rule: bool = False,
         calls_left: int | None = None,
+        not_unique: tuple[str, ...] = (),
+        not_external: tuple[str, ...] = (),
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -69,6 +73,8 @@ class SalesforceFake(FakeServer):
         self.users_readable = users_readable
         self.duplicate_rule = duplicate_rule
         self.calls_left = calls_left
+        self.not_unique, self.not_external = not_unique, not_external
+        self.overtaken: list[str] = []
         self.refuse: list[tuple[int, str]] = []
         self.tokens: list[str] = []  # the last one is good
         self.forget()
@@ -97,6 +103,9 @@ class SalesforceFake(FakeServer):
         with self.lock:
             contact = self._new("Contact", {})
             self.store["Lead"][lead_id] |= {"IsConverted": True, "ConvertedContactId": contact["Id"]}
+            for task in self.store["Task"].values():
+                if task.get("WhoId") == lead_id:
+                    task["WhoId"] = contact["Id"]
         return str(contact["Id"])
 
     def delete(self, record_id: str) -> None:
@@ -187,6 +196,8 @@ class SalesforceFake(FakeServer):
             case "POST", ["sobjects", name] if name in _FIELDS:
                 record = self._create(name, request.json)
                 return Response(201, {"id": record["Id"], "success": True, "errors": []})
+            case "GET", ["sobjects", name, "describe"] if name in _FIELDS:
+                return Response(200, {"name": name, "fields": self._described(name)})
             case "GET", ["sobjects", name, *key] if name in _FIELDS and key:
                 wanted = request.query.get("fields")
                 return Response(200, _only(self._get(name, key), wanted.split(",") if wanted else None))
@@ -212,6 +223,14 @@ class SalesforceFake(FakeServer):
         else:
             raise _Refusal(400, "MALFORMED_QUERY", f"unexpected token: {soql[:40]}")
         return Response(200, {"totalSize": len(records), "done": True, "records": records})
+
+    def _described(self, name: str) -> list[Record]:
+        own = [field for field in (self.fields[name], *self.not_external) if field]
+        custom = [
+            {"name": field, "externalId": field not in self.not_external, "unique": field not in self.not_unique}
+            for field in own
+        ]
+        return [{"name": field, "externalId": False, "unique": False} for field in sorted(_FIELDS[name])] + custom
 
     # Records
 
@@ -241,6 +260,10 @@ class SalesforceFake(FakeServer):
             return Response(200, {"id": found[0]["Id"], "success": True, "errors": [], "created": False})
         record = self._create(name, body)
         record[field] = value
+        if self.overtaken:
+            named = self.overtaken.pop(0)
+            message = f"duplicate value found: {named} duplicates value on record with id: {record['Id']}"
+            raise _Refusal(400, "DUPLICATE_VALUE", message)
         return Response(201, {"id": record["Id"], "success": True, "errors": [], "created": True})
 
     def _create(self, name: str, body: Any) -> Record:

@@ -79,6 +79,8 @@ class SlackFake(FakeServer):
 
     def _update(self, arguments: dict[str, Any]) -> Response:
         channel, ts = arguments.get("channel", ""), arguments.get("ts")
+        if channel not in self.channels:
+            return _no("channel_not_found")
         with self.lock:
             found = next((m for m in self.messages.get(channel, []) if m["ts"] == ts), None)
             if found is None:

@@ -34,9 +34,11 @@ def test_a_batch_of_upserts_makes_and_changes(hubspot: HubspotFake, http: reques
     first = http.post(url, json={"inputs": [_upsert("a@example.com")]})
     assert (first.status_code, first.json()["status"], first.json()["results"][0]["new"]) == (200, "COMPLETE", True)
     both = http.post(url, json={"inputs": [_upsert("A@example.com", city="Huế"), _upsert("b@example.com")]}).json()
+    part = http.post(url, json={"inputs": [_upsert("a@example.com", website="a.example")]})
+    assert (part.status_code, "Partial upserts are not supported" in part.json()["message"]) == (400, True)
     assert [one["new"] for one in both["results"]] == [False, True]
     assert [one["properties"].get("city") for one in hubspot.contacts] == ["Huế", None]
-    partly = http.post(url, json={"inputs": [_upsert("a@example.com"), _upsert("c@example.com", nonsense="1")]})
+    partly = http.post(url, json={"inputs": [_upsert("b@example.com"), _upsert("c@example.com", nonsense="1")]})
     assert (partly.status_code, partly.json()["numErrors"], len(partly.json()["results"])) == (207, 1, 1)
     assert http.post(url, json={"inputs": [_upsert(f"{i}@example.com") for i in range(101)]}).status_code == 400
 
@@ -49,6 +51,8 @@ def test_a_contact_that_is_there_is_a_conflict(hubspot: HubspotFake, http: reque
     assert again.json()["message"] == f"Contact already exists. Existing ID: {made.json()['id']}"
     patched = http.patch(f"{url}/a@example.com?idProperty=email", json={"properties": {"city": "Huế"}})
     assert patched.json()["id"] == made.json()["id"]
+    nothing = http.patch(f"{url}/a%40example.com?idProperty=email", json={"properties": {}})
+    assert (nothing.status_code, nothing.json()["category"]) == (400, "VALIDATION_ERROR")
     assert http.get(f"{url}/nobody@example.com?idProperty=email").status_code == 404
 
 

@@ -213,7 +213,6 @@ def _hubspot(name: str, writes: Mapping[str, str], **over: Any) -> Place:
         lambda fake: ({"url": fake.url, **settings}, {"token": fake.token}),
         writes,
         _at_hubspot,
-        partly=frozenset({"person"}),
         **over,
     )
 
@@ -243,6 +242,7 @@ def _salesforce(name: str, writes: Mapping[str, str], *, task_field: str | None,
 
 _SALESFORCE = "/services/data/v62.0"
 _HUBSPOT_UPSERT = "POST /crm/v3/objects/contacts/batch/upsert"
+_PERSON_BY_UPSERT = frozenset({"person"})
 
 PLACES: tuple[Place, ...] = (
     _twenty(
@@ -327,21 +327,28 @@ PLACES: tuple[Place, ...] = (
     ),
     _hubspot(
         "HubSpot",
-        {"person": _HUBSPOT_UPSERT, "task": "POST /crm/v3/objects/tasks", "note": "POST /crm/v3/objects/notes"},
+        {
+            "person": "POST /crm/v3/objects/contacts",
+            "task": "POST /crm/v3/objects/tasks",
+            "note": "POST /crm/v3/objects/notes",
+        },
         looks={
             "task": "GET /crm/v4/objects/contacts",
             "note": "POST /crm/v3/objects/notes/batch/read",
         },
     ),
+    _hubspot("HubSpot, looked for", {"person": "PATCH /crm/v3/objects/contacts"}, killed=False),
     _hubspot(
         "HubSpot, phone alone",
         {"person": _HUBSPOT_UPSERT},
+        partly=_PERSON_BY_UPSERT,
         about=lambda mark, number: {"email": None, "phone": f"+8490{number:07d}"},
         killed=False,
     ),
     _hubspot(
         "HubSpot, name alone",
         {"person": _HUBSPOT_UPSERT},
+        partly=_PERSON_BY_UPSERT,
         about=lambda mark, number: {"email": None},
         killed=False,
     ),

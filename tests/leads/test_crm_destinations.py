@@ -11,6 +11,8 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from tests.fakes.hubspot import HubspotFake
 from tests.fakes.salesforce import CLIENT_ID, CLIENT_SECRET, LEAD_FIELD, SalesforceFake
+from tests.fakes.slack import SlackFake
+from tests.fakes.twenty import TwentyFake
 from tests.leads.delivering import CIPHER, EAGER, all_states, clients, drain, planned, rows, states
 from webapp.leads import alerting, destinations, kinds, review, trial
 from webapp.leads.destinations import Wanted
@@ -277,6 +279,46 @@ def test_while_salesforce_does_not_log_in_deliveries_wait_and_admins_are_told(
         session.commit()
         session.refresh(alert)
         assert (alert.state, all_states(session), len(org.leads)) == (AlertState.RESOLVED, {"delivered"}, 5)
+
+
+@pytest.mark.parametrize("kind", [DestinationKind.HUBSPOT, DestinationKind.TWENTY, DestinationKind.SLACK])
+def test_while_a_credential_is_refused_deliveries_wait_with_one_alert_and_go_out_once_it_is_good(
+    session: Session, workspace: Workspace, session_factory: Factory, kind: DestinationKind
+) -> None:
+    fakes: dict[DestinationKind, Any] = {
+        DestinationKind.HUBSPOT: HubspotFake, DestinationKind.TWENTY: TwentyFake, DestinationKind.SLACK: SlackFake,
+    }  # fmt: skip
+    with fakes[kind]() as fake:
+        config = {"channel": "C0LEADS"} if kind is DestinationKind.SLACK else {"url": fake.url}
+        credentials = CIPHER.encrypt({"token": fake.token})
+        row = Destination(workspace_id=workspace.id, kind=kind, name="There", config=config, credentials=credentials)
+        session.add(row)
+        session.commit()
+        good, fake.token = fake.token, "another-token"
+        for number in range(5):
+            planned(session, workspace, email=f"{number}@example.com")
+        registry = clients(slack_api_url=f"{fake.root}/api")
+        policy = replace(EAGER, breaker_seconds=0.01)
+
+        def try_again() -> None:
+            session.execute(sa.update(Destination).values(open_until=sa.func.now()))
+            session.commit()
+            drain(session_factory, policy=policy, registry=registry)
+
+        for _ in range(3):
+            try_again()
+        assert all_states(session) == {"pending"}
+        assert session.scalar(sa.select(sa.func.count()).select_from(DeliveryAttempt)) == 0
+        (alert,) = session.scalars(sa.select(Alert))
+        assert (alert.kind, alert.times) == (alerting.UNUSABLE, 1)
+        assert "deliveries wait" in alert.message
+        fake.token = good
+        for _ in range(2):  # the first as a probe
+            try_again()
+        alerting.settle(session)
+        session.commit()
+        session.refresh(alert)
+        assert (alert.state, all_states(session)) == (AlertState.RESOLVED, {"delivered"})
 
 
 def test_the_secret_with_which_it_logs_in_is_asked_for(session: Session, workspace: Workspace) -> None:

@@ -233,15 +233,15 @@ def test_a_refusal_is_a_dead_letter_at_once_and_can_be_replayed(
     session: Session, workspace: Workspace, session_factory: Factory, twenty: TwentyFake, crm: Destination
 ) -> None:
     lead = planned(session, workspace)
-    twenty.fail_next("POST /people", kind="401")
+    twenty.fail_next("POST /people", kind="422")
     drained = drain(session_factory)
     assert not drained.more
     stored = rows(session)
     assert states(session) == {"person": "dead", "task": "pending", "task_target": "pending"}
-    assert stored["person"].last_error == "answered 401"
+    assert stored["person"].last_error == "answered 422"
     assert outcomes(session, stored["person"]) == ["dead"]
     (event,) = events(session, lead.id, "DELIVERY_DEAD")
-    assert event.details["error"] == "answered 401"
+    assert event.details["error"] == "answered 422"
     deliver.replay(session, stored["person"], actor="Mai")
     session.commit()
     drain(session_factory)

@@ -110,7 +110,7 @@ def test_what_is_given_up_raises_an_alert_that_another_destination_tells_of(
             )
         )  # fmt: skip
         planned(session, workspace)
-        twenty.fail_next("POST /people", kind="401")
+        twenty.fail_next("POST /people", kind="422")
         drain(session_factory)
         (alert,) = session.scalars(sa.select(Alert))
         assert (alert.kind, alert.key, alert.times) == (alerting.GIVEN_UP, str(crm.id), 1)

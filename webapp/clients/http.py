@@ -4,12 +4,13 @@ Which error says what (contracts: integrations): no connection → nothing happe
 after a write was sent → unknown; 429 → everybody waits; 408, 409, 425 → try again; any other answer but 2xx → refused.
 """
 
+import contextlib
 import json
 import os
 import re
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -163,6 +164,18 @@ class HttpClient:
         for secret in self._secrets:
             text = text.replace(secret, "***")
         return redact(text)[:_EXCERPT]
+
+
+@contextlib.contextmanager
+def kept_waiting(remedy: str, words: Mapping[int, str] = {}) -> Iterator[None]:
+    """For a delivery's calls to a service that holds a credential of ours: what it would say to every other delivery too
+    leaves the destination unusable, so that deliveries wait until people have put it right. ``words``: by status."""
+    try:
+        yield
+    except Refused as error:
+        if not error.destination_wide:
+            raise
+        raise Unusable(words.get(error.exchange.http_status or 0, error.message), remedy=remedy) from None
 
 
 def _read(response: requests.Response, ends_at: float, max_body: int) -> bytes:

@@ -6,7 +6,7 @@ for it. Slack answers 200 with ``ok: false`` for most errors.
 
 from typing import Any
 
-from webapp.clients.http import Answer, HttpClient
+from webapp.clients.http import Answer, HttpClient, kept_waiting
 from webapp.leads.errors import Permanent
 from webapp.leads.ports import (
     DeliveryRequest,
@@ -32,6 +32,9 @@ _DESTINATION_WIDE = frozenset(
         "channel_not_found", "not_in_channel", "is_archived", "no_permission", "ekm_access_denied", "team_access_not_granted",
     }
 )  # fmt: skip
+#: Of those, what is the channel's fault: another channel may be fine.
+_CHANNEL_S = frozenset({"channel_not_found", "not_in_channel", "is_archived", "no_permission"})
+_REMEDY = "Put its bot token or channel right in its settings (SLACK_BOT_TOKEN, SLACK_CHANNEL), or the bot in Slack."
 _IN_WORDS = {
     "invalid_auth": "Slack does not know this token",
     "token_revoked": "the token was revoked",
@@ -45,6 +48,14 @@ _IN_WORDS = {
 }
 
 
+class _Said(Refused):
+    """``code``: Slack's."""
+
+    def __init__(self, message: str, code: str, *, exchange: Exchange) -> None:
+        super().__init__(message, exchange=exchange, destination_wide=code in _DESTINATION_WIDE)
+        self.code = code
+
+
 class SlackClient:
     """A bot's messages in one channel."""
 
@@ -55,6 +66,10 @@ class SlackClient:
         self._channel = channel
 
     def send(self, request: DeliveryRequest) -> Receipt:
+        with kept_waiting(_REMEDY):
+            return self._send(request)
+
+    def _send(self, request: DeliveryRequest) -> Receipt:
         known = request.remote.get(request.action)
         if not known and request.operation is not DeliveryOperation.SEND:
             known = self._find(request)  # its answer may have been lost
@@ -75,14 +90,18 @@ class SlackClient:
         body = {"channel": channel or self._channel, "ts": ts, **self.render(request)}
         try:
             _, exchange = self._call("chat.update", body)
-        except Refused as error:
-            if request.withdrawn and "not there any more" in error.message:
+        except _Said as error:
+            if request.withdrawn and error.code == "message_not_found":
                 return Receipt(known, error.exchange)
+            # Of a message before the channel was changed.
+            if error.code in _CHANNEL_S and body["channel"] != self._channel:
+                raise Refused(error.message, exchange=error.exchange) from None
             raise
         return Receipt(known, exchange)
 
     def reconcile(self, request: DeliveryRequest) -> Receipt | None:
-        found = self._find(request)
+        with kept_waiting(_REMEDY):
+            found = self._find(request)
         return Receipt(found) if found else None
 
     def _find(self, request: DeliveryRequest) -> str | None:
@@ -177,7 +196,7 @@ def _accepted(answer: Answer, *, reads: bool) -> tuple[dict[str, Any], Exchange]
     words = _IN_WORDS.get(said, f"Slack says {said}")
     if said == "missing_scope" and data.get("needed"):
         words += f": {data['needed']}"
-    raise Refused(words, exchange=answer.exchange, destination_wide=said in _DESTINATION_WIDE)
+    raise _Said(words, said, exchange=answer.exchange)
 
 
 def message(request: DeliveryRequest) -> dict[str, Any]:

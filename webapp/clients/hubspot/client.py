@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 import phonenumbers
 
@@ -22,7 +23,7 @@ from webapp.clients.crm import (
     verdict_markdown,
     withdrawn_title,
 )
-from webapp.clients.http import HttpClient
+from webapp.clients.http import Answer, HttpClient
 from webapp.clients.hubspot.wire import Wire, id_of, refusal, results
 from webapp.leads.errors import Permanent
 from webapp.leads.ports import (
@@ -111,20 +112,13 @@ class HubspotClient:
             said.append(self._check_property(self._id_property))
         else:
             said.append("People without an e-mail go there only if HubSpot knows their number.")
-        try:
-            self._call("GET", "/crm/v3/owners", params={"limit": "1"})
-        except Refused as error:
-            if error.exchange.http_status != 403:
-                raise
+        if self._call("GET", "/crm/v3/owners", params={"limit": "1"}, accept=frozenset({403})).status == 403:
             said.append("It may not read owners, so tasks stay unassigned.")
         return " ".join(said)
 
     def _check_property(self, name: str) -> str:
-        try:
-            answer = self._call("GET", f"/crm/v3/properties/contacts/{name}", accept=frozenset({404}))
-        except Refused as error:
-            if error.exchange.http_status != 403:
-                raise
+        answer = self._call("GET", f"/crm/v3/properties/contacts/{name}", accept=frozenset({403, 404}))
+        if answer.status == 403:
             return f"It may not read properties, so {name} is not checked."
         if answer.status == 404:
             raise Permanent(f"HubSpot has no contact property {name}")
@@ -138,22 +132,51 @@ class HubspotClient:
         lead, properties = request.lead, self.render(request)
         known = request.remote.get("person")
         if known and request.operation is not DeliveryOperation.SEND:
-            return self._change(request, "contacts", known, properties)
+            return self._change(request, "contacts", known, _without_email(properties))
         if lead.email:
-            return self._upsert(request, "email", properties["email"], properties)
+            return self._by_email(properties)
         key, mine = str(person_id(lead)), {}
         if self._id_property:
             if self._is_there(key):
                 return self._upsert(request, self._id_property, key, properties)
             mine = {self._id_property: key}
         if (found := self._by_phone(lead)) is not None:
-            return self._change(request, "contacts", found, properties | mine)
+            return self._change(request, "contacts", found, _without_email(properties) | mine)
         if self._id_property:
             return self._upsert(request, self._id_property, key, properties | mine)
         raise Refused(
             "this lead has no e-mail, and HubSpot knows nobody under its number; enter an e-mail, or name a contact "
             "property with unique values in the destination's settings",
             exchange=Exchange(payload=properties),
+        )
+
+    def _by_email(self, properties: dict[str, Any]) -> Receipt:
+        """Changed where it is there, else made; whoever makes it first, HubSpot takes an e-mail once. A batch upsert by
+        e-mail would have to name all of a contact's properties."""
+        answer = self._patch(properties)
+        if answer.status == 404:
+            made = self._call(
+                "POST",
+                f"{_OBJECTS}/contacts",
+                json_body={"properties": properties},
+                shown=dict(properties),
+                accept=frozenset({409}),
+            )
+            if made.status != 409:
+                return Receipt(id_of(made.data, made), made.exchange)
+            answer = self._patch(properties)  # it has been made since
+        if answer.status == 404:
+            raise Unreached("HubSpot has the contact, and does not find it yet", exchange=answer.exchange)
+        return Receipt(id_of(answer.data, answer), answer.exchange)
+
+    def _patch(self, properties: dict[str, Any]) -> Answer:
+        """Of the contact with the e-mail, which may be a second one of theirs and so is left as it is."""
+        path, rest = f"{_OBJECTS}/contacts/{quote(properties['email'], safe='')}", _without_email(properties)
+        params, missing = {"idProperty": "email"}, frozenset({404})
+        if not rest:  # HubSpot refuses a change of nothing
+            return self._call("GET", path, params=params, accept=missing)
+        return self._call(
+            "PATCH", path, params=params, json_body={"properties": rest}, shown=dict(rest), accept=missing
         )
 
     def _upsert(self, request: DeliveryRequest, name: str, value: str, properties: dict[str, Any]) -> Receipt:
@@ -168,7 +191,7 @@ class HubspotClient:
         )
         # 207: of a batch of one, nothing was done.
         for error in answer.data.get("errors") or ():
-            raise refusal(answer, error if isinstance(error, dict) else {})
+            raise refusal(answer, error if isinstance(error, dict) else {}, by_our_key="email" not in properties)
         found = answer.data.get("results")
         if not isinstance(found, list) or len(found) != 1:
             raise OutcomeUnknown("answered without the contact", exchange=answer.exchange)
@@ -223,9 +246,9 @@ class HubspotClient:
     def _change(self, request: DeliveryRequest, plural: str, record_id: str, properties: dict[str, Any]) -> Receipt:
         """Harmless to repeat. Permanent when somebody has deleted it since; then taking back is done."""
         answer = self._call(
-            "PATCH",
+            "PATCH" if properties else "GET",
             f"{_OBJECTS}/{plural}/{record_id}",
-            json_body={"properties": properties},
+            json_body={"properties": properties} if properties else None,
             shown=dict(properties),
             accept=frozenset({404}),
         )
@@ -273,12 +296,11 @@ class HubspotClient:
 
     def _read_owner(self, email: str) -> str | None:
         """None when there is none, or the token may not read owners."""
-        try:
-            found = results(self._call("GET", "/crm/v3/owners", params={"email": email, "limit": "1"}))
-        except Refused as error:
-            if error.exchange.http_status != 403:
-                raise
+        params = {"email": email, "limit": "1"}
+        answer = self._call("GET", "/crm/v3/owners", params=params, accept=frozenset({403}))
+        if answer.status == 403:
             return None
+        found = results(answer)
         return str(found[0]["id"]) if found and found[0].get("id") else None
 
 
@@ -300,6 +322,11 @@ def contact_properties(lead: LeadSnapshot, fields: Mapping[str, str]) -> dict[st
     if phone := lead.phone_e164 or lead.phone:
         properties["phone"] = phone
     return properties
+
+
+def _without_email(properties: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a contact that is known: its e-mail may have been put right there, or belong to somebody else by now."""
+    return {name: value for name, value in properties.items() if name != "email"}
 
 
 def _task_properties(request: DeliveryRequest) -> dict[str, Any]:

@@ -8,13 +8,18 @@ from typing import Any
 from webapp.clients.crm import one_line
 from webapp.clients.http import Answer, HttpClient, redact
 from webapp.leads.errors import LeadError
-from webapp.leads.ports import OutcomeUnknown, Refused, Throttled, Unreached
+from webapp.leads.ports import OutcomeUnknown, Refused, Throttled, Unreached, Unusable
 
 #: Statuses whose bodies say more than they do themselves.
 _SAID = frozenset({400, 401, 403, 404, 409, 423, 429, 477})
 #: HubSpot names no time in most of its 429s. Seconds by policy; a day's calls come back at midnight there.
 _PAUSES = {"SECONDLY": 1.0, "TEN_SECONDLY_ROLLING": 10.0, "TEN_SECONDLY": 10.0, "DAILY": 3_600.0}
 _PAUSE = 10.0
+#: What HubSpot says of one input of a batch that will not go away; whatever else it says may.
+_FINAL = frozenset({"VALIDATION_ERROR", "OBJECT_NOT_FOUND"})
+#: The credential is at fault, so every other call would be refused as well.
+_CREDENTIAL = frozenset({"INVALID_AUTHENTICATION", "EXPIRED_AUTHENTICATION", "MISSING_SCOPES"})
+_REMEDY = "Enter the access token of a private app with the permissions that are named beside it in its settings."
 
 
 class Wire:
@@ -49,8 +54,9 @@ class Wire:
         return answer
 
 
-def refusal(answer: Answer, said: Mapping[str, Any]) -> LeadError:
-    """An error of HubSpot's, of a whole answer or of one input of a batch, in the domain's words."""
+def refusal(answer: Answer, said: Mapping[str, Any], *, by_our_key: bool = False) -> LeadError:
+    """An error of HubSpot's, of a whole answer or of one input of a batch, in the domain's words. ``by_our_key``: of an
+    upsert by it, where nothing else is unique: what is there already was made beside us."""
     status, category = answer.status, str(said.get("category") or "")
     message = redact(one_line(_message(said)))
     words = f"HubSpot says: {message}" if message else f"answered {status}"
@@ -59,14 +65,21 @@ def refusal(answer: Answer, said: Mapping[str, Any]) -> LeadError:
         pause = answer.retry_after or (3_600.0 if status == 477 else _PAUSES.get(policy, _PAUSE))
         what = "today's calls are used up" if policy == "DAILY" else words
         return Throttled(what, retry_after=max(1.0, pause), exchange=answer.exchange)
-    if status in (409, 423) or category == "CONFLICT":
+    if status in (401, 403) or category in _CREDENTIAL:
+        return Unusable(_of_token(status, category, words), remedy=_REMEDY)
+    taken = category == "CONFLICT" and "existing id" in message.lower()
+    if taken and not by_our_key:
+        return Refused(f"another contact has a value that only one may have. {words}", exchange=answer.exchange)
+    busy = taken or status in (409, 423) or category == "CONFLICT"
+    if busy or (status == 207 and category not in _FINAL):
         return Unreached(words, retry_after=answer.retry_after, exchange=answer.exchange)
-    if status == 401:
-        expired = category == "EXPIRED_AUTHENTICATION"
-        words = "the token has expired" if expired else "HubSpot does not know this token"
-    if status == 403:
-        words = f"the token lacks a permission. {words}"
-    return Refused(words, exchange=answer.exchange, destination_wide=status in (401, 403))
+    return Refused(words, exchange=answer.exchange)
+
+
+def _of_token(status: int, category: str, words: str) -> str:
+    if status == 403 or category == "MISSING_SCOPES":
+        return f"the token lacks a permission. {words}"
+    return "the token has expired" if category == "EXPIRED_AUTHENTICATION" else "HubSpot does not know this token"
 
 
 def _message(said: Mapping[str, Any]) -> str:

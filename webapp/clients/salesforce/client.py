@@ -23,6 +23,8 @@ from webapp.leads.errors import Permanent
 from webapp.leads.ports import DeliveryRequest, LeadSnapshot, OutcomeUnknown, Receipt, Refused, Unreached
 from webapp.leads.states import DeliveryOperation, Priority
 
+#: Bytes of what Salesforce tells of an object: hundreds of fields with their choices.
+_MAX_DESCRIPTION = 16 * 1_048_576
 #: As many of a lead's tasks are looked through for a mark, the newest ones.
 _MAX_TASKS = 200
 #: Mapped fields that are not the lead's.
@@ -84,18 +86,32 @@ class SalesforceClient:
         return fields
 
     def probe(self) -> str:
-        """Logs in, and asks for records that are not there by the external ids, which tells whether the fields are."""
-        for name, field in (("Lead", self._lead_field), ("Task", self._task_field)):
-            if not field:
-                continue
-            answer = self._call("GET", f"/sobjects/{name}/{field}/lead-ops-test", accept=frozenset({404}))
-            if no_such_field(answer):
-                where = "Lead" if name == "Lead" else "Activity"
-                raise Permanent(f"{where} has no external id {field} that the user may see")
+        """Logs in, and reads what Salesforce tells of the two objects: the external ids have to be there and unique."""
+        self._check_field("Lead", "Lead", self._lead_field)
+        if self._task_field:
+            self._check_field("Task", "Activity", self._task_field)
         by = "" if self._task_field else " Tasks are found again by a mark in their comments."
         if self._may_read_users():
             return f"Salesforce lets us in, and its fields are there.{by}"
         return f"Salesforce lets us in, and its fields are there. It may not read users, so tasks stay its own.{by}"
+
+    def _check_field(self, name: str, where: str, field: str) -> None:
+        answer = self._call("GET", f"/sobjects/{name}/describe", accept=frozenset({404}), max_body=_MAX_DESCRIPTION)
+        if answer.status == 404:
+            raise Permanent(f"the user may not see {name}s")
+        fields = answer.data.get("fields")
+        if not isinstance(fields, list):
+            raise Unreached(f"answered without the fields of {name}", exchange=answer.exchange)
+        found = next((one for one in fields if str(one.get("name")).lower() == field.lower()), None)
+        if found is None:
+            raise Permanent(f"{where} has no external id {field} that the user may see")
+        if not found.get("externalId"):
+            raise Permanent(f"the field {field} on {where} is no external id: tick “External ID” in its settings there")
+        if not found.get("unique"):
+            raise Permanent(
+                f"the field {field} on {where} may hold the same value twice: tick “Unique” in its settings there, or "
+                "two records of one lead can be made"
+            )
 
     # The lead
 
@@ -118,7 +134,7 @@ class SalesforceClient:
         if code_of(answer) == _CONVERTED:
             return Receipt(self._contact_of(path), answer.exchange)
         if answer.status == 400:
-            raise refusal(answer)
+            raise refusal(answer, upsert_by=(self._lead_field,))
         if answer.status == 204:  # an older version of the API
             answer = self._call("GET", path, params={"fields": "Id"})
             return Receipt(_id_of(answer, "Id"), answer.exchange)
@@ -141,9 +157,11 @@ class SalesforceClient:
         answer = self._write_task(request, body)
         if code_of(answer) == _CONVERTED:  # since the step before
             body["WhoId"] = self._contact_of(f"/sobjects/Lead/{body['WhoId']}")
+            if (made := self._find_at(request, body["WhoId"])) is not None:
+                return Receipt(made, answer.exchange)  # an earlier one, whose answer was lost, went along
             answer = self._write_task(request, body)
         if answer.status == 400:
-            raise refusal(answer)
+            raise refusal(answer, upsert_by=(self._task_field,) if self._task_field else ())
         if answer.status == 204:
             found = self._find(request)
             if found is None:
@@ -158,13 +176,26 @@ class SalesforceClient:
         return self._call("POST", "/sobjects/Task", json_body=body, accept=frozenset({400}))
 
     def _find(self, request: DeliveryRequest) -> str | None:
+        """The task of this delivery. When a lead is converted, its tasks become its contact's."""
+        person = person_of(request)
+        found = self._find_at(request, person)
+        if found is None and not self._task_field and not person.startswith(_CONTACT):
+            answer = self._call(
+                "GET", f"/sobjects/Lead/{person}", params={"fields": "Id,ConvertedContactId"}, accept=frozenset({404})
+            )
+            contact = answer.data.get("ConvertedContactId") if answer.status == 200 else None
+            found = self._find_at(request, str(contact)) if contact else None
+        return found
+
+    def _find_at(self, request: DeliveryRequest, person: str) -> str | None:
+        """By the external id, else by its mark among the tasks of ``person``, a lead or a contact."""
         if self._task_field:
             path = f"/sobjects/Task/{self._task_field}/{request.delivery_id}"
             answer = self._call("GET", path, params={"fields": "Id"}, accept=frozenset({404}))
             if no_such_field(answer):
                 raise refusal(answer)
             return None if answer.status == 404 else _id_of(answer, "Id")
-        who = _quoted(person_of(request))
+        who = _quoted(person)
         query = f"SELECT Id, Description FROM Task WHERE WhoId = {who} ORDER BY CreatedDate DESC LIMIT {_MAX_TASKS}"
         for task in self._query(query):
             if mark(request) in str(task.get("Description") or ""):

@@ -1,10 +1,11 @@
 """One call to Salesforce, and its errors in the domain's words."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from webapp.clients.crm import one_line
-from webapp.clients.http import Answer, redact
+from webapp.clients.http import MAX_BODY, Answer, redact
 from webapp.clients.salesforce.access import Login
 from webapp.leads.errors import LeadError
 from webapp.leads.ports import OutcomeUnknown, Refused, Throttled, Unreached, Unusable
@@ -16,6 +17,8 @@ _SAID = frozenset({300, 400, 401, 403, 404, 405, 412, 415})
 _LIMIT_PAUSE = 900.0
 #: Somebody else writes to the record, or the server is busy: nothing was done.
 _BUSY = frozenset({"UNABLE_TO_LOCK_ROW", "SERVER_UNAVAILABLE", "QUERY_TIMEOUT", "CONCURRENT_REQUEST_LIMIT_EXCEEDED"})
+#: Of an upsert that another one was faster than: it names the field whose value is there by now, or none.
+_DUPLICATE = re.compile(r"duplicate value found: (\S+) duplicates")
 #: Would be said to every other delivery as well.
 _FOR_ALL = frozenset({"INVALID_SESSION_ID", "API_DISABLED_FOR_ORG", "API_CURRENTLY_DISABLED"})
 _IN_WORDS = {
@@ -39,8 +42,9 @@ class Wire:
         params: Mapping[str, str] | None = None,
         json_body: Any = None,
         accept: frozenset[int] = frozenset(),
+        max_body: int = MAX_BODY,
     ) -> Answer:
-        """A 2xx, or a status of ``accept``. ``path``: below the API's version. A token that has run out is renewed
+        """A 2xx, or a status of ``accept``. ``path``: below the API's version. ``max_body``: bytes of an answer. A token that has run out is renewed
         once; the call that met it has done nothing."""
         access = self._login.access()
         for again in (True, False):
@@ -52,6 +56,7 @@ class Wire:
                 shown=json_body,
                 headers={"Authorization": f"Bearer {access.token}"},
                 accept=_SAID | accept,
+                max_body=max_body,
             )
             if answer.status != 401 or not again:
                 break
@@ -76,8 +81,9 @@ def _first(answer: Answer) -> dict[str, Any]:
     return data[0] if isinstance(data, list) and data and isinstance(data[0], dict) else {}
 
 
-def refusal(answer: Answer) -> LeadError:
-    """An error of Salesforce's in the domain's words."""
+def refusal(answer: Answer, *, upsert_by: Collection[str] = ()) -> LeadError:
+    """An error of Salesforce's in the domain's words. ``upsert_by``: fields of which a value that is there by now means
+    that another upsert was faster, so that the next one changes what that one made."""
     said, code = _first(answer), code_of(answer)
     message = redact(one_line(str(said.get("message") or "")))
     words = _IN_WORDS.get(code) or (f"Salesforce says: {message}" if message else f"answered {answer.status}")
@@ -85,12 +91,18 @@ def refusal(answer: Answer) -> LeadError:
         words = "several records there have this external id; make its field unique and merge them"
     if code == "REQUEST_LIMIT_EXCEEDED":
         return Throttled(words, retry_after=answer.retry_after or _LIMIT_PAUSE, exchange=answer.exchange)
-    if code in _BUSY:
+    if code in _BUSY or (code == "DUPLICATE_VALUE" and _overtaken(str(said.get("message") or ""), upsert_by)):
         return Unreached(words, retry_after=answer.retry_after, exchange=answer.exchange)
     if no_such_field(answer):
         return Unusable(words, remedy="Put the names of the external ids right, or what the user may see of them.")
-    for_all = answer.status == 401 or code in _FOR_ALL
-    return Refused(words, exchange=answer.exchange, destination_wide=for_all)
+    if answer.status == 401 or code in _FOR_ALL:
+        return Unusable(words, remedy="Put its settings right, or the connected app or its user's permissions there.")
+    return Refused(words, exchange=answer.exchange)
+
+
+def _overtaken(message: str, upsert_by: Collection[str]) -> bool:
+    found = _DUPLICATE.search(message)
+    return bool(upsert_by) and (found is None or found[1].startswith("<") or found[1] in upsert_by)
 
 
 def no_such_field(answer: Answer) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from datetime import datetime
 from typing import Any
 
-from webapp.clients.http import HttpClient
+from webapp.clients.http import HttpClient, kept_waiting
 from webapp.clients.twenty.companies import Companies, company_body
 from webapp.clients.twenty.follow_ups import FollowUps
 from webapp.clients.twenty.match import Matching
@@ -16,8 +16,18 @@ from webapp.clients.twenty.people import People, person_body
 from webapp.clients.twenty.records import Records, remote_id, uuid5_of
 from webapp.clients.twenty.tasks import Tasks, closed
 from webapp.leads.errors import Permanent
-from webapp.leads.ports import Deal, DeliveryRequest, FollowUp, PersonTasks, Receipt, RecordKind
+from webapp.leads.ports import Deal, DeliveryRequest, FollowUp, PersonTasks, Receipt, RecordKind, Refused
 from webapp.leads.types import Fact
+
+_REMEDY = "Put a good API key into its settings or TWENTY_REST_TOKEN, or its role or plan right in Twenty."
+_IN_WORDS = {
+    401: "Twenty does not know the API key, or it has expired",
+    402: "the quota of the plan is used up",
+    403: "the API key lacks a permission",
+    407: "a proxy on the way asks for a login",
+}
+#: Steps that a destination can do without: where the key may not make these, the others go on.
+_BESIDES = ("company", "note")
 
 
 class TwentyClient:
@@ -45,6 +55,15 @@ class TwentyClient:
         self._opportunities = Opportunities(records)
 
     def send(self, request: DeliveryRequest) -> Receipt:
+        with kept_waiting(_REMEDY, _IN_WORDS):
+            try:
+                return self._send(request)
+            except Refused as error:
+                if error.exchange.http_status == 403 and request.action in _BESIDES:
+                    raise Refused(f"{_IN_WORDS[403]} (answered 403)", exchange=error.exchange) from None
+                raise
+
+    def _send(self, request: DeliveryRequest) -> Receipt:
         match request.action:
             case "person":
                 return self._people.send(request)
@@ -61,11 +80,12 @@ class TwentyClient:
     def reconcile(self, request: DeliveryRequest) -> Receipt | None:
         """A person needs none: the upsert is idempotent, and so are company and note, whose ids are known. Tasks and
         links are looked up by their id."""
-        match request.action:
-            case "task":
-                return self._records.find("tasks", "task", str(remote_id(request)), None)
-            case "task_target":
-                return self._records.find("taskTargets", "taskTarget", str(remote_id(request)), None)
+        with kept_waiting(_REMEDY, _IN_WORDS):
+            match request.action:
+                case "task":
+                    return self._records.find("tasks", "task", str(remote_id(request)), None)
+                case "task_target":
+                    return self._records.find("taskTargets", "taskTarget", str(remote_id(request)), None)
         return None
 
     def render(self, request: DeliveryRequest) -> dict[str, Any]:

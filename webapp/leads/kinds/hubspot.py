@@ -43,7 +43,9 @@ KIND = Kind(
     ),
     unknown=Unknown.ASKS,
     guarantees=(
-        Guarantee("contact with an e-mail", "at most one record", "upsert, matched by HubSpot's unique e-mail"),
+        Guarantee(
+            "contact with an e-mail", "at most one record", "changed by e-mail, else made; HubSpot takes an e-mail once"
+        ),
         Guarantee(
             "contact without an e-mail",
             "at most one record per number, author on a platform or lead",

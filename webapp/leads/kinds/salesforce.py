@@ -79,7 +79,8 @@ KIND = Kind(
         ),
         Guarantee(
             "follow-up task without one",
-            "at most one record, as far as the lead's last 200 tasks tell and nobody removed the mark",
+            "at most one record, as far as the last 200 tasks of the lead, or of the contact that it became, tell and nobody "
+            "removed the mark",
             "its comments carry the delivery's id, which is looked for before it is sent again",
         ),
     ),
