@@ -41,6 +41,8 @@ log = logging.getLogger(__name__)
 #: The bounds of one drain: then a new ring, so that RQ's own time limit never cuts work short.
 MAX_ROWS = 5_000
 MAX_SECONDS = 5.0
+#: The same for reading CRMs back, which shares its worker with fetches: a call under way is waited for besides.
+READ_SECONDS = 2.0
 #: How long an import goes on when nothing else waits for its worker.
 ALONE_SECONDS = 30.0
 
@@ -295,7 +297,7 @@ def drain_fetches() -> int:
 
 
 def read_crms() -> int:
-    """Read back what became of leads; returns how many CRMs were gone on with."""
+    """Read back what became of leads; returns how many CRMs were gone on with. In small turns, as fetches wait for it."""
     every = wiring.settings().crm_pull_seconds
     if not every or should_stop():
         return 0
@@ -304,10 +306,10 @@ def read_crms() -> int:
         lambda holder: crm_pulling.process(
             wiring.session_factory(),
             holder,
-            wiring.clients(),
+            wiring.lookup_clients(),
             every=every,
             policy=wiring.delivery_policy(),
-            max_seconds=MAX_SECONDS,
+            max_seconds=READ_SECONDS,
             stop=lambda: should_stop(),
         ),
     )

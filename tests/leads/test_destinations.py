@@ -25,13 +25,13 @@ from tests.leads.delivering import (
 from webapp.clients.registry import Registry
 from webapp.clients.twenty.client import TwentyClient
 from webapp.config import Settings, load_settings
-from webapp.leads import destinations
+from webapp.leads import crm_pulls, destinations
 from webapp.leads.destinations import Wanted
 from webapp.leads.errors import Conflict, Invalid, NotFound
 from webapp.leads.sending import target_of
 from webapp.leads.states import DeliveryState, DestinationKind, DestinationMode
 from webapp.leads.triggers import DEFAULT_ON
-from webapp.models import Destination, Workspace
+from webapp.models import CrmPull, Destination, Workspace
 
 
 def _settings(**more: str) -> Settings:
@@ -105,6 +105,18 @@ def test_a_change_of_the_environment_is_taken_over(session: Session, workspace: 
     assert CIPHER.decrypt(str(row.credentials)) == {"token": "another"}
     assert (row.failures, row.open_until) == (0, None)
     assert count(session, Destination) == 1
+
+
+def test_with_another_credential_it_is_read_back_at_once(session: Session, workspace: Workspace) -> None:
+    _sync(session, **TWENTY)
+    assert crm_pulls.begin(session) == 1
+    session.execute(sa.update(CrmPull).values(tries=9, due_at=sa.func.now() + sa.text("interval '1 hour'")))
+    session.commit()
+    _sync(session, **TWENTY)
+    assert not crm_pulls.has_due(session)
+    _sync(session, **{**TWENTY, "TWENTY_REST_TOKEN": "another"})
+    assert crm_pulls.has_due(session)
+    assert session.scalars(sa.select(CrmPull.tries)).one() == 0
 
 
 def test_a_variable_that_is_gone_switches_off_and_back_on(session: Session, workspace: Workspace) -> None:

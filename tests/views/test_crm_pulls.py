@@ -10,7 +10,7 @@ from tests.views.test_pages import text_of
 from webapp.leads import crm_pulling, crm_pulls
 from webapp.leads.claims import Holder
 from webapp.leads.states import DestinationMode, Role
-from webapp.models import CrmPull
+from webapp.models import CrmPull, Destination
 
 
 @pytest.fixture
@@ -113,6 +113,13 @@ def test_it_is_switched_off_and_asked_for_at_once(client, admin, session, sessio
     assert client.post(f"{path}/now").status_code == 303
     session.rollback()
     assert crm_pulls.has_due(session)
+    assert "as soon as a worker is free" in page_of(client, crm)
+    session.execute(sa.update(Destination).values(paused_until=sa.func.now() + sa.text("interval '10 minutes'")))
+    session.commit()
+    client.post(f"{path}/now")
+    assert "it is left alone at the moment, and read in about 10 min" in page_of(client, crm)
+    session.execute(sa.update(Destination).values(paused_until=None))
+    session.commit()
     client.post(path, data={"won_stages": "WON"})
     session.rollback()
     assert not crm_pulls.has_due(session) and "not read back" in page_of(client, crm)

@@ -145,6 +145,8 @@ class _Pull:
             log.warning("reading back %s was taken over", self._destination_id)
         except Throttled as error:
             pause = min(error.retry_after or self._policy.throttle_delay, self._policy.max_pause)
+            if error.exchange.http_status is None:  # it was not asked: deliveries use the rate budget up
+                return self._save(delay=pause)
             self._fail(f"{error.message}: it asked for a pause", delay=pause, pause=pause)
         except Transient as error:
             self._tries += 1

@@ -5,6 +5,7 @@ A live CRM is read unless an admin switches that off. Nothing here commits.
 
 import uuid
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
@@ -109,14 +110,17 @@ def _stages(text: str, name: str, problems: list[Problem]) -> list[str]:
     return found
 
 
-def now(session: Session, workspace_id: uuid.UUID, destination_id: uuid.UUID) -> None:
-    """Read it as soon as a worker is free. Conflict when it is switched off."""
+def now(session: Session, workspace_id: uuid.UUID, destination_id: uuid.UUID) -> datetime | None:
+    """Read it as soon as a worker is free, and not before the time that this returns, if any: until then the destination is
+    left alone (it asked for a pause, or failed too often). Conflict when it is switched off."""
     row = _locked(session, workspace_id, destination_id)
     destination = destinations.find(session, workspace_id, destination_id)
     if not row.enabled or destination.mode is not DestinationMode.LIVE:
         raise Conflict("It is not read, as it is switched off.")
     row.due_at, row.tries = sa.func.now(), 0
     session.flush()
+    to_come = [at for at in (destination.paused_until, destination.open_until) if at and at > datetime.now(UTC)]
+    return max(to_come, default=None)
 
 
 def _locked(session: Session, workspace_id: uuid.UUID, destination_id: uuid.UUID) -> CrmPull:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import sqlalchemy as sa
 from pydantic import SecretStr
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, object_session
 
 from webapp.leads import alerting, audit, fieldmap, kinds, outbox, triggers
 from webapp.leads.digests import Digest
@@ -152,8 +152,11 @@ def _sync(
 
 
 def _give_another_chance(row: Destination) -> None:
-    """Whatever was wrong may be right now: it is called again at once."""
+    """Whatever was wrong may be right now: it is called again at once, and read back."""
     row.failures, row.open_until, row.paused_until, row.problem = 0, None, None, None
+    if session := object_session(row):
+        here = sa.update(CrmPull).where(CrmPull.destination_id == row.id)
+        session.execute(here.values(due_at=sa.func.now(), tries=0))
 
 
 def _reads_as(cipher: Cipher, stored: str | None, credentials: dict[str, str]) -> bool:

@@ -1,6 +1,7 @@
 """On a destination's page: reading back what became of its leads."""
 
 import uuid
+from datetime import UTC, datetime
 from typing import Any
 
 from flask import Blueprint, request
@@ -49,8 +50,14 @@ def save(destination_id: uuid.UUID) -> Any:
 @requires(Role.ADMIN)
 def now(destination_id: uuid.UUID) -> Any:
     session = db.session()
-    crm_pulls.now(session, helpers.here(), destination_id)
+    left_alone_until = crm_pulls.now(session, helpers.here(), destination_id)
     session.commit()
     ring("fetches")
-    helpers.toast("Asked for", "what is new shows here and on the leads within a minute")
+    if left_alone_until:
+        minutes = max(1, round((left_alone_until - datetime.now(UTC)).total_seconds() / 60))
+        helpers.toast("Asked for", f"it is left alone at the moment, and read in about {minutes} min")
+    else:
+        helpers.toast(
+            "Asked for", "it is read as soon as a worker is free; what is new then shows here and on the leads"
+        )
     return helpers.see("destinations.edit", destination_id=destination_id)
