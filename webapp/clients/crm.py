@@ -14,7 +14,7 @@ from webapp.leads import task_template
 from webapp.leads.errors import Permanent
 from webapp.leads.ports import DeliveryRequest, LeadSnapshot
 from webapp.leads.states import Priority
-from webapp.leads.task_template import escape
+from webapp.leads.task_template import escape, one_line
 
 #: Ids of people; never to be changed.
 NAMESPACE = uuid.UUID("6f1b3b1e-5f4c-5d0e-9a51-6c3f0f0d7a11")
@@ -126,10 +126,6 @@ def as_html(markdown: str) -> str:
 def as_text(markdown: str) -> str:
     """The same for one that shows plain text."""
     return _MARKS.sub(lambda found: found[1] or "", markdown)
-
-
-def one_line(text: str | None) -> str:
-    return " ".join((text or "").split())[:200]
 
 
 def iso(when: datetime) -> str:

@@ -13,6 +13,7 @@ from webapp.leads.errors import Problem
 from webapp.leads.kinds.base import Mapped
 from webapp.leads.paths import BadPath, compiled
 from webapp.leads.ports import LeadSnapshot
+from webapp.leads.task_template import one_line
 
 MAX_FIELDS = 100
 MAX_VALUE = 20_000
@@ -76,13 +77,9 @@ def document(lead: LeadSnapshot) -> dict[str, Any]:
 def names(lead: LeadSnapshot) -> tuple[str, str]:
     """(first, last): as sent, else the whole name at its first space."""
     if lead.first_name or lead.last_name:
-        return _one_line(lead.first_name or ""), _one_line(lead.last_name or "")
-    first, _, last = _one_line(lead.name or lead.author_name or "").partition(" ")
+        return one_line(lead.first_name or ""), one_line(lead.last_name or "")
+    first, _, last = one_line(lead.name or lead.author_name or "").partition(" ")
     return first, last
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())[:200]
 
 
 def complete(kind_mapping: Sequence[Mapped], stored: Mapping[str, str]) -> dict[str, str]:

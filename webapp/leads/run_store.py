@@ -389,9 +389,7 @@ def _deliveries(session: Session, settled: Sequence[Settled], hold_seconds: floa
     here = {row.kind for row in found}
     # Also where nothing is set up for it any more, which the lead's history then tells.
     first = [one.outcome.item.lead_id for one in settled if one.first]
-    called_back = session.scalars(sa.select(Lead.id).where(Lead.id.in_(first), Lead.callback_url.is_not(None))).all()
-    if called_back:
-        callbacks.plan(session, _leads(session, called_back))
+    callbacks.plan(session, _leads(session, first, Lead.callback_url.is_not(None)))
     if any(triggers.before_decision(row.rules) for row in found):
         due += early
     if here - kinds.OWN_RULES and due:
@@ -401,7 +399,7 @@ def _deliveries(session: Session, settled: Sequence[Settled], hold_seconds: floa
             outbox.plan_follow_up(session, lead)
 
 
-def _leads(session: Session, lead_ids: Sequence[uuid.UUID]) -> Sequence[Lead]:
-    """As written a moment ago, behind the session's back."""
-    found = sa.select(Lead).where(Lead.id.in_(lead_ids)).execution_options(populate_existing=True)
+def _leads(session: Session, lead_ids: Sequence[uuid.UUID], *only: sa.ColumnElement[bool]) -> Sequence[Lead]:
+    """As written a moment ago, behind the session's back; ``only`` those."""
+    found = sa.select(Lead).where(Lead.id.in_(lead_ids), *only).execution_options(populate_existing=True)
     return session.scalars(found).all()

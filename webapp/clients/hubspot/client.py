@@ -16,7 +16,6 @@ from webapp.clients.crm import (
     canonical_email,
     iso,
     mark,
-    one_line,
     person_id,
     person_of,
     task_markdown,
@@ -36,6 +35,7 @@ from webapp.leads.ports import (
     Unreached,
 )
 from webapp.leads.states import DeliveryOperation, NextAction, Priority
+from webapp.leads.task_template import one_line
 
 _OBJECTS = "/crm/v3/objects"
 _LINKS, _MAX_PAGES, _BATCH = 500, 10, 100

@@ -5,10 +5,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from webapp.clients.crm import one_line
 from webapp.clients.http import Answer, HttpClient, redact
 from webapp.leads.errors import LeadError
 from webapp.leads.ports import OutcomeUnknown, Refused, Throttled, Unreached, Unusable
+from webapp.leads.task_template import one_line
 
 #: Statuses whose bodies say more than they do themselves.
 _SAID = frozenset({400, 401, 403, 404, 409, 423, 429, 477})

@@ -10,7 +10,6 @@ from webapp.clients.crm import (
     as_text,
     canonical_email,
     mark,
-    one_line,
     person_key,
     person_of,
     task_markdown,
@@ -22,6 +21,7 @@ from webapp.clients.salesforce.wire import Wire, code_of, no_such_field, refusal
 from webapp.leads.errors import Permanent
 from webapp.leads.ports import DeliveryRequest, LeadSnapshot, OutcomeUnknown, Receipt, Refused, Unreached
 from webapp.leads.states import DeliveryOperation, Priority
+from webapp.leads.task_template import one_line
 
 #: Bytes of what Salesforce tells of an object: hundreds of fields with their choices.
 _MAX_DESCRIPTION = 16 * 1_048_576

@@ -4,11 +4,11 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from webapp.clients.crm import one_line
 from webapp.clients.http import MAX_BODY, Answer, redact
 from webapp.clients.salesforce.access import Login
 from webapp.leads.errors import LeadError
 from webapp.leads.ports import OutcomeUnknown, Refused, Throttled, Unreached, Unusable
+from webapp.leads.task_template import one_line
 
 API = "/services/data/v62.0"
 #: Statuses whose bodies say more than they do themselves.

@@ -4,11 +4,12 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from webapp.clients.crm import NAMESPACE, one_line
+from webapp.clients.crm import NAMESPACE
 from webapp.clients.twenty.records import Records, is_duplicate, records_of
 from webapp.clients.twenty.values import domain_of, like
 from webapp.leads.errors import Permanent
 from webapp.leads.ports import DeliveryRequest, Exchange, LeadSnapshot, Receipt, Refused
+from webapp.leads.task_template import one_line
 
 
 class Companies:

@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from webapp.clients.crm import canonical_email, one_line
+from webapp.clients.crm import canonical_email
 from webapp.clients.twenty.records import Record, Records, records_of
 from webapp.clients.twenty.values import phone_parts, quotable
 from webapp.leads.ports import LOST_STAGES, WON_STAGES, Refused, same_stage
+from webapp.leads.task_template import one_line
 from webapp.leads.types import Fact
 
 _PAGE = "60"
@@ -47,7 +48,9 @@ class Matching:
         if open_deals:
             deal = open_deals[0]
             note = f"stage {_stage(deal).replace('_', ' ').lower()}" if _stage(deal) else ""
-            facts.append(Fact("crm_open_deal", one_line(deal.get("name")) or "without a name", "", 0.95, note=note))
+            facts.append(
+                Fact("crm_open_deal", one_line(deal.get("name") or "") or "without a name", "", 0.95, note=note)
+            )
         owner = self._owner_of([*open_deals, *won], company)
         return facts + ([owner] if owner else [])
 
@@ -131,9 +134,9 @@ def _stage(deal: Record) -> str:
 
 
 def _why(won: Sequence[Record], person: Record | None, company: Record | None) -> str:
-    name = one_line((company or {}).get("name")) or "the company"
+    name = one_line((company or {}).get("name") or "") or "the company"
     if won:
-        return f"a sale was made: {one_line(won[0].get('name')) or 'an opportunity without a name'}"
+        return f"a sale was made: {one_line(won[0].get('name') or '') or 'an opportunity without a name'}"
     if person:
         return "in the CRM, without a sale so far"
     return f"{name} is in the CRM, this person is not"

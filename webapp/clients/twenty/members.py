@@ -4,9 +4,10 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from webapp.clients.crm import canonical_email, one_line
+from webapp.clients.crm import canonical_email
 from webapp.clients.twenty.records import Records
 from webapp.leads.ports import Refused
+from webapp.leads.task_template import one_line
 
 _SECONDS = 300.0
 _AGAIN_SECONDS = 30.0

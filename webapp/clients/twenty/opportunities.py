@@ -9,9 +9,10 @@ from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from webapp.clients.crm import iso, one_line
+from webapp.clients.crm import iso
 from webapp.clients.twenty.records import Record, Records, by_one_of
 from webapp.leads.ports import Deal, RecordKind
+from webapp.leads.task_template import one_line
 
 _NAMES: dict[RecordKind, tuple[str, str]] = {
     "person": ("people", "person"),

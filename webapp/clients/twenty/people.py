@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-from webapp.clients.crm import canonical_email, one_line, person_id
+from webapp.clients.crm import canonical_email, person_id
 from webapp.clients.http import Answer
 from webapp.clients.twenty.records import Records, answered_id, is_duplicate, records_of
 from webapp.clients.twenty.values import phone_parts
 from webapp.leads.ports import DeliveryRequest, LeadSnapshot, Receipt, Refused
+from webapp.leads.task_template import one_line
 
 _PAGE = 60
 #: Mapped fields that are not the person's.

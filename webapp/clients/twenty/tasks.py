@@ -3,12 +3,13 @@
 from datetime import datetime
 from typing import Any
 
-from webapp.clients.crm import DUE_IN, FOLLOW_UP, iso, one_line, task_markdown, withdrawn_title
+from webapp.clients.crm import DUE_IN, FOLLOW_UP, iso, task_markdown, withdrawn_title
 from webapp.clients.twenty.members import Members
 from webapp.clients.twenty.records import Records, remote_id
 from webapp.leads.errors import Permanent
 from webapp.leads.ports import DeliveryRequest, LeadSnapshot, Receipt
 from webapp.leads.states import DeliveryOperation
+from webapp.leads.task_template import one_line
 
 
 class Tasks:

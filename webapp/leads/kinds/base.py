@@ -137,6 +137,20 @@ class Mapped:
     needed: bool = False
 
 
+def message_mapping(title: str) -> tuple[Mapped, ...]:
+    """What a message to people says of a lead. ``title``: what its first line is called there."""
+    return (
+        Mapped("title", title, "{priority} · {intent}: {display_name}", needed=True),
+        Mapped("text", "Message", "message"),
+        Mapped("Company", "Company", "company | facts.company_name"),
+        Mapped("E-mail", "E-mail", "email"),
+        Mapped("Phone", "Phone", "phone"),
+        Mapped("Source", "Source", "source"),
+        Mapped("Score", "Score", "score"),
+        Mapped("Assigned to", "Assigned to", "assignee.name"),
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Guarantee:
     """A row of the table in docs/deliveries.md, also shown beside the form."""

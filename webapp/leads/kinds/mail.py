@@ -9,7 +9,7 @@ from email_validator import EmailNotValidError, validate_email
 
 from webapp.leads.digests import Digest
 from webapp.leads.errors import Problem
-from webapp.leads.kinds.base import Field, Guarantee, Kind, Mapped, Step, Unknown
+from webapp.leads.kinds.base import Field, Guarantee, Kind, Step, Unknown, message_mapping
 from webapp.leads.states import DestinationKind
 
 MAIL = "mail"
@@ -133,16 +133,7 @@ KIND = Kind(
             "a mail server cannot be asked; the setting “send again” makes it at least once",
         ),
     ),
-    mapping=(
-        Mapped("title", "Subject", "{priority} · {intent}: {display_name}", needed=True),
-        Mapped("text", "Message", "message"),
-        Mapped("Company", "Company", "company | facts.company_name"),
-        Mapped("E-mail", "E-mail", "email"),
-        Mapped("Phone", "Phone", "phone"),
-        Mapped("Source", "Source", "source"),
-        Mapped("Score", "Score", "score"),
-        Mapped("Assigned to", "Assigned to", "assignee.name"),
-    ),
+    mapping=message_mapping("Subject"),
     open_fields=True,
     tells_alerts=True,
     check=_problems,

@@ -2,21 +2,12 @@
 
 import re
 
-from webapp.leads.kinds.base import Field, Guarantee, Kind, Mapped, Step, Unknown
+from webapp.leads.kinds.base import Field, Guarantee, Kind, Step, Unknown, message_mapping
 from webapp.leads.states import DestinationKind
 
 MESSAGE = "message"
 
-_TEXT = (
-    Mapped("title", "First line", "{priority} · {intent}: {display_name}", needed=True),
-    Mapped("text", "Message", "message"),
-    Mapped("Company", "Company", "company | facts.company_name"),
-    Mapped("E-mail", "E-mail", "email"),
-    Mapped("Phone", "Phone", "phone"),
-    Mapped("Source", "Source", "source"),
-    Mapped("Score", "Score", "score"),
-    Mapped("Assigned to", "Assigned to", "assignee.name"),
-)
+_TEXT = message_mapping("First line")
 
 #: taxonomy: Slack and Sheets are for qualified leads.
 _RULES = {"qualified_only": True}
