@@ -22,9 +22,9 @@ from webapp.models.account import User
 from webapp.models.lead import Lead, Person
 from webapp.models.work import Delivery, DeliveryAttempt, Destination
 
-#: Oldest first, and among equals (a bulk decision) the later step: a lead that was begun is finished before another is
-#: begun, and the step that a delivery has just made sendable is claimed in the same turn.
-_ORDERED = replace(DELIVERIES, order=(Delivery.due_at, Delivery.step.desc()))
+#: Oldest first, and among equals (a bulk decision) lead by lead: one that was begun is finished before another is begun,
+#: and a claim reads past what waits for the calls under way instead of past the later steps of every lead.
+_ORDERED = replace(DELIVERIES, order=(Delivery.due_at, Delivery.lead_id, Delivery.step))
 
 
 @dataclass(frozen=True, slots=True)

@@ -198,11 +198,14 @@ class Delivery(Identified, InWorkspace, Created, Claimable, Base):
     __table_args__ = (
         sa.UniqueConstraint("lead_id", "destination_id", "action"),
         sa.Index("ix_deliveries_due", "due_at", postgresql_where=sa.text("state IN ('pending', 'sending')")),
-        # Which destinations have work, and each one's own in its order.
+        # Which destinations have work, and each one's own in its order: of what a bulk decision made due at the same
+        # moment, lead by lead, so that a claim does not read past the later steps of all the others.
         sa.Index(
             "ix_deliveries_due_there",
             "destination_id",
             "due_at",
+            "lead_id",
+            "step",
             postgresql_where=sa.text("state IN ('pending', 'sending')"),
         ),
         sa.Index("ix_deliveries_newest", "workspace_id", sa.text("created_at DESC"), sa.text("id DESC")),
