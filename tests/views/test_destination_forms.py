@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from flask.testing import FlaskClient
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, sessionmaker
 
 from tests.fakes.sheets import ACCOUNT, SPREADSHEET, service_account
-from tests.leads.delivering import CIPHER
+from tests.fakes.webhook_receiver import WebhookReceiver
+from tests.leads.delivering import CIPHER, drain, planned, webhook_destination
 from webapp.leads.states import Role
-from webapp.models import Destination
+from webapp.models import Destination, Workspace
 
 Login = Callable[..., Any]
 KEY = json.dumps(service_account("https://oauth2.googleapis.com/token"))
@@ -102,3 +103,27 @@ def test_a_mail_server_that_cannot_work_is_refused_in_words(
     assert answer.status_code == 422 and words in answer.text
     assert "mail-password" not in answer.text
     assert session.scalar(sa.select(sa.func.count()).select_from(Destination)) == 0
+
+
+def test_a_test_of_one_that_cannot_be_called_says_what_to_do(
+    admin: FlaskClient, session: Session, workspace: Workspace
+) -> None:
+    with WebhookReceiver() as receiver:
+        row = webhook_destination(session, workspace, receiver, credentials="enc:nonsense")
+        page = admin.post(f"/settings/destinations/{row.id}/test", follow_redirects=True).text
+    said = "Its credentials cannot be read with the keys of this server. Put the key that they were encrypted with back"
+    assert said in page and "Nothing of a lead was sent." in page
+    session.refresh(row)
+    assert (row.test_problem or "").endswith("or enter them again in its settings.")
+
+
+def test_one_that_deliveries_wait_for_says_what_to_do(
+    admin: FlaskClient, session: Session, workspace: Workspace, session_factory: sessionmaker[Session]
+) -> None:
+    with WebhookReceiver() as receiver:
+        row = webhook_destination(session, workspace, receiver, credentials="enc:nonsense")
+        planned(session, workspace)
+        drain(session_factory)
+    page = admin.get(f"/settings/destinations/{row.id}").text
+    assert "Hook cannot be called: its credentials cannot be read" in page
+    assert "or enter them again in its settings. Deliveries go out by themselves then." in page

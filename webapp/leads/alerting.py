@@ -59,6 +59,14 @@ def unusable(session: Session, target: Target, why: Unusable) -> None:
     )
 
 
+def unusable_told(session: Session, row: Destination) -> str | None:
+    """What admins were told last of ``row`` that cannot be called, and of what to do about it."""
+    query = sa.select(Alert.message).where(
+        Alert.workspace_id == row.workspace_id, Alert.kind == UNUSABLE, Alert.key == str(row.id)
+    )
+    return session.scalar(query.order_by(Alert.id.desc()).limit(1))
+
+
 def usable(session: Session, target: Target) -> None:
     """It can be called again."""
     alerts.resolve(session, target.workspace_id, UNUSABLE, str(target.id))

@@ -8,15 +8,16 @@ from flask_login import current_user
 
 from jobs.queue import ring
 from webapp.extensions import db
-from webapp.leads import crm_pulls, destinations, fieldmap, kinds, outbox, trial
+from webapp.leads import alerting, crm_pulls, destinations, fieldmap, kinds, outbox, trial
 from webapp.leads.destinations import Wanted
 from webapp.leads.errors import Conflict, Invalid, LeadError, NotFound
 from webapp.leads.kinds.base import Kind, Unknown
+from webapp.leads.ports import Unusable
 from webapp.leads.states import DestinationKind, DestinationMode, Intent, Priority, Role, Trigger
 from webapp.leads.triggers import DEFAULT_ON, LISTS
 from webapp.models.work import Destination
 from webapp.security.roles import requires
-from webapp.views import delivery_health, helpers
+from webapp.views import delivery_health, helpers, words
 
 bp = Blueprint("destinations", __name__)
 
@@ -163,13 +164,15 @@ def test(destination_id: uuid.UUID) -> Any:
     try:
         said, problem = current_app.extensions["destination_clients"]().client_for(target).probe(), None
     except LeadError as error:
-        said, problem = "", error.message
+        said, problem = "", words.full_stop(error.message)
+        if isinstance(error, Unusable):
+            problem += f" {words.full_stop(error.remedy)}"
     destinations.tested(session, helpers.here(), destination_id, problem)
     session.commit()
     if problem is None:
         helpers.toast("It works", f"{name}: {said}")
     else:
-        helpers.toast("It does not work", f"{name}: {problem}. Nothing of a lead was sent.")
+        helpers.toast("It does not work", f"{name}: {problem} Nothing of a lead was sent.")
     return helpers.see("destinations.edit", destination_id=destination_id)
 
 
@@ -305,6 +308,7 @@ def _form(
         pull=crm_pulls.of(session, row) if row and crm_pulls.reads(row) else None,
         pulls_every=helpers.settings().crm_pull_seconds,
         read_back=read_back or {},
+        told=alerting.unusable_told(session, row) if row and row.problem else None,
         environment=destinations.ENVIRONMENT,
         mode=DestinationMode,
         status=status,
