@@ -4,6 +4,7 @@
 """
 
 import json
+import re
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -17,12 +18,14 @@ from flask.testing import FlaskClient
 from sqlalchemy.orm import Session, sessionmaker
 
 from tests.fakes.llm import TOKEN, LlmFake
+from tests.leads.writing import snapshot
 from webapp.clients.llm import ChatModel
-from webapp.leads import judging, run, suspicion
+from webapp.leads import judging, run, suspicion, task_template
 from webapp.leads.claims import Holder
 from webapp.leads.judging import Judging, Mode, Policy
 from webapp.leads.states import DestinationKind, LeadStatus, Role, RunStatus
 from webapp.models import ApiKey, Delivery, Destination, Lead, Membership, RulesetVersion, Run, Workspace
+from webapp.views.markdown import markdown
 
 CORPUS = [
     json.loads(line)
@@ -210,3 +213,11 @@ def test_the_lead_page_says_what_is_suspected(attack: Attack, client: FlaskClien
     assert "Suspected prompt injection" in page
     assert "tells a machine to drop its instructions" in page and "never goes out by itself" in page
     assert "because of “Ignore" not in page  # it makes nothing more urgent
+
+
+def test_in_a_task_they_are_words_in_a_quotation() -> None:
+    for one in CORPUS:
+        page = markdown(task_template.render(snapshot(one["text"], name=one["text"], company=one["text"]), "en"))
+        _, _, quoted = page.rpartition("<blockquote>")
+        assert set(re.findall(r"<(\w+)", page)) <= {"h4", "ol", "ul", "li", "strong", "blockquote", "p", "br"}
+        assert set(re.findall(r"<(\w+)", quoted)) <= {"p", "br"}, one["id"]

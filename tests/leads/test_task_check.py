@@ -1,8 +1,12 @@
 """What a model says of a lead may stand in a task only as far as it is the lead's own; and the template beside it."""
 
+import html
+import re
+
 import pytest
 
 from tests.leads.writing import snapshot
+from webapp.clients.crm import as_html, as_text
 from webapp.leads import task_check, task_template
 from webapp.leads.ports import Suggestion, Usage
 from webapp.leads.states import Intent, NextAction, Priority, TaskStep
@@ -149,6 +153,21 @@ class TestTemplate:
         assert "<b>" not in text.replace("\\<", "")
         assert "> \\# Pay" in text
         assert all(line.startswith(("> ", "- ", "## ", "1. ", "By ")) for line in text.splitlines() if line)
+
+    @pytest.mark.parametrize(
+        "message",
+        [
+            "We want it\n---\nand soon\n===", "- one\n+ two", "1. Wire it\n2) now", "    rm -rf /\n\tls", "&lt;b&gt; &copy;",
+            "> said before", "[a]: https://evil.example\n[a]", "~~~\nx\n~~~", "a | b\n--|--\n1 | 2", "<https://evil.example>",
+        ],
+    )  # fmt: skip
+    def test_a_message_makes_no_list_rule_or_heading_of_itself(self, message):
+        said = task_template.render(snapshot(message), "en").partition("## Message\n\n")[2]
+        rendered = as_html(said)
+        assert set(re.findall(r"<(\w+)", rendered)) == {"blockquote", "p"}
+        words = [line.strip() for line in message.splitlines()]
+        assert html.unescape(re.sub(r"<[^>]+>", "", rendered)).split() == " ".join(words).split()
+        assert as_text(said) == "\n".join(f"> {line}" for line in words)
 
     def test_a_long_message_is_cut(self):
         assert len(task_template.render(snapshot("x" * 50_000), "en")) < 5_000

@@ -2,6 +2,7 @@
 
 import pytest
 import sqlalchemy as sa
+from markupsafe import escape
 
 from tests.fakes.hubspot import HubspotFake
 from tests.fakes.twenty import TwentyFake
@@ -25,7 +26,9 @@ def test_it_is_shown_before_it_goes_out_and_says_how_it_was_made(client, reviewe
     html = client.get(f"/queue/{lead.id}").text
     assert "This is what the task will say" in html
     assert "From the template." in html
-    assert "2. Ask how many they need." in html
+    assert "<h4>Next steps</h4>" in html
+    assert "<li>Ask how many they need.</li>" in html
+    assert "\n2. Ask how many they need." in html  # to be edited as it is written
 
 
 def test_nothing_is_shown_where_no_task_goes_out(client, reviewer, session, lead):
@@ -44,6 +47,31 @@ def test_a_reviewer_edits_it_and_takes_that_back(client, reviewer, lead):
     assert "must have 1 to 10,000 characters" in answer.text
     assert client.post(f"/queue/{lead.id}/task-text/anew").status_code == 303
     assert "From the template." in client.get(f"/queue/{lead.id}").text
+
+
+@pytest.mark.parametrize(
+    ("body", "shown"),
+    [
+        ("<script>alert(1)</script>", "<p>&lt;script&gt;alert(1)&lt;/script&gt;</p>"),
+        ("a <b onclick=x>b</b>", "<p>a &lt;b onclick=x&gt;b&lt;/b&gt;</p>"),
+        ("[x](javascript:alert)", "<p>[x](javascript:alert)</p>"),
+        ("[x](data:text/html;base64,AA)", "<p>[x](data:text/html;base64,AA)</p>"),
+        ("[x](/settings/members)", "<p>[x](/settings/members)</p>"),
+        ("![a <i>](https://evil.example/x.png)", "<p>a &lt;i&gt;</p>"),
+        ("![x](javascript:alert)", "<p>![x](javascript:alert)</p>"),
+        (
+            '[x](https://a.example/?q="><b>)',
+            '<p><a href="https://a.example/?q=%22%3E%3Cb%3E" rel="noopener noreferrer nofollow">x</a></p>',
+        ),
+        ("[x](mailto:a@b.example)", '<p><a href="mailto:a@b.example" rel="noopener noreferrer nofollow">x</a></p>'),
+        ("# A\n## B\n### C\n###### D", "<h4>A</h4>\n<h4>B</h4>\n<h5>C</h5>\n<h6>D</h6>"),
+        ("**now**, not\nlater", "<p><strong>now</strong>, not<br />\nlater</p>"),
+    ],
+)
+def test_what_a_person_writes_is_shown_rendered_and_never_as_html(client, reviewer, lead, body, shown):
+    answer = client.post(f"/queue/{lead.id}/task-text", data={"body": body}, headers=fragment("task-text"))
+    assert f">{shown}\n</div>" in answer.text
+    assert f">{escape(body)}</textarea>" in answer.text
 
 
 def test_what_has_begun_to_go_out_is_not_edited(client, reviewer, session, lead):

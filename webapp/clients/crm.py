@@ -115,7 +115,7 @@ def withdrawn_title(lead: LeadSnapshot) -> str:
 
 
 _MARKDOWN = MarkdownIt("commonmark", {"html": False})
-_MARKS = re.compile(r"\\([\\`*_\[\]<>#!|~])|\*\*|^#+ ", re.MULTILINE)
+_MARKS = re.compile(r"\\([\\`*_\[\]<>#!|~&+=.)-])|\*\*|^#+ ", re.MULTILINE)
 
 
 def as_html(markdown: str) -> str:

@@ -4,6 +4,7 @@ The text of the lead is text here: nothing in it becomes a heading, a link or a 
 intent and priority; a model may choose among them (``task_check``), it never words one.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -95,6 +96,11 @@ _WORDS = {
 }
 
 
+#: What at the start of a line makes it an item of a list, a rule, or a heading of the line above.
+_BLOCK = re.compile(r"^(\d{0,9})([-+=.)])")
+_AS_TEXT = r"\1\\\2"
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """One next step; ``about``: the lead's own words that it is about, empty for none."""
@@ -166,12 +172,12 @@ def _facts(lead: LeadSnapshot, at: int, word: dict[str, str]) -> str:
 def _quote(message: str) -> str:
     shown = message.strip()
     shown = shown if len(shown) <= MAX_MESSAGE else shown[:MAX_MESSAGE].rstrip() + " …"
-    return "\n".join(f"> {escape(line)}".rstrip() for line in shown.splitlines())
+    return "\n".join(f"> {_BLOCK.sub(_AS_TEXT, escape(line.strip()))}".rstrip() for line in shown.splitlines())
 
 
 def escape(text: str) -> str:
     """Somebody's words as text: no links, images or HTML of theirs."""
-    return "".join(f"\\{char}" if char in "\\`*_[]<>#!|~" else char for char in text)
+    return "".join(f"\\{char}" if char in "\\`*_[]<>#!|~&" else char for char in text)
 
 
 def one_line(text: str, longest: int = 200) -> str:

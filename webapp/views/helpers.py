@@ -36,6 +36,7 @@ from webapp.leads.states import Role
 from webapp.models.account import Membership
 from webapp.security import sessions
 from webapp.views import events, times, words
+from webapp.views.markdown import markdown
 
 HTMX_VERSION = "4.0.1"
 HTMX_CDN = f"https://cdn.jsdelivr.net/npm/htmx.org@{HTMX_VERSION}/dist/htmx.min.js"
@@ -74,6 +75,7 @@ def install(app: Flask) -> None:
         sentence=words.sentence,
         size=words.size,
         stage_said=words.stage_said,
+        markdown=markdown,
     )
     app.jinja_env.globals.update(
         asset=asset,
