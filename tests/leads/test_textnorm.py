@@ -48,3 +48,7 @@ def test_tone_key_knows_both_places_of_the_mark_but_not_other_tones() -> None:
     assert tone_key("hủy") == tone_key("huỷ")
     assert tone_key("giá") != tone_key("già")
     assert tone_key("bán") != tone_key("ban")
+
+
+def test_search_leaves_out_the_marks_of_all_planes() -> None:
+    assert fold_search("Đặt\U0001e944 \U000101fdhàng\u20d0") == "dat hang"

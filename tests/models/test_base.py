@@ -3,7 +3,7 @@
 import time
 import uuid
 
-from webapp.models.base import new_id
+from webapp.models.base import new_id, new_ids
 
 
 def test_ids_are_version_7_and_tell_their_moment() -> None:
@@ -21,3 +21,9 @@ def test_ids_of_one_thread_grow_and_differ() -> None:
 def test_a_burst_of_ids_does_not_run_ahead_of_the_clock() -> None:
     made = [new_id() for _ in range(5_000)]
     assert made[-1].int >> 80 <= time.time_ns() // 1_000_000 + 5
+
+
+def test_several_at_once_are_ids_like_others_and_those_behind_them_are_larger() -> None:
+    made = [one for _ in range(1_000) for one in (*new_ids(4), new_id())]
+    assert made == sorted(made) and len(set(made)) == 5_000
+    assert {(one.version, one.variant) for one in made} == {(7, uuid.RFC_4122)}

@@ -4,6 +4,7 @@ Read it top-down::
 
     in       intake        what every door calls: normalise, judge, insert; one transaction, no network
              ├ dedupe      who wrote, and did they say it before
+             │ └ phones    numbers written plainly, read the short way
              ├ crm         leads of CRM clients: is it here already; search by parts of words
              ├ verdict     intent, priority, confidence and evidence, by rules and a small model
              │ ├ rulebook  a workspace's own rules: versions of its changes, the active one compiled

@@ -13,6 +13,7 @@ import phonenumbers
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from webapp.leads import phones
 from webapp.leads.textnorm import normalize_message
 from webapp.models.lead import Lead
 
@@ -87,6 +88,8 @@ def normalize_phone(phone: str | None, *, region: str) -> str | None:
 @lru_cache(maxsize=4096)  # imports and retries bring the same numbers again
 def parsed_phone(phone: str, region: str) -> phonenumbers.PhoneNumber | None:
     """What the digits say; None when they cannot be a number. Shared by its callers, who must not change it."""
+    if found := phones.plain(phone, region):
+        return phonenumbers.PhoneNumber(country_code=int(found[0]), national_number=int(found[1]))
     try:
         return phonenumbers.parse(phone, region)
     except phonenumbers.NumberParseException:
@@ -95,6 +98,8 @@ def parsed_phone(phone: str, region: str) -> phonenumbers.PhoneNumber | None:
 
 @lru_cache(maxsize=4096)
 def _e164(phone: str, region: str) -> str | None:
+    if found := phones.plain(phone, region):
+        return f"+{found[0]}{found[1]}"
     number = parsed_phone(phone, region)
     if number is None or not phonenumbers.is_possible_number(number):
         return None

@@ -14,11 +14,12 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from operator import attrgetter
 from typing import Any
 
 from sqlalchemy.orm import Session
 
-from webapp.leads import cleansing, dedupe, intake_sql, sla, suppression, suspicion, verdict
+from webapp.leads import cleansing, dedupe, intake_sql, jsontext, sla, suppression, suspicion, verdict
 from webapp.leads.errors import Conflict, Invalid, Problem, Transient
 from webapp.leads.intake_sql import Database
 from webapp.leads.judging_policy import NO_PREFERENCES, Preferences
@@ -27,7 +28,7 @@ from webapp.leads.search import search_tokens
 from webapp.leads.sla import Sla
 from webapp.leads.states import Door, Priority
 from webapp.leads.types import Verdict
-from webapp.models.base import new_id
+from webapp.models.base import new_ids
 
 #: Longest message a door takes, in characters.
 MAX_MESSAGE = 20_000
@@ -204,10 +205,11 @@ def _replay(database: Database, tenant: Tenant, door: Door, key: Key) -> Receive
 def check(lead: LeadIn) -> tuple[Problem, ...]:
     """What PostgreSQL cannot hold or nobody could mean: NUL characters, lone surrogates, numbers without end."""
     problems = []
-    for name in _TEXTS:
-        value = getattr(lead, name)
-        if value is not None and (problem := text_problem(value)):
-            problems.append(Problem(name, problem))
+    texts = _texts_of(lead)
+    if text_problem("".join([text for text in texts if text])):
+        for name, value in zip(_TEXTS, texts, strict=True):
+            if value is not None and (problem := text_problem(value)):
+                problems.append(Problem(name, problem))
     if lead.budget is not None and not math.isfinite(lead.budget):
         problems.append(Problem("budget", "must be a finite number"))
     return tuple(problems)
@@ -217,6 +219,8 @@ def text_problem(value: str) -> str | None:
     """Why ``value`` cannot be stored as text, or None."""
     if "\x00" in value:
         return "must not contain NUL characters"
+    if value.isascii():
+        return None
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -228,6 +232,7 @@ _TEXTS = (
     "message", "source", "name", "email", "phone", "company", "external_id", "external_post_id", "external_thread_id",
     "external_message_id", "author_name", "author_id", "callback_url",
 )  # fmt: skip
+_texts_of = attrgetter(*_TEXTS)
 
 
 def judge(lead: LeadIn, rules: Ruleset | None = None) -> Verdict:
@@ -266,10 +271,11 @@ def row_for(tenant: Tenant, lead: LeadIn) -> dict[str, Any]:
     if region_from != "default" and person.phone:
         cleaned |= {"phone_region": region, "phone_region_from": region_from}
     status = suspicion.status_of(said, auto_from=tenant.auto_from, draft_from=tenant.draft_from)
+    lead_id, person_id, run_id, event_id = new_ids(4)
     return {
-        "id": new_id(),
+        "id": lead_id,
         "workspace_id": tenant.id,
-        "person_new_id": new_id(),
+        "person_new_id": person_id,
         "identity_key": person.key,
         "email_normalized": person.email,
         "phone_e164": person.phone,
@@ -286,9 +292,9 @@ def row_for(tenant: Tenant, lead: LeadIn) -> dict[str, Any]:
         "content_hash": hashlib.sha256(lead.message.encode()).hexdigest(),
         "lang": said.lang,
         "budget": lead.budget,
-        "attributes": json.dumps(lead.attributes) if lead.attributes else "{}",
-        "attribution": json.dumps(lead.attribution) if lead.attribution else "{}",
-        "cleaned": json.dumps(cleaned) if cleaned else "{}",
+        "attributes": jsontext.dumps(lead.attributes) if lead.attributes else "{}",
+        "attribution": jsontext.dumps(lead.attribution) if lead.attribution else "{}",
+        "cleaned": jsontext.dumps(cleaned) if cleaned else "{}",
         "person_name": cleaned.get("name") or lead.name or lead.author_name,
         "import_id": lead.import_id,
         "source_id": lead.source_id,
@@ -309,17 +315,17 @@ def row_for(tenant: Tenant, lead: LeadIn) -> dict[str, Any]:
         "priority": said.priority.value,
         "next_action": said.next_action.value,
         "confidence": said.confidence,
-        "verdict": json.dumps(said.as_json()),
+        "verdict": jsontext.dumps(said.as_json()),
         "sla_due_at": tenant.sla.due(said.priority, datetime.now(UTC)),
         "search": " ".join(
             search_tokens(
                 lead.name, lead.author_name, lead.email, lead.company, lead.message, phone=person.phone or lead.phone
             )
         ),
-        "run_id": new_id(),
+        "run_id": run_id,
         "run_key": None,
         "rank": RANK[said.priority],
-        "payload": json.dumps(lead.payload),
-        "event_id": new_id(),
-        "event": json.dumps({"door": lead.door.value, "source": lead.source, "status": status.value}),
+        "payload": jsontext.dumps(lead.payload),
+        "event_id": event_id,
+        "event": jsontext.dumps({"door": lead.door.value, "source": lead.source, "status": status.value}),
     }

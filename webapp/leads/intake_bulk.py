@@ -21,7 +21,7 @@ from typing import Any
 import psycopg
 from sqlalchemy.orm import Session
 
-from webapp.leads import intake, intake_sql, suppression
+from webapp.leads import intake, intake_sql, jsontext, suppression
 from webapp.leads.claims import FROM_FILES
 from webapp.leads.errors import LeadError, Transient
 from webapp.leads.intake import LeadIn, Tenant
@@ -261,7 +261,7 @@ def _write(session: Session, tenant: Tenant, plan: _Plan, rank: int | None) -> b
     people = plan.people
     ids: dict[str, uuid.UUID] = {}
     if people:
-        text = json.dumps(people, default=str, ensure_ascii=False)
+        text = jsontext.dumps(people)
         ids = dict(intake_sql.run(session, _PEOPLE, values | {"people": text}))
     if plan.retired:
         intake_sql.run(session, _RETIRE, {"retired": plan.retired})
@@ -283,7 +283,7 @@ def _write(session: Session, tenant: Tenant, plan: _Plan, rank: int | None) -> b
             so_far.add(row)
         given = {
             "touches": f"[{','.join(touches)}]",
-            "told": json.dumps([asdict(one) for one in told.values()], default=str, ensure_ascii=False),
+            "told": jsontext.dumps([asdict(one) for one in told.values()]),
         }
         counted = intake_sql.run(session, _TOUCH, values | given)
         return bool(counted[0][0] == len(told))

@@ -8,9 +8,9 @@ import re
 import uuid
 from contextlib import nullcontext
 from functools import cache
-from json.encoder import encode_basestring
 from typing import Any, NamedTuple
 
+import orjson
 import psycopg
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
@@ -267,27 +267,18 @@ def insert_signals(database: Database, rows: list[dict[str, Any]]) -> list[uuid.
     return [row["id"] for row in rows if row["id"] in new]
 
 
-#: Columns whose values are JSON already, and the others, each with its label.
-_NESTED = tuple((f'"{name}":', name) for name, kind in COLUMNS.items() if kind == "jsonb")
-_PLAIN = tuple((f'"{name}":', name) for name, kind in COLUMNS.items() if kind != "jsonb")
+#: Columns whose values are JSON already, and the others.
+_NESTED = tuple(name for name, kind in COLUMNS.items() if kind == "jsonb")
+_PLAIN = tuple(name for name, kind in COLUMNS.items() if kind != "jsonb")
 
 
 def as_json(row: dict[str, Any]) -> str:
     """A row as a JSON object without its nulls, for the statements that take many; nested JSON is taken as it is, not
     parsed and written again."""
-    parts = []
-    for label, name in _PLAIN:
-        value = row[name]
-        if value is None:
-            continue
-        if isinstance(value, str):
-            parts.append(label + encode_basestring(value))
-        elif isinstance(value, int | float):
-            parts.append(label + repr(value))
-        else:
-            parts.append(f'{label}"{value}"')
-    parts += [label + row[name] for label, name in _NESTED]
-    return "{" + ",".join(parts) + "}"
+    found: dict[str, Any] = {name: value for name in _PLAIN if (value := row[name]) is not None}
+    for name in _NESTED:
+        found[name] = orjson.Fragment(row[name])
+    return orjson.dumps(found).decode()
 
 
 _STORED = """

@@ -17,11 +17,9 @@ _MOST_TOKENS = 4_000
 
 def search_tokens(*texts: str | None, phone: str | None = None) -> list[str]:
     """Distinct folded words of ``texts``, and the digits of ``phone`` with and without country code."""
-    tokens: dict[str, None] = {}
-    for text in texts:
-        if text:
-            for word in _WORD.findall(fold_search(text)):
-                tokens[word[:_LONGEST]] = None
+    tokens = dict.fromkeys(_WORD.findall(fold_search(" ".join([text for text in texts if text]))))
+    if max(map(len, tokens), default=0) > _LONGEST:
+        tokens = dict.fromkeys(word[:_LONGEST] for word in tokens)
     digits = _NOT_DIGITS.sub("", phone or "")[:_LONGEST]  # what cannot be a number is kept as sent, words and all
     if digits:
         for start in range(min(4, max(len(digits) - 6, 1))):

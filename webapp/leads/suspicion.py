@@ -200,6 +200,7 @@ _HINTS: tuple[tuple[str, ...], ...] = (
         "union", "' or", "'or", "=cmd", "= cmd", "hyperlink", "![",
     ),
 )  # fmt: skip
+_HINTED = tuple((words, pattern, hints) for (words, pattern), hints in zip(_SIGNS, _HINTS, strict=True))
 _TAGS = range(0xE0000, 0xE0080)
 _HIDING = frozenset("\u200b\u2060\ufeff\u00ad\u180e\u2061\u2062\u2063\u2064")
 _TURNING = frozenset("\u202d\u202e")
@@ -219,6 +220,7 @@ _COMMON = re.compile(
 _ESCAPED = re.compile(r"%[0-9a-fA-F]{2}|&#?\w{2,8};|\\u[0-9a-fA-F]{4}|\\x[0-9a-fA-F]{2}")
 _ESCAPES = re.compile(r"\\u([0-9a-fA-F]{4})|\\x([0-9a-fA-F]{2})")
 _CYPHER = re.compile(r"rot-?13|base-?64|decode|giai\s*ma|backwards|reverse|nguoc|hex|caesar|morse", re.IGNORECASE)
+_CYPHER_HINTS = ("rot", "base", "decode", "giai", "backwards", "reverse", "nguoc", "hex", "caesar", "morse")
 
 
 def signs(text: str) -> tuple[str, ...]:
@@ -278,9 +280,12 @@ def suspected(verdict: Mapping[str, Any]) -> bool:
 
 
 def _found_in(look: str) -> Iterator[str]:
-    for (words, pattern), hints in zip(_SIGNS, _HINTS, strict=True):
-        if any(hint in look for hint in hints) and pattern.search(look):
-            yield words
+    for words, pattern, hints in _HINTED:
+        for hint in hints:  # a loop, since `any` would cost more than the looking
+            if hint in look:
+                if pattern.search(look):
+                    yield words
+                break
 
 
 def _hiding(text: str) -> Iterator[str]:
@@ -326,13 +331,22 @@ def _decoded(text: str) -> Iterator[str]:
     if max(map(len, text.split()), default=0) >= 20 or _HEX.search(text):
         for run in _CODED.finditer(text):
             yield from _plain_texts(run[0])
-    if _CYPHER.search(text):
+    names_one = _names_a_cypher(text)
+    if names_one:
         joined = _CODED.search(re.sub(r"\s+", "", text))
         if joined:  # broken into lines
             yield from _plain_texts(joined[0])
-    if (text.isascii() and not _COMMON.search(text)) or _CYPHER.search(text):
+    if names_one or (text.isascii() and not _COMMON.search(text)):
         yield codecs.encode(text, "rot13")
         yield text[::-1]
+
+
+def _names_a_cypher(text: str) -> bool:
+    if text.isascii():  # then lower case is all that the pattern's ignoring of it comes to
+        plain = text.lower()
+        if not any(hint in plain for hint in _CYPHER_HINTS):
+            return False
+    return _CYPHER.search(text) is not None
 
 
 def _plain_texts(run: str) -> Iterator[str]:

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 _TONES = frozenset("\u0300\u0301\u0303\u0309\u0323")  # grave, acute, tilde, hook above, dot below
-_SPACE = re.compile(r"\s+")
 # Invisible characters that spammers and copy-paste leave inside words; they carry no meaning here.
 _INVISIBLE = dict.fromkeys([*range(0x200B, 0x2010), 0x2060, 0xFEFF, 0x00AD])
 
@@ -97,6 +96,11 @@ def fold(text: str) -> Mapped:
     return _by_cluster(text, fold_search)
 
 
+#: Combining characters of the first plane, which ``re`` finds by a table, and where the few others are.
+_MARKS = re.compile(f"[{''.join(chr(code) for code in range(0x300, 0x10000) if unicodedata.combining(chr(code)))}]+")
+_BEYOND = re.compile("[\U00010000-\U0001efff]")
+
+
 def fold_search(text: str) -> str:
     """The form under which search ignores case and diacritics: ``Đặt hàng`` and ``dat hang`` are the same."""
     if text.isascii():
@@ -104,11 +108,15 @@ def fold_search(text: str) -> str:
     decomposed = unicodedata.normalize("NFD", text.casefold())
     if decomposed.isascii():
         return decomposed
-    return "".join(c for c in decomposed if not unicodedata.combining(c)).replace("đ", "d")
+    if _BEYOND.search(decomposed):
+        decomposed = "".join(char for char in decomposed if not unicodedata.combining(char))
+    return _MARKS.sub("", decomposed).replace("đ", "d")
 
 
 #: What no reader sees: invisible characters, and control characters that are no white space.
-_UNSEEN = _INVISIBLE | {code: None for code in (*range(0x20), *range(0x7F, 0xA0)) if not chr(code).isspace()}
+_UNSEEN = re.compile(
+    f"[{''.join(map(chr, _INVISIBLE))}{''.join(re.escape(chr(code)) for code in (*range(0x20), *range(0x7F, 0xA0)) if not chr(code).isspace())}]+"
+)
 
 
 def normalize_message(text: str) -> str:
@@ -117,8 +125,8 @@ def normalize_message(text: str) -> str:
     Unicode form, case, white space and invisible characters do not tell two messages apart; words, diacritics
     and punctuation do, so that nobody's changed question is swallowed as a repeat.
     """
-    plain = unicodedata.normalize("NFKC", text).translate(_UNSEEN).casefold()
-    return _SPACE.sub(" ", unicodedata.normalize("NFC", plain)).strip()
+    plain = _UNSEEN.sub("", unicodedata.normalize("NFKC", text)).casefold()
+    return " ".join(unicodedata.normalize("NFC", plain).split())
 
 
 def tone_key(word: str) -> str:

@@ -1,6 +1,7 @@
 """``db``, naming conventions and the mixins that every table uses."""
 
 import os
+import struct
 import time
 import uuid
 from datetime import datetime
@@ -45,13 +46,20 @@ _last_tick = 0
 def new_id() -> uuid.UUID:
     """UUIDv7 (RFC 9562, section 6.2, method 3): unique everywhere, in order of time, which keeps indexes dense, and
     growing within a thread. Of the time come 48 bits of milliseconds and 12 of their fractions; 62 bits are random."""
+    return new_ids(1)[0]
+
+
+def new_ids(count: int) -> list[uuid.UUID]:
+    """As many of them, growing, with one question to the clock and one to the source of randomness."""
     global _last_tick
     tick = (time.time_ns() << 12) // 1_000_000
     if tick <= _last_tick:  # a race of two threads leaves the order open; that they differ is the random bits' doing
         tick = _last_tick + 1
-    _last_tick = tick
-    drawn = int.from_bytes(os.urandom(8), "big") >> 2
-    return uuid.UUID(int=(tick >> 12) << 80 | 7 << 76 | (tick & 0xFFF) << 64 | 2 << 62 | drawn)
+    _last_tick = tick + count - 1
+    return [
+        uuid.UUID(int=((tick + n) >> 12) << 80 | 7 << 76 | ((tick + n) & 0xFFF) << 64 | 2 << 62 | drawn >> 2)
+        for n, drawn in enumerate(struct.unpack(f">{count}Q", os.urandom(8 * count)))
+    ]
 
 
 def enum_column(enum: type[StrEnum], name: str, **kwargs: Any) -> Any:

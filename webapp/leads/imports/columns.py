@@ -300,6 +300,7 @@ def _checked(problems: list[Problem], name: str, found: Mapping[str, str], parse
         return None
 
 
+@lru_cache(maxsize=4096)  # a file's budgets are round, and few
 def _amount(text: str) -> float:
     """``$1,234.50``, ``1.234,50 €``, ``20k`` (leads.amounts). ValueError otherwise."""
     amount = amounts.read(text)
