@@ -304,13 +304,16 @@ class TwentyFake(FakeServer):
 
     def _matching(self, plural: str, body: Record) -> list[Record]:
         """Every record, deleted ones included, that shares a unique key with ``body``."""
+        records = self.store[plural]
+        found = [records[body["id"]]] if body.get("id") in records else []
         email = (body.get("emails") or {}).get("primaryEmail") if plural == "people" else None
-        return [
-            record
-            for record in self.store[plural].values()
-            if ("id" in body and record["id"] == body["id"])
-            or (email and (record.get("emails") or {}).get("primaryEmail") == email)
-        ]
+        if email:
+            found += [
+                record
+                for record in records.values()
+                if (record.get("emails") or {}).get("primaryEmail") == email and record not in found
+            ]
+        return found
 
     def _overwrite(self, plural: str, record: Record, body: Record) -> None:
         rivals = [other for other in self._matching(plural, body) if other is not record]

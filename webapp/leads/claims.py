@@ -9,7 +9,7 @@ All times are PostgreSQL's, so that hosts need not agree on a clock. Nothing her
 
 import random
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -91,6 +91,9 @@ class Holder:
     rq_job_id: str | None = None
 
 
+_HOLDER = ("slot", "incarnation", "rq_job_id")
+
+
 class SlotTaken(Exception):
     """Another process has entered this holder's slot since: what it held is not its own any more, and it may claim
     nothing until it has entered a slot again."""
@@ -161,38 +164,59 @@ def claim(
 
     SKIP LOCKED lets any number of workers claim side by side without waiting for one another.
     """
+    kept = shares(backlog, limit)
+    return claim_by(
+        session, claiming(backlog, where, kept=kept, also_set=also_set), holder, limit=limit, seconds=seconds
+    )
+
+
+def claim_by(
+    session: Session, statement: sa.UpdateBase, holder: Holder, *, limit: int, seconds: float, **parameters: Any
+) -> list[Claim]:
+    """:func:`claim` by a statement of :func:`claiming`, whose conditions take ``parameters``."""
+    given = {f"its_{name}": getattr(holder, name) for name in _HOLDER}
+    given |= {"limit": limit, "lease": seconds, **parameters}
+    return [Claim(row.id, row.attempt) for row in session.execute(statement, given)]
+
+
+def claiming(
+    backlog: Backlog,
+    where: Sequence[sa.ColumnElement[bool]] = (),
+    *,
+    kept: Mapping[int, int] = {},
+    also_set: dict[str, Any] | None = None,
+) -> sa.UpdateBase:
+    """The statement of a claim, to be built once where many are made. ``kept``: rank → rows that are kept for it."""
     model = backlog.model
-    kept = [
+    ranked = [
         _some(model.id, [_due(backlog), *where, model.rank == rank], (model.due_at,), count, f"rank_{rank}")
-        for rank, count in shares(backlog, limit).items()
+        for rank, count in kept.items()
     ]
     condition = [_due(backlog), *where]
-    rest: Any = sa.literal(limit)
-    if kept:
-        reserved = sa.union_all(*(sa.select(one.c.id) for one in kept)).cte("reserved")
+    rest: Any = sa.bindparam("limit", type_=sa.Integer())
+    if ranked:
+        reserved = sa.union_all(*(sa.select(one.c.id) for one in ranked)).cte("reserved")
         condition.append(model.id.not_in(sa.select(reserved.c.id)))
         rest = rest - sa.select(sa.func.count()).select_from(reserved).scalar_subquery()
     due = _some(model.id, condition, backlog.order, rest, "due")
     chosen = sa.select(due.c.id)
-    ids = chosen.union_all(sa.select(reserved.c.id)) if kept else chosen
-    rows = session.execute(
+    ids = chosen.union_all(sa.select(reserved.c.id)) if ranked else chosen
+    lease = sa.func.make_interval(0, 0, 0, 0, 0, 0, sa.bindparam("lease", type_=sa.Float()))
+    return (
         sa.update(model)
         .where(model.id.in_(ids))
         .values(
             {
                 backlog.state.key: backlog.working,
                 "attempt": model.attempt + 1,
-                "lease_until": sa.func.now() + sa.func.make_interval(0, 0, 0, 0, 0, 0, seconds),
-                "slot": holder.slot,
-                "incarnation": holder.incarnation,
-                "rq_job_id": holder.rq_job_id,
+                "lease_until": sa.func.now() + lease,
+                **{name: sa.bindparam(f"its_{name}", type_=getattr(model, name).type) for name in _HOLDER},
                 **(also_set or {}),
             }
         )
         .returning(model.id, model.attempt)
         .execution_options(synchronize_session=False)
     )
-    return [Claim(row.id, row.attempt) for row in rows]
 
 
 def _some(column: Any, where: Sequence[Any], order: Sequence[Any], limit: Any, name: str) -> Any:

@@ -256,7 +256,7 @@ def text_for(session_factory: Callable[[], Any], lead: LeadSnapshot, writing: Wr
             _save(session, *written)
             session.commit()
     with session_factory() as session:
-        body = task_texts.use(session, lead)
+        body = task_texts.use(session, [lead])[lead.lead_id]
         session.commit()
     return body
 

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+from functools import cache
 from typing import Any, Protocol
 
 import sqlalchemy as sa
@@ -103,7 +104,9 @@ def is_on(flag: Flag) -> sa.ColumnElement[bool]:
     """:func:`of` in SQL, for statements that have ``Workspace`` in them."""
     chosen = Workspace.settings["flags"][flag.value]
     said = sa.case((chosen == sa.text("'true'::jsonb"), sa.true()), (chosen == sa.text("'false'::jsonb"), sa.false()))
-    return sa.func.coalesce(said, sa.literal(defaults().on(flag)))
+    # Asked when a statement is executed, so that statements can be built once.
+    by_default = sa.bindparam(None, callable_=lambda: defaults().on(flag), type_=sa.Boolean(), unique=True)
+    return sa.func.coalesce(said, by_default)
 
 
 def without_webhooks(session: Session, workspace_ids: set[uuid.UUID]) -> set[uuid.UUID]:
@@ -112,6 +115,7 @@ def without_webhooks(session: Session, workspace_ids: set[uuid.UUID]) -> set[uui
     return set(session.scalars(off)) if workspace_ids else set()
 
 
+@cache
 def released() -> sa.ColumnElement[bool]:
     """Deliveries that are not held because outgoing webhooks are off where they come from."""
     held = sa.exists().where(

@@ -7,6 +7,7 @@ import json
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -189,6 +190,15 @@ def _save_problem(session: Session, target: Target, results: Sequence[Saved]) ->
         alerting.usable(session, target)
 
 
+@cache
+def _closing() -> sa.UpdateBase:
+    """The breaker of a destination that answered, where it is not closed as it is."""
+    failing = sa.or_(Destination.failures > 0, Destination.open_until.is_not(None))
+    here = Destination.id == sa.bindparam("target_id", type_=sa.Uuid())
+    closed = sa.update(Destination).where(here, failing).values(failures=0, open_until=None)
+    return closed.execution_options(synchronize_session=False)
+
+
 def _save_health(
     session: Session, target_id: uuid.UUID, results: Sequence[Saved], breaker_failures: int, breaker_seconds: float
 ) -> None:
@@ -206,10 +216,7 @@ def _save_health(
     for result in results:  # in order of completion: a success ends a row of failures
         failures = 0 if result.healthy else failures + (result.healthy is False)
     if any(result.healthy for result in results):
-        closed = sa.update(Destination).where(
-            here, sa.or_(Destination.failures > 0, Destination.open_until.is_not(None))
-        )
-        session.execute(closed.values(failures=0, open_until=None).execution_options(**quiet))
+        session.execute(_closing(), {"target_id": target_id})
     if failures:
         total = Destination.failures + failures
         # While it is open already (others failed beside us, or this is the probe) its end stays where it is.

@@ -7,18 +7,20 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cache
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, aliased
 
 from webapp.leads import audit, cleansing, fieldmap, kinds, outbox, pacing, suppression, task_texts
-from webapp.leads.claims import DELIVERIES, Claim, Holder, claim
+from webapp.leads.claims import DELIVERIES, Claim, Holder, claim, claim_by, claiming
 from webapp.leads.flags import released
 from webapp.leads.ports import DeliveryRequest, LeadSnapshot, Target
 from webapp.leads.states import DeliveryOperation, DeliveryState, DestinationKind, DestinationMode
 from webapp.leads.types import Fact, best
 from webapp.models.account import User
+from webapp.models.base import any_of
 from webapp.models.lead import Lead, Person
 from webapp.models.work import Delivery, DeliveryAttempt, Destination
 
@@ -42,11 +44,12 @@ class Job:
     cut_off: bool = False
 
 
-def seconds(value: float) -> sa.ColumnElement[Any]:
+def seconds(value: float | sa.BindParameter[float]) -> sa.ColumnElement[Any]:
     """An interval for PostgreSQL's clock."""
     return sa.func.make_interval(0, 0, 0, 0, 0, 0, value)
 
 
+@cache
 def _after_its_predecessors() -> sa.ColumnElement[bool]:
     """Steps of a lead at a destination go in order: the ones before must have been delivered. Taking back waits for
     nothing."""
@@ -60,6 +63,7 @@ def _after_its_predecessors() -> sa.ColumnElement[bool]:
     return sa.or_(Delivery.operation == DeliveryOperation.WITHDRAW, ~waits)
 
 
+@cache
 def _usable() -> sa.ColumnElement[bool]:
     return sa.exists().where(Destination.id == Delivery.destination_id, _open(), _free())
 
@@ -68,6 +72,7 @@ def _usable() -> sa.ColumnElement[bool]:
 _ALONE = {name: kind.one_at_a_time for name, kind in kinds.KINDS.items() if kind.one_at_a_time}
 
 
+@cache
 def _free() -> sa.ColumnElement[bool]:
     """Nothing is on its way to where one delivery at a time is taken, from this destination or another one."""
     other = aliased(Destination)
@@ -101,6 +106,7 @@ def _wins(session: Session, name: str) -> bool:
     return bool(session.scalar(sa.select(sa.func.pg_try_advisory_xact_lock(sa.func.hashtextextended(name, 0)))))
 
 
+@cache
 def _open() -> sa.ColumnElement[bool]:
     """The destination is on (or watches), has not asked for a pause, and its breaker is closed."""
     return sa.and_(
@@ -110,6 +116,7 @@ def _open() -> sa.ColumnElement[bool]:
     )
 
 
+@cache
 def _due() -> sa.ColumnElement[bool]:
     return sa.or_(
         sa.and_(Delivery.state == DeliveryState.PENDING, Delivery.due_at <= sa.func.now()),
@@ -117,6 +124,7 @@ def _due() -> sa.ColumnElement[bool]:
     )
 
 
+@cache
 def _half_open() -> sa.ColumnElement[bool]:
     """The breaker's time is over and something waits for the destination: it may be probed."""
     return sa.and_(
@@ -133,9 +141,14 @@ def _half_open() -> sa.ColumnElement[bool]:
 def has_due(session: Session) -> bool:
     """Can anything be sent now? Unlike ``claims.has_due`` it leaves out what waits for a pause, an open breaker or an
     earlier step, so that the clock does not ring in vain."""
+    return bool(session.scalar(_asking_for_due()))
+
+
+@cache
+def _asking_for_due() -> sa.Select[bool]:
     ready = sa.exists().where(_due(), _usable(), _after_its_predecessors(), released(), task_texts.ready())
     probe = sa.exists().where(_half_open())
-    return bool(session.scalar(sa.select(sa.or_(ready, probe))))
+    return sa.select(sa.or_(ready, probe))
 
 
 #: How far ahead the rate budget of a destination may be spent before nothing more is claimed for it, in seconds.
@@ -176,22 +189,24 @@ MOST_TOGETHER = 200
 def with_work(session: Session) -> dict[uuid.UUID, Work]:
     """Destinations for which something may be sent now. One whose rate budget is spent for the next second is left out:
     threads that wait for it would be missing elsewhere."""
+    return {
+        row.id: Work(row.failures, row.kind in _ALONE, *_gathers(row))
+        for row in session.execute(_asking_for_work())
+        if pacing.wait_for(row.options, second=float(row.second_at), minute=float(row.minute_at)) <= _AHEAD
+    }
+
+
+@cache
+def _asking_for_work() -> sa.Select[*tuple[Any, ...]]:
     ahead = [
         sa.func.coalesce(sa.extract("epoch", column - sa.func.now()), 0).label(column.key)
         for column in (Destination.second_at, Destination.minute_at)
     ]
-    rows = session.execute(
-        sa.select(*_SET_UP, Destination.failures, *ahead).where(
-            _open(),
-            _free(),
-            sa.exists().where(Delivery.destination_id == Destination.id, _due(), released(), task_texts.ready()),
-        )
+    return sa.select(*_SET_UP, Destination.failures, *ahead).where(
+        _open(),
+        _free(),
+        sa.exists().where(Delivery.destination_id == Destination.id, _due(), released(), task_texts.ready()),
     )
-    return {
-        row.id: Work(row.failures, row.kind in _ALONE, *_gathers(row))
-        for row in rows
-        if pacing.wait_for(row.options, second=float(row.second_at), minute=float(row.minute_at)) <= _AHEAD
-    }
 
 
 def claim_due(
@@ -200,8 +215,14 @@ def claim_due(
     """Up to ``limit`` sendable deliveries of a destination, oldest first. ``alone``: it takes one at a time."""
     if alone and not _alone(session, destination_id):
         return []
-    where = (*_sendable(destination_id), _usable())
-    return claim(session, _ORDERED, holder, limit=1 if alone else limit, where=where, seconds=lease)
+    most = 1 if alone else limit
+    return claim_by(session, _claiming_due(), holder, limit=most, seconds=lease, there=destination_id)
+
+
+@cache
+def _claiming_due() -> sa.UpdateBase:
+    here = sa.bindparam("there", type_=sa.Uuid())
+    return claiming(_ORDERED, (*_sendable(here), _usable()))
 
 
 def claim_for(
@@ -215,7 +236,7 @@ def claim_for(
     return found, len(found)
 
 
-def _sendable(destination_id: uuid.UUID) -> tuple[sa.ColumnElement[bool], ...]:
+def _sendable(destination_id: uuid.UUID | sa.BindParameter[uuid.UUID]) -> tuple[sa.ColumnElement[bool], ...]:
     return (Delivery.destination_id == destination_id, _after_its_predecessors(), released(), task_texts.ready())
 
 
@@ -287,21 +308,7 @@ def claim_probes(session: Session, holder: Holder, *, limit: int, lease: float, 
     Whoever pushes ``open_until`` out wins the probe, so all workers together make one call. Its success closes the
     breaker; a prober that dies leaves the breaker open for ``hold`` seconds more.
     """
-    won = session.execute(
-        sa.update(Destination)
-        .where(
-            Destination.id.in_(
-                sa.select(Destination.id)
-                .where(_half_open())
-                .limit(limit)
-                .with_for_update(skip_locked=True)
-                .scalar_subquery()
-            )
-        )
-        .values(open_until=sa.func.now() + seconds(hold))
-        .returning(*_SET_UP)
-        .execution_options(synchronize_session=False)
-    ).all()
+    won = session.execute(_winning_probes(), {"most": limit, "hold": hold}).all()
     found: list[Claim] = []
     probes, left = 0, []
     for row in won:
@@ -314,6 +321,18 @@ def claim_probes(session: Session, holder: Holder, *, limit: int, lease: float, 
         again = sa.update(Destination).where(Destination.id.in_(left)).values(open_until=sa.func.now())
         session.execute(again.execution_options(synchronize_session=False))
     return found, probes
+
+
+@cache
+def _winning_probes() -> sa.UpdateBase:
+    half_open = sa.select(Destination.id).where(_half_open()).limit(sa.bindparam("most", type_=sa.Integer()))
+    return (
+        sa.update(Destination)
+        .where(Destination.id.in_(half_open.with_for_update(skip_locked=True).scalar_subquery()))
+        .values(open_until=sa.func.now() + seconds(sa.bindparam("hold", type_=sa.Float())))
+        .returning(*_SET_UP)
+        .execution_options(synchronize_session=False)
+    )
 
 
 def _probe(session: Session, holder: Holder, row: Any, *, lease: float) -> list[Claim]:
@@ -341,23 +360,10 @@ def load(
     if not claims:
         return [], []
     tokens = {claim.id: claim for claim in claims}
-    told = sa.exists().where(
-        DeliveryAttempt.delivery_id == Delivery.id, DeliveryAttempt.attempt == Delivery.attempt - 1
-    )
-    rows = session.execute(
-        sa.select(Delivery, Lead, Destination, Person, User, told)
-        .join(Lead, Lead.id == Delivery.lead_id)
-        .join(Destination, Destination.id == Delivery.destination_id)
-        .outerjoin(Person, Person.id == Lead.person_id)
-        .outerjoin(User, User.id == Lead.assignee_id)
-        .where(Delivery.id.in_(tokens))
-        .order_by(Delivery.due_at, Delivery.step)
-        .execution_options(populate_existing=True)
-    ).all()
-    remote = _remote_ids(session, [row[0] for row in rows if row[0].step > 0 or row[0].revision or row[0].remote_id])
-    gone = _people_deleted(session, [row[0] for row in rows])
+    rows = session.execute(_loading(), {"ids": list(tokens)}).all()
+    there = _there(session, [row[0] for row in rows])
     held = suppression.held_now(session, {row[1].id: row[1] for row in rows}.values())
-    jobs: list[Job] = []
+    wanted: list[_Wanted] = []
     called_off: list[uuid.UUID] = []
     for delivery, lead, destination, person, assignee, was_told in rows:
         token = tokens[delivery.id]
@@ -365,48 +371,100 @@ def load(
         if cut_off:
             _note_cut_off(session, delivery, token)
         silent = person is not None and person.do_not_contact
-        unwanted = _deleted_there(delivery, destination, gone) or _unwanted(
+        place = there.get((lead.id, destination.id), _NOTHING)
+        unwanted = _deleted_there(delivery, destination, place) or _unwanted(
             delivery, destination, lead, silent=silent, suppressed=lead.id in held
         )
         if unwanted is not None:
             _call_off(session, token, delivery, unwanted)
             called_off.append(delivery.id)
             continue
-        target = target_of(destination)
-        edited = delivery.edited or {}
-        shot = _put_right(snapshot(lead, person, assignee, public_url=public_url), edited)
-        jobs.append(
-            Job(
-                claim=token,
-                workspace_id=delivery.workspace_id,
-                lead_id=lead.id,
-                target=target,
-                tries=delivery.tries,
-                check_first=delivery.ambiguous or cut_off,
-                cut_off=cut_off,
-                request=DeliveryRequest(
-                    delivery_id=delivery.id,
-                    action=delivery.action,
-                    attempt=token.attempt,
-                    lead=_with_text(session, delivery, shot),
-                    remote=remote.get((lead.id, destination.id), {}),
-                    fields=fieldmap.filled(target.mapping, fieldmap.document(shot))
-                    | {name: text for name, text in edited.items() if not name.startswith(_LEADS_OWN)},
-                    operation=delivery.operation,
-                    revision=delivery.revision,
-                    address=lead.callback_url if target.kind is DestinationKind.CALLBACK else None,
-                ),
-            )
-        )
-    return jobs, called_off
+        shot = _put_right(snapshot(lead, person, assignee, public_url=public_url), delivery.edited or {})
+        wanted.append(_Wanted(token, delivery, destination, shot, lead.callback_url, place, cut_off))
+    texts = _texts(session, wanted)
+    return [_job(one, texts.get(one.delivery.id)) for one in wanted], called_off
 
 
-def _with_text(session: Session, delivery: Delivery, lead: LeadSnapshot) -> LeadSnapshot:
-    """A task takes its text along, which is fixed now."""
-    if delivery.action != outbox.TASK:
-        return lead
-    changing = delivery.operation is not DeliveryOperation.SEND
-    return replace(lead, task_text=task_texts.use(session, lead, changing=changing))
+@cache
+def _loading() -> sa.Select[*tuple[Any, ...]]:
+    """What is known of the claimed rows. Their ids are an array, so that it is one statement for any number of them."""
+    told = sa.exists().where(
+        DeliveryAttempt.delivery_id == Delivery.id, DeliveryAttempt.attempt == Delivery.attempt - 1
+    )
+    return (
+        sa.select(Delivery, Lead, Destination, Person, User, told)
+        .join(Lead, Lead.id == Delivery.lead_id)
+        .join(Destination, Destination.id == Delivery.destination_id)
+        .outerjoin(Person, Person.id == Lead.person_id)
+        .outerjoin(User, User.id == Lead.assignee_id)
+        .where(Delivery.id == any_of("ids"))
+        .order_by(Delivery.due_at, Delivery.lead_id, Delivery.step)
+        .execution_options(populate_existing=True)
+    )
+
+
+class _There(NamedTuple):
+    """Of a lead at a destination: ids there, by action, and when its person was deleted there."""
+
+    remote: dict[str, str]
+    person_deleted_at: datetime | None
+
+
+_NOTHING = _There({}, None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """A claimed delivery that is to be made."""
+
+    token: Claim
+    delivery: Delivery
+    destination: Destination
+    lead: LeadSnapshot
+    callback_url: str | None
+    there: _There
+    cut_off: bool
+
+
+def _job(wanted: _Wanted, text: str | None) -> Job:
+    """``text``: of a task."""
+    delivery, lead = wanted.delivery, wanted.lead
+    target = target_of(wanted.destination)
+    fixed = {name: text for name, text in (delivery.edited or {}).items() if not name.startswith(_LEADS_OWN)}
+    return Job(
+        claim=wanted.token,
+        workspace_id=delivery.workspace_id,
+        lead_id=lead.lead_id,
+        target=target,
+        tries=delivery.tries,
+        check_first=delivery.ambiguous or wanted.cut_off,
+        cut_off=wanted.cut_off,
+        request=DeliveryRequest(
+            delivery_id=delivery.id,
+            action=delivery.action,
+            attempt=wanted.token.attempt,
+            lead=lead if text is None else replace(lead, task_text=text),
+            remote=wanted.there.remote,
+            fields=fieldmap.filled(target.mapping, fieldmap.document(lead)) | fixed,
+            operation=delivery.operation,
+            revision=delivery.revision,
+            address=wanted.callback_url if target.kind is DestinationKind.CALLBACK else None,
+        ),
+    )
+
+
+def _texts(session: Session, wanted: Sequence[_Wanted]) -> dict[uuid.UUID, str]:
+    """Delivery → the text that its task takes along, which is fixed now."""
+    found: dict[uuid.UUID, str] = {}
+    for changing in (False, True):
+        tasks = [
+            one
+            for one in wanted
+            if one.delivery.action == outbox.TASK and (one.delivery.operation is not DeliveryOperation.SEND) is changing
+        ]
+        texts = task_texts.use(session, [one.lead for one in tasks], changing=changing)
+        found |= {one.delivery.id: texts[one.lead.lead_id] for one in tasks}
+    return found
 
 
 #: Marks what a person put right in the lead itself rather than in a field there (webapp.leads.replays).
@@ -422,31 +480,14 @@ def _put_right(shot: LeadSnapshot, edited: Mapping[str, str]) -> LeadSnapshot:
     return replace(shot, **own) if own else shot
 
 
-def _people_deleted(session: Session, deliveries: Sequence[Delivery]) -> dict[tuple[uuid.UUID, uuid.UUID], datetime]:
-    """(lead, destination) → when the lead's person was deleted there."""
-    places = {(row.lead_id, row.destination_id) for row in deliveries if row.revision or row.step or row.tries}
-    if not places:
-        return {}
-    rows = session.execute(
-        sa.select(Delivery.lead_id, Delivery.destination_id, Delivery.deleted_there_at).where(
-            sa.tuple_(Delivery.lead_id, Delivery.destination_id).in_(list(places)),
-            Delivery.action == outbox.PERSON,
-            Delivery.deleted_there_at.is_not(None),
-        )
-    )
-    return {(row.lead_id, row.destination_id): row.deleted_there_at for row in rows}
-
-
-def _deleted_there(
-    delivery: Delivery, destination: Destination, people: Mapping[tuple[uuid.UUID, uuid.UUID], datetime]
-) -> str | None:
+def _deleted_there(delivery: Delivery, destination: Destination, there: _There) -> str | None:
     """What somebody deleted on the other side is not made again, nor is anything made for a person who was."""
     if delivery.operation is DeliveryOperation.WITHDRAW:
         return None
     at = delivery.deleted_there_at
     what = "it"
     if at is None:
-        at, what = people.get((delivery.lead_id, delivery.destination_id)), "the person"
+        at, what = there.person_deleted_at, "the person"
     return f"{what} was deleted in {destination.name} on {at:%-d %B %Y}" if at else None
 
 
@@ -501,19 +542,31 @@ def _note_cut_off(session: Session, delivery: Delivery, token: Claim) -> None:
     delivery.ambiguous = True
 
 
-def _remote_ids(session: Session, later: Sequence[Delivery]) -> dict[tuple[uuid.UUID, uuid.UUID], dict[str, str]]:
-    """Remote ids of the delivered steps, by (lead, destination) and action."""
-    places = {(row.lead_id, row.destination_id) for row in later}
-    found: dict[tuple[uuid.UUID, uuid.UUID], dict[str, str]] = {}
-    if places:
-        for row in session.execute(
-            sa.select(Delivery.lead_id, Delivery.destination_id, Delivery.action, Delivery.remote_id).where(
-                sa.tuple_(Delivery.lead_id, Delivery.destination_id).in_(list(places)),
-                Delivery.remote_id.is_not(None),
-            )
-        ):
-            found.setdefault((row.lead_id, row.destination_id), {})[row.action] = row.remote_id
+def _there(session: Session, deliveries: Sequence[Delivery]) -> dict[tuple[uuid.UUID, uuid.UUID], _There]:
+    """By lead and destination, what its deliveries before these have left there."""
+    later = [row for row in deliveries if row.step or row.revision or row.tries or row.remote_id]
+    if not later:
+        return {}
+    found: dict[tuple[uuid.UUID, uuid.UUID], _There] = {}
+    given = {"leads": [row.lead_id for row in later], "places": [row.destination_id for row in later]}
+    for row in session.execute(_looking_there(), given):
+        remote, deleted = found.get((row.lead_id, row.destination_id), _There({}, None))
+        if row.remote_id is not None:
+            remote[row.action] = row.remote_id
+        if row.action == outbox.PERSON:
+            deleted = row.deleted_there_at
+        found[row.lead_id, row.destination_id] = _There(remote, deleted)
     return found
+
+
+@cache
+def _looking_there() -> sa.Select[*tuple[Any, ...]]:
+    columns = (Delivery.lead_id, Delivery.destination_id, Delivery.action, Delivery.remote_id)
+    return sa.select(*columns, Delivery.deleted_there_at).where(
+        Delivery.lead_id == any_of("leads"),
+        Delivery.destination_id == any_of("places"),
+        sa.or_(Delivery.remote_id.is_not(None), Delivery.deleted_there_at.is_not(None)),
+    )
 
 
 def target_of(row: Destination) -> Target:

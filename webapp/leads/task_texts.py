@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -28,7 +29,7 @@ from webapp.leads.states import (
     TextState,
 )
 from webapp.models.account import Workspace
-from webapp.models.base import new_id
+from webapp.models.base import any_of, new_id
 from webapp.models.lead import Lead
 from webapp.models.work import Delivery, Destination, TaskText
 
@@ -214,6 +215,7 @@ def _refuse_used(row: TaskText | None) -> None:
 # Going out
 
 
+@cache
 def ready() -> sa.ColumnElement[bool]:
     """Deliveries that do not wait for a text: all but tasks whose text is being written."""
     written = sa.exists().where(
@@ -224,26 +226,78 @@ def ready() -> sa.ColumnElement[bool]:
     return sa.or_(Delivery.action != TASK, ~written)
 
 
-def use(session: Session, snapshot: LeadSnapshot, *, changing: bool = False) -> str:
-    """The text with which the task goes out now, fixed from here on: what stands, else the template. In the transaction
-    that claims the delivery. ``changing``: the task is there and is to say what the lead is now, so that the text that it
-    went out with only stands where it still fits, or is a person's."""
-    row, now = _row(session, snapshot.lead_id, lock=True)
-    if row is None or row.state is not TextState.WRITTEN or not _stands(row, now, changing=changing):
-        body = _template(session, snapshot)
-        values = {
-            "state": TextState.WRITTEN, "body": body, "author": TextAuthor.TEMPLATE, "basis": now, "model": None,
-            "note": None if row is None else "its text was not ready in time", "written_at": sa.func.now(),
-            "used_at": sa.func.now(), "lease_until": None,
-        }  # fmt: skip
-        new = insert(TaskText).values(
-            id=new_id(), workspace_id=snapshot.workspace_id, lead_id=snapshot.lead_id, **values
-        )
-        fenced = values | {"attempt": TaskText.attempt + 1}
-        session.execute(new.on_conflict_do_update(index_elements=[TaskText.lead_id], set_=fenced))
-        return body
-    if row.used_at is None:
-        row.used_at = sa.func.now()
-        session.flush()
-    assert row.body is not None
-    return row.body
+def use(session: Session, snapshots: Sequence[LeadSnapshot], *, changing: bool = False) -> dict[uuid.UUID, str]:
+    """Lead → the text with which its task goes out now, fixed from here on: what stands, else the template. In the
+    transaction that claims the deliveries. ``changing``: the tasks are there and are to say what the leads are now, so that
+    the text that one went out with only stands where it still fits, or is a person's."""
+    leads = {snapshot.lead_id: snapshot for snapshot in snapshots}
+    if not leads:
+        return {}
+    ids = {"ids": list(leads)}
+    rows = {row.lead_id: row for row in session.scalars(_locking(), ids)}
+    texts: dict[uuid.UUID, str] = {}
+    new: list[tuple[uuid.UUID, str, str]] = []
+    begun: list[uuid.UUID] = []
+    for lead_id, now, copywriting in session.execute(_fingerprints(), ids):
+        row = rows.get(lead_id)
+        if row is not None and row.state is TextState.WRITTEN and _stands(row, now, changing=changing):
+            assert row.body is not None
+            texts[lead_id] = row.body
+            if row.used_at is None:
+                begun.append(row.id)
+        else:
+            language = task_template.language_of(leads[lead_id], Preferences.of(copywriting).language)
+            texts[lead_id] = task_template.render(leads[lead_id], language)
+            new.append((lead_id, now, texts[lead_id]))
+    if begun:
+        used = sa.update(TaskText).where(TaskText.id.in_(begun)).values(used_at=sa.func.now())
+        session.execute(used.execution_options(synchronize_session=False))
+    _fix_templates(session, leads, new)
+    return texts
+
+
+@cache
+def _locking() -> sa.Select[TaskText]:
+    """By lead, so that two workers cannot deadlock."""
+    query = sa.select(TaskText).where(TaskText.lead_id == any_of("ids")).order_by(TaskText.lead_id)
+    return query.with_for_update().execution_options(populate_existing=True)
+
+
+@cache
+def _fingerprints() -> sa.Select[*tuple[Any, ...]]:
+    query = sa.select(Lead.id, basis(), Workspace.settings["copywriting"])
+    return query.join(Workspace, Workspace.id == Lead.workspace_id).where(Lead.id == any_of("ids")).order_by(Lead.id)
+
+
+#: Arrays, so that it is one statement for any number of texts.
+_FIX = sa.text(
+    """
+    INSERT INTO task_texts (id, workspace_id, lead_id, state, body, author, basis, written_at, used_at)
+    SELECT f.id, f.workspace_id, f.lead_id, 'written', f.body, 'template', f.basis, now(), now()
+    FROM unnest(
+        CAST(:id AS uuid[]), CAST(:workspace_id AS uuid[]), CAST(:lead_id AS uuid[]), CAST(:body AS text[]),
+        CAST(:basis AS text[])
+    ) AS f (id, workspace_id, lead_id, body, basis)
+    ON CONFLICT (lead_id) DO UPDATE SET
+        state = 'written', body = excluded.body, author = 'template', basis = excluded.basis, model = NULL,
+        note = 'its text was not ready in time', written_at = now(), used_at = now(), lease_until = NULL,
+        attempt = task_texts.attempt + 1
+    """
+)
+
+
+def _fix_templates(
+    session: Session, leads: Mapping[uuid.UUID, LeadSnapshot], new: Sequence[tuple[uuid.UUID, str, str]]
+) -> None:
+    """Store the template's texts (lead, fingerprint, text). The token of whoever may be writing one does not fit any
+    more."""
+    if not new:
+        return
+    given = {
+        "id": [new_id() for _ in new],
+        "workspace_id": [leads[lead_id].workspace_id for lead_id, _, _ in new],
+        "lead_id": [lead_id for lead_id, _, _ in new],
+        "basis": [now for _, now, _ in new],
+        "body": [body for _, _, body in new],
+    }
+    session.execute(_FIX, given)

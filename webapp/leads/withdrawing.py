@@ -6,7 +6,9 @@ again later brings the same records back; nothing is made twice. Nothing here co
 
 import uuid
 from collections.abc import Sequence
+from functools import cache
 from itertools import groupby
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, aliased
@@ -23,6 +25,7 @@ from webapp.leads.states import (
     LeadStatus,
     Trigger,
 )
+from webapp.models.base import any_of
 from webapp.models.lead import Lead
 from webapp.models.work import Delivery, Destination
 
@@ -126,27 +129,56 @@ def _take_back(
 def after_sending(session: Session, delivery_ids: Sequence[uuid.UUID]) -> int:
     """The same for leads that were rejected, lowered or changed while something of theirs was on its way, and the other
     way round for those that were approved again while something was being taken back."""
+    if not session.scalar(_asking_for_others(), {"ids": list(delivery_ids)}):
+        return 0  # nearly always
     superseded = _supersede(session, delivery_ids)
-    delivered = Delivery.state == DeliveryState.DELIVERED
-    now_as = sa.func.concat(Lead.intent, " ", Lead.priority)  # outbox.what_it_is
-    other = sa.or_(Lead.status.not_in(outbox.DELIVERABLE_STATUSES), Delivery.sent_as != now_as)
-    late = _leads(session, delivery_ids, delivered, other)
+    late = _leads(session, delivery_ids, Delivery.state == DeliveryState.DELIVERED, _other())
     changed = sum(withdraw(session, lead, reason=_why(lead), due_in_seconds=0) for lead in late)
-    changed += _update(session, delivery_ids, now_as)
+    changed += _update(session, delivery_ids)
     # Also where an approval came late, after the rejection was told: that is told again.
     wanted = sa.or_(Lead.status != LeadStatus.REJECTED, Delivery.id.in_(superseded))
     back = _leads(session, [*delivery_ids, *superseded], Delivery.state == DeliveryState.WITHDRAWN, wanted)
     return changed + outbox.plan_many(session, back, due_in_seconds=0)
 
 
-def _update(session: Session, delivery_ids: Sequence[uuid.UUID], now_as: sa.ColumnElement[str]) -> int:
+_REJECTED = EVENTS[Trigger.REJECTED]
+#: outbox.what_it_is
+_NOW_AS = sa.func.concat(Lead.intent, " ", Lead.priority)
+
+
+def _other() -> sa.ColumnElement[bool]:
+    """The lead is not what was delivered."""
+    return sa.or_(Lead.status.not_in(outbox.DELIVERABLE_STATUSES), Delivery.sent_as != _NOW_AS)
+
+
+@cache
+def _asking_for_others() -> sa.Select[bool]:
+    """Is there one among the deliveries that :func:`after_sending` has to do something about?"""
+    delivered = Delivery.state == DeliveryState.DELIVERED
+    sibling = aliased(Delivery)
+    superseding = sa.and_(Delivery.action.in_(EVENTS.values()), sa.exists().where(*_superseded(sibling, Delivery)))
+    about = sa.or_(Delivery.state == DeliveryState.WITHDRAWN, sa.and_(delivered, sa.or_(_other(), superseding)))
+    return sa.select(sa.exists().where(Delivery.id == any_of("ids"), Lead.id == Delivery.lead_id, about))
+
+
+def _superseded(before: Any, told: Any) -> tuple[sa.ColumnElement[bool], ...]:
+    """``before`` is taken back by what was ``told``."""
+    return (
+        before.lead_id == told.lead_id,
+        before.destination_id == told.destination_id,
+        before.state == DeliveryState.DELIVERED,
+        (before.action == _REJECTED) != (told.action == _REJECTED),
+    )
+
+
+def _update(session: Session, delivery_ids: Sequence[uuid.UUID]) -> int:
     """Queue the change of those that arrived as what their lead is not any more. Of these rows alone, which are ours:
     planning all of the lead's would wait for another worker's that saves as well."""
     rows = session.execute(
         sa.select(Delivery, Lead, Destination)
         .join(Lead, Lead.id == Delivery.lead_id)
         .join(Destination, Destination.id == Delivery.destination_id)
-        .where(Delivery.id.in_(delivery_ids), Delivery.state == DeliveryState.DELIVERED, Delivery.sent_as != now_as)
+        .where(Delivery.id.in_(delivery_ids), Delivery.state == DeliveryState.DELIVERED, Delivery.sent_as != _NOW_AS)
         .execution_options(populate_existing=True)
     ).all()
     changed = 0
@@ -189,9 +221,6 @@ def _why(lead: Lead) -> str:
     return f"the lead was {done} meanwhile"
 
 
-_REJECTED = EVENTS[Trigger.REJECTED]
-
-
 def _supersede(session: Session, delivery_ids: Sequence[uuid.UUID]) -> Sequence[uuid.UUID]:
     """Where ``lead.rejected`` was told, what was told before is taken back by it, and the other way round; so whichever
     comes next is told again. Returns what was taken back."""
@@ -202,10 +231,7 @@ def _supersede(session: Session, delivery_ids: Sequence[uuid.UUID]) -> Sequence[
             told.id.in_(delivery_ids),
             told.state == DeliveryState.DELIVERED,
             told.action.in_(EVENTS.values()),
-            Delivery.lead_id == told.lead_id,
-            Delivery.destination_id == told.destination_id,
-            Delivery.state == DeliveryState.DELIVERED,
-            (Delivery.action == _REJECTED) != (told.action == _REJECTED),
+            *_superseded(Delivery, told),
         )
         .values(state=DeliveryState.WITHDRAWN, updated_at=sa.func.now())
         .returning(Delivery.id)

@@ -40,6 +40,12 @@ class Base(DeclarativeBase):
 db = SQLAlchemy(metadata=Base.metadata, disable_autonaming=True)
 
 
+def any_of(name: str) -> sa.CollectionAggregate[Any]:
+    """For ``column == any_of("ids")``: one of the ids that the statement is executed with. An array, so that it is one
+    prepared statement for any number of them."""
+    return sa.any_(sa.bindparam(name, type_=sa.ARRAY(sa.Uuid())))
+
+
 _last_tick = 0
 
 
