@@ -118,13 +118,10 @@ def without_webhooks(session: Session, workspace_ids: set[uuid.UUID]) -> set[uui
 @cache
 def released() -> sa.ColumnElement[bool]:
     """Deliveries that are not held because outgoing webhooks are off where they come from."""
-    held = sa.exists().where(
-        Destination.id == Delivery.destination_id,
-        Destination.kind.in_(WEBHOOK_KINDS),
-        Workspace.id == Delivery.workspace_id,
-        ~is_on(Flag.WEBHOOKS),
-    )
-    return ~held
+    # Two small sets, each found once for a statement, so that rows are still read in the order of an index.
+    webhooks = sa.select(Destination.id).where(Destination.kind.in_(WEBHOOK_KINDS))
+    on = sa.select(Workspace.id).where(is_on(Flag.WEBHOOKS))
+    return sa.or_(Delivery.destination_id.not_in(webhooks), Delivery.workspace_id.in_(on))
 
 
 def choose(session: Session, workspace_id: uuid.UUID, flag: Flag, on: bool | None, *, actor: str) -> None:

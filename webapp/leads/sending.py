@@ -65,7 +65,12 @@ def _after_its_predecessors() -> sa.ColumnElement[bool]:
 
 @cache
 def _usable() -> sa.ColumnElement[bool]:
-    return sa.exists().where(Destination.id == Delivery.destination_id, _open(), _free())
+    return _takes(Delivery.destination_id)
+
+
+def _takes(destination_id: Any) -> sa.ColumnElement[bool]:
+    """The destination may be called now."""
+    return sa.exists().where(Destination.id == destination_id, _open(), _free())
 
 
 #: Kinds of which some things take one delivery at a time.
@@ -222,7 +227,7 @@ def claim_due(
 @cache
 def _claiming_due() -> sa.UpdateBase:
     here = sa.bindparam("there", type_=sa.Uuid())
-    return claiming(_ORDERED, (*_sendable(here), _usable()))
+    return claiming(_ORDERED, (*_sendable(here), _takes(here)))
 
 
 def claim_for(
@@ -230,14 +235,17 @@ def claim_for(
 ) -> tuple[list[Claim], int]:
     """(sendable deliveries of a destination, the calls that they take, which are up to ``limit``)."""
     if work.gathers:
-        where = (*_sendable(destination_id), _usable())
+        where = (*_sendable(destination_id), _takes(destination_id))
         return _gathered(session, holder, destination_id, where, limit=limit, lease=lease, again=work.again)
     found = claim_due(session, holder, limit=limit, lease=lease, destination_id=destination_id, alone=work.alone)
     return found, len(found)
 
 
 def _sendable(destination_id: uuid.UUID | sa.BindParameter[uuid.UUID]) -> tuple[sa.ColumnElement[bool], ...]:
-    return (Delivery.destination_id == destination_id, _after_its_predecessors(), released(), task_texts.ready())
+    # What is under way was due before, so this leaves nothing out: it is where reading in the index's order ends.
+    due = Delivery.due_at <= sa.func.now()
+    here = Delivery.destination_id == destination_id
+    return (here, due, _after_its_predecessors(), released(), task_texts.ready())
 
 
 def _gathered(
