@@ -183,7 +183,7 @@ class _Bench:
             self._session.commit()
             if time.monotonic() > deadline:
                 raise RuntimeError(f"only {found} of {number} were delivered within {_PATIENCE:g} s")
-            time.sleep(0.1)
+            time.sleep(0.5 if number - found > 500 else 0.1)  # counting takes what is measured of its processor
         self._session.commit()
 
     def open_loop(self, well: WebhookReceiver, destinations: Sequence[Destination]) -> list[float]:
