@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Generic, TypeAlias, TypeVar
 
 from sqlalchemy.orm import Session
@@ -22,10 +23,16 @@ Work: TypeAlias = tuple[Sequence[Claim], Callable[[], Sequence[Result]]]
 #: How often an unfinished drain looks for newly due rows and renews its leases, in seconds.
 TICK = 0.5
 _RENEW_EVERY = LEASE_SECONDS / 3
-#: When so many calls are under way, those that end within so many seconds of one another are saved together: what a turn
-#: costs is then shared by them, and a drain under load is bound by its calls instead of its turns.
-_MANY = 8
-_TOGETHER = 0.02
+#: While so many calls are under way that were begun within so many seconds, most of them are saved together, if they end
+#: within so many seconds of the first: what a turn costs is then shared, and a drain under load is bound by its calls
+#: instead of its turns. Calls that hang are not counted, so that they hold up nobody else.
+_MANY, _YOUNG, _TOGETHER = 8, 1.0, 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class _Flight:
+    claims: Sequence[Claim]
+    began: float
 
 
 class Drain(Generic[Result]):
@@ -50,7 +57,7 @@ class Drain(Generic[Result]):
         self._threads = threads
         self._lease_seconds = lease_seconds
         self._name = name
-        self._flying: dict[Future[Sequence[Result]], Sequence[Claim]] = {}
+        self._flying: dict[Future[Sequence[Result]], _Flight] = {}
         self._renewed_at = time.monotonic()
         self._slot_taken = False
         self._lingers = lingers
@@ -104,18 +111,30 @@ class Drain(Generic[Result]):
             if done or room > 0:
                 for claims, work in turn(done, room):
                     claimed += len(claims)
-                    self._flying[pool.submit(work)] = claims
+                    self._flying[pool.submit(work)] = _Flight(claims, time.monotonic())
             if not self._flying:
                 return
-            finished, _ = wait(self._flying, timeout=TICK, return_when=FIRST_COMPLETED)
-            if finished and len(self._flying) >= _MANY:
-                finished, _ = wait(self._flying, timeout=_TOGETHER)
+            finished = self._await_calls()
             done = [result for future in finished for result in future.result()]
             for future in finished:
                 del self._flying[future]
                 if self._late:
                     self._late.discard(future)
             self._keep_leases()
+
+    def _await_calls(self) -> set[Future[Sequence[Result]]]:
+        """Those that have ended, within :data:`TICK`."""
+        finished, _ = wait(self._flying, timeout=TICK, return_when=FIRST_COMPLETED)
+        now = time.monotonic()
+        young = [future for future, flight in self._flying.items() if flight.began > now - _YOUNG]
+        while finished and len(young) >= _MANY and 4 * len(finished) < 3 * len(young):
+            left = now + _TOGETHER - time.monotonic()
+            if left <= 0:
+                break
+            others = [future for future in self._flying if future not in finished]
+            also, _ = wait(others, timeout=left, return_when=FIRST_COMPLETED)
+            finished |= also
+        return finished
 
     def _look_at_slot(self) -> None:
         with self._session_factory() as session:
@@ -128,7 +147,7 @@ class Drain(Generic[Result]):
         self._renewed_at = time.monotonic()
         with self._session_factory() as session:
             if self._flying:
-                held = [claim for claims in self._flying.values() for claim in claims]
+                held = [claim for flight in self._flying.values() for claim in flight.claims]
                 renew(session, self._backlog, held, seconds=self._lease_seconds)
             self._slot_taken = not is_current(session, self._holder)
             session.commit()

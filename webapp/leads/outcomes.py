@@ -60,10 +60,11 @@ _SAVE = sa.text(
             CAST(:id AS uuid[]), CAST(:attempt AS int[]), CAST(:state AS text[]), CAST(:tries AS int[]),
             CAST(:ambiguous AS bool[]), CAST(:delay AS float8[]), CAST(:remote_id AS text[]),
             CAST(:payload AS text[]), CAST(:error AS text[]), CAST(:attempt_id AS uuid[]), CAST(:ms AS int[]),
-            CAST(:http_status AS int[]), CAST(:outcome AS text[]), CAST(:excerpt AS text[]), CAST(:sent_as AS text[])
+            CAST(:http_status AS int[]), CAST(:outcome AS text[]), CAST(:excerpt AS text[]), CAST(:sent_as AS text[]),
+            CAST(:event_id AS uuid[]), CAST(:event AS text[]), CAST(:details AS text[])
         ) AS f (
             id, attempt, state, tries, ambiguous, delay, remote_id, payload, error, attempt_id, ms, http_status,
-            outcome, excerpt, sent_as
+            outcome, excerpt, sent_as, event_id, event, details
         )
     ), saved AS (
         UPDATE deliveries AS d SET
@@ -81,7 +82,12 @@ _SAVE = sa.text(
             updated_at = now()
         FROM found AS f
         WHERE d.id = f.id AND d.attempt = f.attempt AND d.state = 'sending'
-        RETURNING d.id, d.workspace_id
+        RETURNING d.id, d.workspace_id, d.lead_id
+    ), audited AS (
+        INSERT INTO audit_events (id, workspace_id, lead_id, event_type, actor, details)
+        SELECT f.event_id, s.workspace_id, s.lead_id, f.event, :system, CAST(f.details AS jsonb)
+        FROM saved AS s JOIN found AS f ON f.id = s.id
+        WHERE f.event IS NOT NULL
     ), told AS (
         INSERT INTO delivery_attempts
             (id, workspace_id, delivery_id, attempt, started_at, ms, http_status, outcome, error, excerpt)
@@ -104,10 +110,12 @@ def save(session: Session, results: Sequence[Saved], *, breaker_failures: int, b
     """
     if not results:
         return
-    ours = {row.id for row in session.execute(_SAVE, _columns(results))}
+    ours = {row.id for row in session.execute(_SAVE, _columns(results) | {"system": audit.SYSTEM})}
     kept = [result for result in results if result.job.claim.id in ours]
     for result in kept:
-        _tell(session, result)
+        if result.gone:
+            facts = _facts(result)
+            audit.record(session, result.job.target.workspace_id, "DESTINATION_GONE", **facts)
     if sent := [result.job.claim.id for result in kept if result.state in _SETTLED]:
         withdrawing.after_sending(session, sent)
     targets = {result.job.target.id: result.job.target for result in kept}
@@ -136,33 +144,29 @@ def _columns(results: Sequence[Saved]) -> dict[str, list[Any]]:
         "outcome": [result.outcome for result in results],
         "excerpt": [result.excerpt for result in results],
         "sent_as": [what_it_is(result.job.request.lead) for result in results],
+        "event_id": [new_id() for _ in results],
+        "event": [_EVENTS.get(result.state) for result in results],
+        "details": [json.dumps(_facts(result)) for result in results],
     }
 
 
 _SETTLED = (DeliveryState.DELIVERED, DeliveryState.WITHDRAWN)
-_GIVEN_UP = {
+_GIVEN_UP = (DeliveryState.DEAD, DeliveryState.UNCERTAIN)
+#: What the audit log calls it.
+_EVENTS = {
+    DeliveryState.DELIVERED: "DELIVERY_SENT",
+    DeliveryState.WITHDRAWN: "DELIVERY_WITHDRAWN",
     DeliveryState.DEAD: "DELIVERY_DEAD",
     DeliveryState.UNCERTAIN: "DELIVERY_UNCERTAIN",
 }
 
 
-def _tell(session: Session, result: Saved) -> None:
+def _facts(result: Saved) -> dict[str, Any]:
     job = result.job
-    facts: Any = {
-        "delivery_id": str(job.claim.id),
-        "destination": job.target.name,
-        "action": job.request.action,
-    }
-    sent = {DeliveryState.DELIVERED: "DELIVERY_SENT", DeliveryState.WITHDRAWN: "DELIVERY_WITHDRAWN"}
-    if result.state in sent:
-        audit.record(
-            session, job.workspace_id, sent[result.state], lead_id=job.lead_id, remote_id=result.remote_id, **facts
-        )
-    elif result.state in _GIVEN_UP:
-        event = _GIVEN_UP[result.state]
-        audit.record(session, job.workspace_id, event, lead_id=job.lead_id, error=result.error, **facts)
-    if result.gone:
-        audit.record(session, job.target.workspace_id, "DESTINATION_GONE", **facts)
+    facts = {"delivery_id": str(job.claim.id), "destination": job.target.name, "action": job.request.action}
+    if result.state in _SETTLED:
+        return facts | {"remote_id": result.remote_id}
+    return facts | {"error": result.error} if result.state in _GIVEN_UP else facts
 
 
 def _alarm(session: Session, target: Target, results: Sequence[Saved]) -> None:

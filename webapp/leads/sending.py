@@ -316,6 +316,8 @@ def claim_probes(session: Session, holder: Holder, *, limit: int, lease: float, 
     Whoever pushes ``open_until`` out wins the probe, so all workers together make one call. Its success closes the
     breaker; a prober that dies leaves the breaker open for ``hold`` seconds more.
     """
+    if not session.scalar(_ASKING_FOR_PROBES):
+        return [], 0  # nearly always
     won = session.execute(_winning_probes(), {"most": limit, "hold": hold}).all()
     found: list[Claim] = []
     probes, left = 0, []
@@ -329,6 +331,10 @@ def claim_probes(session: Session, holder: Holder, *, limit: int, lease: float, 
         again = sa.update(Destination).where(Destination.id.in_(left)).values(open_until=sa.func.now())
         session.execute(again.execution_options(synchronize_session=False))
     return found, probes
+
+
+#: Is there a breaker whose time is over?
+_ASKING_FOR_PROBES = sa.select(sa.exists().where(Destination.open_until <= sa.func.now()))
 
 
 @cache

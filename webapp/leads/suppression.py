@@ -106,23 +106,34 @@ def contact_of(lead: Lead) -> Contact:
     )
 
 
+#: What may be about some contacts. Arrays, so that it is one prepared statement for any number of them.
+_ABOUT = sa.text(
+    """
+    WITH about AS (
+        SELECT * FROM suppressions WHERE workspace_id = ANY(:workspaces) AND match = 'pattern' AND removed_at IS NULL
+        UNION ALL
+        SELECT s.* FROM suppressions AS s
+        JOIN unnest(CAST(:matches AS text[]), CAST(:keys AS text[])) AS k (match, key)
+        ON s.match = k.match AND s.key = k.key
+        WHERE s.workspace_id = ANY(:workspaces) AND s.removed_at IS NULL
+    )
+    SELECT workspace_id, id, kind, match, key, value, expires_at FROM about
+    """
+)
+
+
 def held_now(session: Session, leads: Iterable[Lead]) -> dict[uuid.UUID, Entry]:
     """By lead, the entry that is about it at this moment, asked of the database and no copy."""
     contacts = {lead.id: (lead.workspace_id, contact_of(lead)) for lead in leads}
     if not contacts:
         return {}
-    keys = {key for _, contact in contacts.values() for key in keys_of(contact)}
-    columns = (Suppression.id, Suppression.kind, Suppression.match, Suppression.key, Suppression.value)
-    rows = session.execute(
-        sa.select(Suppression.workspace_id, *columns, Suppression.expires_at).where(
-            Suppression.workspace_id.in_({workspace_id for workspace_id, _ in contacts.values()}),
-            Suppression.removed_at.is_(None),
-            sa.or_(
-                Suppression.match == SuppressionMatch.PATTERN,
-                sa.tuple_(Suppression.match, Suppression.key).in_(sorted(keys)),
-            ),
-        )
-    ).all()
+    keys = sorted({key for _, contact in contacts.values() for key in keys_of(contact)})
+    given = {
+        "workspaces": list({workspace_id for workspace_id, _ in contacts.values()}),
+        "matches": [key.match.value for key in keys],
+        "keys": [key.key for key in keys],
+    }
+    rows = session.execute(_ABOUT, given).all()
     matchers = {
         workspace_id: Matcher.of(_entry(row[1:]) for row in rows if row[0] == workspace_id)
         for workspace_id in {row[0] for row in rows}
