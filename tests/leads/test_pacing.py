@@ -37,10 +37,10 @@ def _destination(session: Session, workspace: Workspace, **options: float) -> De
         return webhook_destination(session, workspace, receiver, options=options)
 
 
-def test_three_hundred_calls_at_fifty_a_second_are_spread_over_six_seconds(
+def test_three_hundred_calls_at_five_a_second_are_spread_over_a_minute(
     session: Session, workspace: Workspace, session_factory: sessionmaker[Session]
 ) -> None:
-    target, slept = target_of(_destination(session, workspace, per_second=50)), Slept()
+    target, slept = target_of(_destination(session, workspace, per_second=5)), Slept()
     pacers = [Pacer(session_factory, sleep=slept) for _ in range(2)]  # two workers
 
     def call(pacer: Pacer) -> None:
@@ -57,8 +57,9 @@ def test_three_hundred_calls_at_fifty_a_second_are_spread_over_six_seconds(
     last = session.scalar(sa.select(Destination.second_at))
     assert began is not None and last is not None
     # Nobody sleeps here, so all places are taken at once: the last place but one is 299 spaces after the first.
-    assert (last - began).total_seconds() == pytest.approx(6.0, rel=0.05)
-    assert max(slept.waits) <= 6.0
+    # (Fifty a second is what script/bench ratelimit measures: here a slow machine would take longer than the spaces.)
+    assert (last - began).total_seconds() == pytest.approx(60.0, rel=0.05)
+    assert max(slept.waits) <= 60.0
 
 
 def test_lookups_wait_no_longer_than_they_may(
