@@ -1,8 +1,8 @@
 """`script/server --demo`: stand-ins of the outside services, and a workspace full of invented leads.
 
     begin            refuses where real data could be harmed; the variables that lead to the stand-ins
-    start_stand_ins  the stand-ins as programs of the supervisor       demo_stand_in.py
-    fill             people, leads, decisions, failures; once          demo_fill.py and what it names
+    start_stand_ins  the stand-ins as programs of the supervisor         demo_stand_in.py
+    fill             people, destinations, leads, decisions …; once      demo_fill.py and what it names
 
 The stand-ins are those of the tests, so what a newcomer sees is what is tested. Everything here is a
 child of the supervisor: it goes when the server goes.
@@ -14,7 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -37,20 +37,33 @@ STEP = "DEMO_STEP"
 """Type of the audit events that remember what has been filled in: append-only, and it goes where the data goes."""
 
 
+SHEETS_KEY = "/key"
+"""Where the stand-in of Google Sheets hands out the key of its service account."""
+LOCAL = "127.0.0.1/32"
+
+
 class StandIn(NamedTuple):
-    """One service: `variable` leads the console to it, at `path`; `shows` is for people who want to look."""
+    """One service: `variable` leads the console (`DEMO_…`: the filling) to it, at `path`; `shows` is for people who want to
+    look, nothing where there is nothing to see. `own`: a process of its own, so that it can be killed alone."""
 
     name: str
     variable: str
     path: str
     shows: str
+    own: bool = False
 
 
 STAND_INS = (
-    StandIn("twenty", "TWENTY_REST_URL", "/rest", "CRM (Twenty)"),
+    StandIn("twenty", "TWENTY_REST_URL", "/rest", "CRM (Twenty)", own=True),
     StandIn("n8n", "WEBHOOK_URL", "/hook", "n8n follow-up"),
     StandIn("slack", "SLACK_API_URL", "/api/", "Slack"),
     StandIn("llm", "OPENAI_BASE_URL", "/v1", "language model"),
+    StandIn("hubspot", "DEMO_HUBSPOT_URL", "", "HubSpot"),
+    StandIn("salesforce", "DEMO_SALESFORCE_URL", "", "Salesforce"),
+    StandIn("sheets", "SHEETS_API_URL", "", "Google Sheets"),
+    StandIn("smtp", "DEMO_SMTP_URL", "", ""),
+    StandIn("mailbox", "DEMO_MAILBOX_URL", "", "mailbox"),
+    StandIn("webhook", "DEMO_WEBHOOK_URL", "/hook", "webhook"),
 )
 
 
@@ -71,6 +84,8 @@ def begin(environ: Mapping[str, str]) -> dict[str, str]:
         "SLACK_BOT_TOKEN": SLACK_TOKEN,
         "SLACK_CHANNEL": CHANNEL,
         "OPENAI_API_KEY": LLM_TOKEN,
+        # For the stand-ins behind destinations that were set up in the browser, and a newcomer's own.
+        "OUTBOUND_ALLOW_CIDRS": ",".join(filter(None, (environ.get("OUTBOUND_ALLOW_CIDRS"), LOCAL))),
         # The stand-in has no opinion worth showing: the demo's verdicts are the rules', unless somebody asks for more.
         "LEAD_CLASSIFY_USE_LLM": environ.get("LEAD_CLASSIFY_USE_LLM") or "off",
         "NO_PROXY": local,
@@ -109,9 +124,10 @@ def _urls() -> list[str]:
 
 def start_stand_ins(supervisor: Supervisor, environ: Mapping[str, str]) -> None:
     """Start them where `begin` said, and wait until they answer."""
-    for one in STAND_INS:
+    together = [one for one in STAND_INS if not one.own]
+    for group in [[one] for one in STAND_INS if one.own] + [together]:
         if not supervisor.stopping:
-            supervisor.add(_program(one, environ))
+            supervisor.add(_program(group, environ))
     for _ in range(200):
         if supervisor.stopping or all(_answers(environ[one.variable]) for one in STAND_INS):
             return
@@ -119,14 +135,15 @@ def start_stand_ins(supervisor: Supervisor, environ: Mapping[str, str]) -> None:
     raise StartError("--demo: a stand-in does not start; see above.")
 
 
-def _program(one: StandIn, environ: Mapping[str, str]) -> Program:
-    port = str(urlsplit(environ[one.variable]).port)
-    args = [sys.executable, "-m", "embedded.demo_stand_in", one.name, port]
+def _program(group: Sequence[StandIn], environ: Mapping[str, str]) -> Program:
+    """A process of all of `group`: each more costs a start."""
+    places = [f"{one.name}:{urlsplit(environ[one.variable]).port}" for one in group]
+    args = [sys.executable, "-m", "embedded.demo_stand_in", *places]
 
     def launch() -> subprocess.Popen[bytes]:
         return spawn(args, death_signal=signal.SIGKILL, env=environ, cwd=PROJECT)
 
-    return Program(f"stand-in {one.name}", launch)
+    return Program(f"stand-in {group[0].name}" if len(group) == 1 else "stand-ins", launch)
 
 
 def _answers(url: str) -> bool:
@@ -170,7 +187,7 @@ def _lines(told: Mapping[str, Any], environ: Mapping[str, str]) -> list[str]:
     width = max(len(one["email"]) for one in told["people"])
     lines += [f"  {one['role']:<9} {one['email']:<{width}}  {one['password']}" for one in told["people"]]
     lines += ["", "Stand-ins, and what they hold:"]
-    for one in STAND_INS:
+    for one in (one for one in STAND_INS if one.shows):
         root = "{0.scheme}://{0.netloc}".format(urlsplit(environ[one.variable]))
         lines += [f"  {one.shows:<15} {root}/__state"]
     return lines

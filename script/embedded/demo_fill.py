@@ -17,7 +17,7 @@ from flask import current_app
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
-from embedded import demo_history, demo_leads, demo_review
+from embedded import demo_destinations, demo_history, demo_leads, demo_review, demo_setup
 from embedded.demo import STEP
 from embedded.demo_people import PEOPLE, TAKES_LEADS, password
 from embedded.demo_progress import Progress
@@ -51,11 +51,13 @@ class Filling:
         leads = len(demo_leads.samples())
         steps: list[tuple[str, str, int, Callable[[Progress], None]]] = [
             ("people", "people of every role", len(PEOPLE), self.people),
+            ("setup", "destinations, routing and a suppression list", 5, self.setup),
             ("leads", f"{leads} leads through the doors", leads, self.leads),
             ("runs", "their runs", leads, self.runs),
             ("ages", "some of them older", 10, self.ages),
             ("decisions", "decisions", demo_review.DECISIONS, self.decisions),
             ("failures", "failures", 10, self.failures),
+            ("outcomes", "deals that were won and lost", 5, self.outcomes),
         ]
         done = self._done()
         left = [step for step in steps if step[0] not in done]
@@ -70,6 +72,11 @@ class Filling:
                 self.session.commit()
         self._revoke_key()
         progress.end()
+
+    def find_stand_ins(self) -> None:
+        cipher = current_app.extensions["cipher"]
+        demo_destinations.find_stand_ins(self.session, self.workspace, os.environ, cipher)
+        self.session.commit()
 
     def _done(self) -> set[str]:
         told = sa.select(AuditEvent.details["step"].astext).where(
@@ -89,6 +96,12 @@ class Filling:
         options = sa.case((chat, sa.literal({alerting.OPTION: True}, JSONB)), else_=sa.literal({}, JSONB))
         made = sa.update(Destination).where(Destination.workspace_id == self.workspace)
         self.session.execute(made.where(Destination.managed_by == destinations.ENVIRONMENT).values(options=options))
+
+    def setup(self, progress: Progress) -> None:
+        cipher = current_app.extensions["cipher"]
+        demo_destinations.create(self.session, self.workspace, os.environ, cipher)
+        demo_setup.route(self.session, self.workspace)
+        demo_setup.suppress(self.session, self.workspace, region=current_app.extensions["settings"].default_region)
 
     def leads(self, progress: Progress) -> None:
         demo_history.misbehave(_root("TWENTY_REST_URL"), demo_history.CRM_FAULTS)
@@ -130,6 +143,12 @@ class Filling:
         self._await(dead, progress)
         demo_history.leave_uncertain(self.session, self.workspace)
 
+    def outcomes(self, progress: Progress) -> None:
+        currency = find_workspace(destinations.DEFAULT_WORKSPACE).currency
+        demo_setup.close_deals(self.session, self.workspace, currency=currency)
+        self._await(demo_destinations.without_delivery(self.workspace), progress)
+        demo_destinations.rest(self.session, self.workspace, os.environ)
+
     def _await(self, count: sa.Select[tuple[int]], progress: Progress) -> None:
         """Until nothing is left to count, within reason."""
         until = time.monotonic() + PATIENCE
@@ -165,6 +184,7 @@ def _root(variable: str) -> str:
 def main(url: str) -> None:
     with app.app_context():
         filling = Filling(url)
+        filling.find_stand_ins()
         filling.run()
         people = [
             {"role": one.role.value, "email": one.email, "password": password(filling.secret, one.email)}

@@ -20,6 +20,8 @@ pytestmark = pytest.mark.fault
 
 STATUSES = ("new_auto", "new_draft", "new_escalate", "approved", "overridden", "rejected")
 FILLED_WITHIN = 30.0
+#: What admins have set up besides what the environment makes.
+SET_UP = {"HubSpot", "Salesforce", "Sheet of the sales team", "Mail to the managers", "Data warehouse"}
 
 
 class DemoConsole(Console):
@@ -82,6 +84,14 @@ def manager(console: DemoConsole) -> Iterator[requests.Session]:
         yield session
 
 
+@pytest.fixture(scope="module")
+def admin(console: DemoConsole) -> Iterator[requests.Session]:
+    session = logged_in(console, *console.people["admin"][0])
+    assert session
+    with session:
+        yield session
+
+
 def logged_in(console: DemoConsole, email: str, password: str) -> requests.Session | None:
     session = client()
     page = session.get(f"{console.url}/login").text
@@ -114,7 +124,7 @@ class TestDemo:
         took = [
             float(seconds) for seconds in re.findall(r"^Demo: .* \(([\d.]+) s; \d+ %\)$", console.output, re.MULTILINE)
         ]
-        assert len(took) == 6, console.output
+        assert len(took) == 8, console.output
         assert sum(took) < FILLED_WITHIN
 
     def test_a_few_of_each_role_can_log_in(self, console: DemoConsole) -> None:
@@ -169,6 +179,39 @@ class TestDemo:
 
         assert eventually(shown, 60), state
 
+    def test_something_came_to_a_destination_of_each_kind_which_then_rests(
+        self, console: DemoConsole, manager: requests.Session, admin: requests.Session
+    ) -> None:
+        there = destinations(console, admin)
+        assert there.keys() >= SET_UP
+        for name in SET_UP:
+            page = manager.get(
+                f"{console.url}/deliveries", params={"state": "delivered", "destination": there[name]}
+            ).text
+            assert re.search(r'href="/deliveries/[0-9a-f-]{36}', page), name
+            page = admin.get(f"{console.url}/settings/destinations/{there[name]}").text
+            assert ("only watching" in page) is (name != "Salesforce"), name
+        assert held(console, "HubSpot")["contacts"] and held(console, "Salesforce")["Lead"]
+        assert held(console, "mailbox") and len(held(console, "Google Sheets")["Leads"]) > 1
+        assert held(console, "webhook")["events"]
+
+    def test_each_of_them_can_be_tried_out(self, console: DemoConsole, admin: requests.Session) -> None:
+        assert tried(console, admin) == {}
+
+    def test_leads_wait_for_a_person_and_are_held_back(self, console: DemoConsole, manager: requests.Session) -> None:
+        page = manager.get(f"{console.url}/queue", params={"view": "manual"}).text
+        assert re.search(r'href="/queue/[0-9a-f-]{36}', page)
+        assert "Partner desk" in manager.get(f"{console.url}/settings/routing").text
+        page = manager.get(f"{console.url}/queue", params={"view": "suppressed"}).text
+        assert re.search(r'href="/queue/[0-9a-f-]{36}', page)
+        assert "saltmark-saas.example" in manager.get(f"{console.url}/settings/suppression").text
+
+    def test_deals_were_won_and_lost(self, console: DemoConsole, api: requests.Session) -> None:
+        decided = [lead["id"] for lead in leads(console, api) if lead["status"] in ("approved", "overridden")]
+        told = [api.get(f"{console.url}/api/v1/leads/{one}/outcomes").json()["outcomes"] for one in decided]
+        assert {one["outcome"] for history in told for one in history} == {"open", "won", "lost"}
+        assert max(map(len, told)) == 3
+
     def test_the_crm_holds_each_person_and_task_once(self, console: DemoConsole) -> None:
         # Held for the undo window first; the link is the last of a lead's three calls.
         assert eventually(lambda: len(crm(console)["taskTargets"]) >= 20, 40)
@@ -215,6 +258,10 @@ class TestDemo:
         assert console.people == people
         assert len(leads(console, api)) <= 211
         assert known(console, "own@newcomer.example")
+        session = logged_in(console, *people["admin"][0])
+        assert session
+        with session:
+            assert tried(console, session) == {}  # the stand-ins are somewhere else now
         console.stop()
 
     def test_without_demo_the_data_is_there_and_nothing_goes_out(
@@ -233,14 +280,42 @@ class TestDemo:
             }
             made = api.post(f"{console.url}/api/v1/leads", json=body).json()
             page = session.get(f"{console.url}/queue/{made['id']}").text
-        assert "no destination that is switched on" in page
+        sentences = re.findall(rf"(?:{'|'.join(SET_UP)}|Twenty|Slack|n8n[^:<]*): [^<]*", page)
+        assert {one.partition(":")[0] for one in sentences} == SET_UP - {"Salesforce"}, page
+        assert all("nothing" in one or "(recorded only)" in one for one in sentences), sentences
         console.stop()
         assert console.alive() == []
 
 
-def crm(console: DemoConsole) -> dict[str, list[dict[str, Any]]]:
+def destinations(console: DemoConsole, admin: requests.Session) -> dict[str, str]:
+    """name → id."""
+    page = admin.get(f"{console.url}/settings/destinations").text
+    return {
+        name: found for found, name in re.findall(r'href="/settings/destinations/([0-9a-f-]{36})"[^>]*>([^<]+)', page)
+    }
+
+
+def tried(console: DemoConsole, admin: requests.Session) -> dict[str, str]:
+    """By name what is wrong with those that an admin has set up, when they are tried out."""
+    wrong = {}
+    for name, found in destinations(console, admin).items():
+        if name in SET_UP:
+            page = admin.get(f"{console.url}/settings/destinations/{found}").text
+            token = re.search(r'name="csrf_token"[^>]*value="([^"]+)"', page)
+            assert token, page
+            page = admin.post(f"{console.url}/settings/destinations/{found}/test", data={"csrf_token": token[1]}).text
+            if "It works" not in page:
+                wrong[name] = page
+    return wrong
+
+
+def held(console: DemoConsole, name: str) -> Any:
     with client() as session:
-        return dict(session.get(f"{console.stand_in('CRM (Twenty)')}/__state", timeout=5).json())
+        return session.get(f"{console.stand_in(name)}/__state", timeout=5).json()
+
+
+def crm(console: DemoConsole) -> dict[str, list[dict[str, Any]]]:
+    return dict(held(console, "CRM (Twenty)"))
 
 
 def known(console: DemoConsole, email: str) -> bool:
