@@ -6,12 +6,18 @@ import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.fakes.server import FakeServer, Request, Response
+from tests.fakes.tls import self_signed, signed
+from webapp.clients import guard
 from webapp.clients.http import HttpClient, parse_retry_after, redact
-from webapp.leads.ports import OutcomeUnknown, Refused, Throttled, Unreached
+from webapp.leads.ports import OutcomeUnknown, Refused, Throttled, Unreached, Unusable
+
+LOCAL = guard.networks(["127.0.0.0/8"])
 
 
 class _Echo(FakeServer):
@@ -32,6 +38,47 @@ def test_a_redirect_is_not_followed(server: _Echo) -> None:
     with pytest.raises(Refused, match="redirects"):
         HttpClient(server.url, timeout=2).call("POST", json_body={})
     assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("host", "ended", "words"),
+    [
+        ("localhost", False, "self-signed certificate$"),
+        ("localhost", False, "unable to get local issuer certificate$"),
+        ("localhost", True, "certificate has expired$"),
+        ("other.example", False, "certificate is not valid for 'localhost'$"),
+    ],
+)
+@pytest.mark.parametrize("allow", [None, LOCAL])
+def test_whoever_shows_a_certificate_that_is_not_good_cannot_be_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, allow: Any, host: str, ended: bool, words: str
+) -> None:
+    context, authority = self_signed(tmp_path) if "self" in words else signed(tmp_path, host, ended=ended)
+    monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
+    if ended or host != "localhost":
+        monkeypatch.setenv("SSL_CERT_FILE", str(authority))
+    with _Echo(context=context) as server:
+        client = HttpClient(server.url, timeout=5, allow=allow)
+        with pytest.raises(Unusable, match="its certificate is not good: .*" + words) as unusable:
+            client.call("POST", json_body={})
+        assert "SSL_CERT_FILE" in unusable.value.remedy and server.requests == []
+
+
+@pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"])
+@pytest.mark.parametrize("allow", [None, LOCAL])
+def test_an_authority_of_ones_own_can_be_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, allow: Any, variable: str
+) -> None:
+    context, authority = signed(tmp_path)
+    monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
+    monkeypatch.setenv(variable, str(authority))
+    with _Echo(context=context) as server:
+        assert HttpClient(server.url, timeout=5, allow=allow).call("POST", json_body={}).status == 200
+
+
+def test_no_tls_at_all_may_be_a_moment_s_trouble(server: _Echo) -> None:
+    with pytest.raises(Unreached, match="no connection"):
+        HttpClient(server.url.replace("http", "https"), timeout=5).call("POST", json_body={})
 
 
 @pytest.mark.parametrize(

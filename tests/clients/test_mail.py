@@ -4,18 +4,13 @@ import ssl
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from tests.clients.support import a_request
 from tests.fakes.smtp import PASSWORD, USER, SmtpFake
+from tests.fakes.tls import self_signed
 from webapp.clients.guard import networks
 from webapp.clients.mail import MailClient
 from webapp.clients.smtp import PLAIN, STARTTLS, TLS, Server, SmtpClient
@@ -37,28 +32,8 @@ def mail() -> Iterator[SmtpFake]:
 @pytest.fixture(scope="module")
 def contexts(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, ssl.SSLContext]:
     """(the server's, one that trusts it) of a certificate for localhost."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    folder: Path = tmp_path_factory.mktemp("tls")
-    (folder / "cert.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    (folder / "key.pem").write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    theirs = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    theirs.load_cert_chain(folder / "cert.pem", folder / "key.pem")
-    return theirs, ssl.create_default_context(cafile=str(folder / "cert.pem"))
+    theirs, certificate = self_signed(tmp_path_factory.mktemp("tls"))
+    return theirs, ssl.create_default_context(cafile=str(certificate))
 
 
 def _server(fake: SmtpFake, **over: Any) -> Server:
@@ -110,16 +85,60 @@ def test_not_now_is_tried_again(mail: SmtpFake, verb: str, kind: str) -> None:
     assert mail.mails == []
 
 
-@pytest.mark.parametrize(
-    ("verb", "wide"),
-    [("CONNECT", True), ("EHLO", True), ("MAIL", True), ("RCPT", True), ("DATA", False), ("DOT", False)],
-)
+@pytest.mark.parametrize(("verb", "wide"), [("RCPT", True), ("DATA", False), ("DOT", False)])
 def test_no_is_for_good(mail: SmtpFake, verb: str, wide: bool) -> None:
-    mail.fail_next(verb, kind="554", times=2)
+    mail.fail_next(verb, kind="554")
     with pytest.raises(Refused, match="554") as refused:
         _client(mail).send(_request())
     assert refused.value.destination_wide == wide
     assert mail.mails == []
+
+
+@pytest.mark.parametrize(
+    ("verb", "words"),
+    [
+        ("CONNECT", "refuses the connection: 554"),
+        ("EHLO", "refuses the connection: 554"),
+        ("MAIL", "refuses the sender: 554"),
+    ],
+)
+def test_what_is_refused_before_anything_is_said_of_the_lead_leaves_nobody_to_mail(
+    mail: SmtpFake, verb: str, words: str
+) -> None:
+    mail.fail_next(verb, kind="554", times=2)
+    with pytest.raises(Unusable, match=words) as unusable:
+        _client(mail).send(_request())
+    assert "choose another server or sender" in unusable.value.remedy
+    assert mail.mails == []
+
+
+@pytest.mark.parametrize(
+    ("answers", "error"),
+    [
+        (["554 5.7.1 <x>: Relay access denied"] * 2, Unusable),
+        (["550 relay not permitted", "550 5.7.54 SMTP; Unable to relay recipient in non-accepted domain"], Unusable),
+        (["530 5.7.0 Must issue a STARTTLS command first"] * 2, Unusable),
+        (["554 5.7.1 <x>: Relay access denied", "550 5.1.1 <x>: no such user"], Refused),
+        (["550 5.7.1 Message rejected by the recipient's policy"] * 2, Refused),
+        (["550 5.1.1 <x>: no such user"] * 2, Refused),
+        (["450 4.7.1 <x>: Relay access denied"] * 2, Unreached),
+    ],
+)
+def test_a_server_that_relays_nothing_for_us_is_told_from_people_who_are_not_there(
+    mail: SmtpFake, answers: list[str], error: type[Exception]
+) -> None:
+    for answer in answers:
+        mail.fail_next("RCPT", kind=answer)
+    with pytest.raises(error) as told:
+        _client(mail, (ANA, BOB)).send(_request())
+    assert type(told.value) is error and answers[0][:3] in str(told.value)
+    assert mail.mails == []
+
+
+def test_a_relay_that_takes_mail_for_some_is_used_for_them(mail: SmtpFake) -> None:
+    mail.fail_next(f"RCPT {BOB}", kind="554 5.7.1 <x>: Relay access denied")
+    _client(mail, (ANA, BOB)).send(_request())
+    assert [sent.recipients for sent in mail.mails] == [(ANA,)]
 
 
 @pytest.mark.parametrize("kind", ["reset_before", "hang", "garbage"])
@@ -265,8 +284,11 @@ def test_mail_goes_encrypted_and_logs_in(mail: SmtpFake, contexts: tuple[ssl.SSL
             assert "wrong" not in unusable.value.message and "password right" in unusable.value.remedy
             with pytest.raises(Unusable, match="letters that a login cannot send"):
                 _client(fake, context=ours, **(login | {"password": "pässword"})).send(_request())
-            with pytest.raises(Unreached, match="no secure connection"):  # a certificate that nobody vouches for
+            with pytest.raises(Unusable, match=r"its certificate is not good: self-signed certificate$") as unusable:
                 _client(fake, **login).send(_request())
+            assert "SSL_CERT_FILE" in unusable.value.remedy
+            with pytest.raises(Unusable, match=r"certificate is not valid for '127\.0\.0\.1'"):
+                _client(fake, context=ours, host="127.0.0.1", **login).send(_request())
             assert len(fake.mails) == 1
     with pytest.raises(Unusable, match="offers no STARTTLS"):
         _client(mail, security=STARTTLS, user=USER, password=PASSWORD).send(_request())
@@ -302,7 +324,7 @@ def test_a_test_goes_as_far_as_the_addresses(mail: SmtpFake) -> None:
     mail.fail_next(f"RCPT {BOB}", kind="550")
     assert f"does not take {BOB}" in client.probe()
     mail.fail_next("MAIL", kind="550")
-    with pytest.raises(Refused, match="refuses the sender"):
+    with pytest.raises(Unusable, match="refuses the sender"):
         client.probe()
     assert mail.mails == []
 

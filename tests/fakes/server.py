@@ -26,6 +26,7 @@ import argparse
 import contextlib
 import json
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -92,7 +93,15 @@ class FakeServer:
 
     base_path: ClassVar[str] = ""
 
-    def __init__(self, *, port: int = 0, latency: float = 0.0, host: str = "127.0.0.1") -> None:
+    def __init__(
+        self,
+        *,
+        port: int = 0,
+        latency: float = 0.0,
+        host: str = "127.0.0.1",
+        context: ssl.SSLContext | None = None,
+    ) -> None:
+        """``context``: speaks TLS with it, as ``localhost``."""
         self.latency = latency
         self.requests: list[Request] = []
         self.faults: list[Fault] = []
@@ -100,12 +109,15 @@ class FakeServer:
         self._working = self.busiest = 0  # busiest: most calls at a time
         self._closing = threading.Event()
         self._server = _Server((host, port), _handler_for(self))
+        self._tls = context is not None
+        if context is not None:
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
 
     @property
     def url(self) -> str:
         host, port = self._server.server_address[:2]
-        return f"http://{host!s}:{port}{self.base_path}"
+        return f"https://localhost:{port}{self.base_path}" if self._tls else f"http://{host!s}:{port}{self.base_path}"
 
     @property
     def root(self) -> str:

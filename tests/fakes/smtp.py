@@ -4,6 +4,7 @@ Faults are asked for as of the other stand-ins (tests/fakes/server.py), with the
 ``fake.fail_next("RCPT bob@", kind="451")``. ``DOT`` is the end of a message, where it is taken. Kinds::
 
     451, 554 …        that answer; nothing is done             451_after …   that answer, although it was done
+    554 5.7.1 No …    that answer in words
     reset_before, reset_after, hang, hang_after, slow, drip, garbage         as there
 """
 
@@ -232,7 +233,7 @@ class _Handler(socketserver.BaseRequestHandler):
             return self._trickled(done(), fault.seconds)
         if kind == "garbage":
             return self._say("<html>not SMTP")
-        return self._say(f"{kind} {kind[0]}.7.1 Service says no")
+        return self._say(kind if " " in kind else f"{kind} {kind[0]}.7.1 Service says no")
 
     def _features(self) -> str:
         found = ["mail.example.com", "8BITMIME", "PIPELINING"]

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from cryptography.fernet import Fernet
 from sqlalchemy.orm import Session, sessionmaker
 
 from tests.factories import make_lead, make_user
+from tests.fakes.tls import signed
 from tests.fakes.twenty import TwentyFake
 from tests.fakes.webhook_receiver import SECRET, WebhookReceiver
 from tests.leads.delivering import (
@@ -333,6 +335,41 @@ def test_credentials_that_no_key_opens_hold_everything_up_until_the_key_is_back(
     session.refresh(alert)
     assert (crm.problem, crm.open_until, crm.failures) == (None, None, 0)
     assert alert.state is AlertState.RESOLVED
+
+
+def test_whoever_shows_a_certificate_that_is_not_good_is_waited_for_until_it_is(
+    session: Session,
+    workspace: Workspace,
+    session_factory: Factory,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    context, authority = signed(tmp_path)
+    policy = replace(EAGER, breaker_seconds=0.1)
+    with WebhookReceiver(context=context) as receiver:
+        hook = webhook_destination(session, workspace, receiver)
+        for _ in range(30):
+            planned(session, workspace)
+        registry = clients()
+        for _ in range(3):  # the second and third time as a probe
+            drain(session_factory, registry=registry, policy=policy)
+            until(lambda: _has_due(session_factory))
+        assert all_states(session) == {"pending"}
+        assert (count(session, DeliveryAttempt), set(session.scalars(sa.select(Delivery.tries)))) == (0, {0})
+        (alert,) = session.scalars(sa.select(Alert))
+        assert (alert.kind, alert.times) == (alerting.UNUSABLE, 1)
+        assert alert.message.startswith(
+            "Hook cannot be called: its certificate is not good: unable to get local issuer"
+        )
+        assert "Have the certificate put right there." in alert.message
+        session.commit()
+        monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
+        monkeypatch.setenv("SSL_CERT_FILE", str(authority))
+        _until_done(session, session_factory, policy=policy)
+        assert len(receiver.events) == 30
+    session.refresh(hook)
+    session.refresh(alert)
+    assert (hook.problem, alert.state) == (None, AlertState.RESOLVED)
 
 
 def test_the_alert_of_one_that_cannot_be_called_ends_when_it_is_switched_off(

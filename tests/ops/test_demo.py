@@ -19,7 +19,8 @@ from tests.ops.support import PROJECT, Console, eventually, free_port
 pytestmark = pytest.mark.fault
 
 STATUSES = ("new_auto", "new_draft", "new_escalate", "approved", "overridden", "rejected")
-FILLED_WITHIN = 30.0
+START_WITHIN, FILLED_WITHIN = 300.0, 90.0
+"""Seconds on a machine that other tests keep busy; a third of them on one that has nothing else to do."""
 #: What admins have set up besides what the environment makes.
 SET_UP = {"HubSpot", "Salesforce", "Sheet of the sales team", "Mail to the managers", "Data warehouse"}
 
@@ -62,9 +63,11 @@ def client() -> requests.Session:
 @pytest.fixture(scope="module")
 def console(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoConsole]:
     console = DemoConsole(tmp_path_factory.mktemp("demo") / "var")
-    console.start(seconds=120)
-    yield console
-    console.clean_up()
+    try:
+        console.start(seconds=START_WITHIN)
+        yield console
+    finally:
+        console.clean_up()
 
 
 @pytest.fixture(scope="module")
@@ -253,7 +256,7 @@ class TestDemo:
         self, console: DemoConsole, api: requests.Session
     ) -> None:
         people = console.people
-        console.start(seconds=120)
+        console.start(seconds=START_WITHIN)
         assert "Demo: " not in console.output
         assert console.people == people
         assert len(leads(console, api)) <= 211

@@ -1,6 +1,6 @@
 """HTTP as the destinations need it: time limits, no redirects, and errors in the domain's words.
 
-Which error says what (contracts: integrations): no connection → nothing happened, try again; reset, timeout or 5xx
+Which error says what (contracts: integrations): a certificate that is not good → nobody can be called there; no connection → nothing happened, try again; reset, timeout or 5xx
 after a write was sent → unknown; 429 → everybody waits; 408, 409, 425 → try again; any other answer but 2xx → refused.
 """
 
@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import re
+import ssl
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,6 +32,12 @@ MAX_BODY = 1_048_576
 _EXCERPT = 400
 #: Asked to wait without being told how long (Twenty's long bucket is a minute).
 DEFAULT_PAUSE = 60.0
+
+#: What to do where a certificate is not good (:class:`Unusable`).
+CERTIFICATE = (
+    "Have the certificate put right there. If an authority of your own has signed it, name a file with that authority's "
+    "certificate in SSL_CERT_FILE and start the console anew."
+)
 
 _RETRY = frozenset({408, 409, 425})
 #: Would be answered to every other delivery as well: credential, quota.
@@ -94,7 +101,7 @@ class HttpClient:
         max_body: int = MAX_BODY,
     ) -> Answer:
         """One request. Returns for 2xx and the statuses in ``accept``; else raises Throttled, Unreached,
-        OutcomeUnknown or Refused. ``shown``: the body as the delivery's page may show it. ``form``: a body of form fields.
+        OutcomeUnknown, Refused or, where the certificate there is not good, Unusable. ``shown``: the body as the delivery's page may show it. ``form``: a body of form fields.
         ``reads``: it has no effect there, whatever its method. ``max_body``: bytes of an answer that are read."""
         if json_body is not None:
             body = json.dumps(json_body, ensure_ascii=False, separators=(",", ":")).encode()
@@ -126,6 +133,8 @@ class HttpClient:
             raise Refused(f"bad address: {type(error).__name__}", exchange=Exchange(payload=shown)) from None
         except (requests.RequestException, OSError) as error:
             session.close()  # whatever it still holds is not worth keeping
+            if wrong := wrong_certificate(_innermost(error)):
+                raise Unusable(wrong, remedy=CERTIFICATE) from None
             raise _no_answer(error, reads, Exchange(payload=shown)) from None
         self._idle.append(session)
         exchange = Exchange(response.status_code, self._excerpt(content), shown)
@@ -223,8 +232,19 @@ def _never_sent(error: Exception) -> bool:
     return isinstance(getattr(cause, "reason", None), NewConnectionError)
 
 
+def wrong_certificate(error: Exception) -> str | None:
+    """What is wrong with the certificate that the other side shows, in words; None when the trouble is another."""
+    if not isinstance(error, ssl.SSLCertVerificationError):
+        return None
+    return f"its certificate is not good: {(error.verify_message or 'nobody vouches for it').rstrip('.')}"
+
+
 def _kind(error: Exception) -> str:
-    """The innermost reason's type: urllib3's texts hold addresses of objects."""
+    """The reason's type: urllib3's texts hold addresses of objects."""
+    return type(_innermost(error)).__name__
+
+
+def _innermost(error: Exception) -> Exception:
     inner: Any = error
     for _ in range(4):
         following = getattr(inner, "reason", None) or next(
@@ -233,7 +253,8 @@ def _kind(error: Exception) -> str:
         if following is None or not isinstance(following, Exception):
             break
         inner = following
-    return type(inner).__name__
+    found: Exception = inner
+    return found
 
 
 def _said_no(response: requests.Response, exchange: Exchange, reads: bool) -> Exception:

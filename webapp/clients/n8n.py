@@ -6,7 +6,7 @@ from typing import Any
 
 from webapp.clients.http import HttpClient
 from webapp.leads.errors import Permanent, Transient
-from webapp.leads.ports import DeliveryRequest, LeadSnapshot, Receipt, Throttled
+from webapp.leads.ports import DeliveryRequest, LeadSnapshot, Receipt, Throttled, Unusable
 from webapp.leads.states import LABEL_VIEW, PRIORITY_VIEW
 
 #: Before the one fast retry, in seconds. What fails then as well takes the ordinary schedule.
@@ -26,7 +26,7 @@ class FollowUpClient:
         headers = {"Idempotency-Key": str(request.delivery_id)}
         try:
             answer = self._http.call("POST", json_body=body, headers=headers, shown=body)
-        except Throttled:
+        except (Throttled, Unusable):
             raise
         except Transient as error:
             if error.retry_after is not None:

@@ -17,14 +17,18 @@ from typing import Any
 
 from webapp.clients.deadline import reading, remaining, within
 from webapp.clients.guard import Blocked, Network, connected
-from webapp.clients.http import CONNECT_TIMEOUT, redact
+from webapp.clients.http import CERTIFICATE, CONNECT_TIMEOUT, redact, wrong_certificate
 from webapp.leads.ports import Exchange, OutcomeUnknown, Refused, Unreached, Unusable
 
 STARTTLS, TLS, PLAIN = "starttls", "tls", "none"
 _LOGIN = "Put user name and password right in its settings."
 _ENCRYPTION = "Choose another port and encryption in its settings; without encryption, leave the user name empty."
+_NOBODY = "It says so to every message: have it allowed there, or choose another server or sender in the settings."
 _SAID = 200
 _TICK = 0.05
+#: How a server says that it takes mail from us for nobody outside, or for nobody before a login; a code of its own there is
+#: not (RFC 3463: 5.7.1 is also said of a single recipient).
+_RELAY = re.compile(r"^530 |\brelay(?:ing)?\b", re.IGNORECASE)
 #: What begins a line of the message with a dot has it doubled (RFC 5321, 4.5.2).
 _DOT = re.compile(rb"(?m)^\.")
 
@@ -61,8 +65,8 @@ class SmtpClient:
 
     def send(self, sender: str, recipients: Sequence[str], message: bytes, shown: dict[str, Any]) -> Taken:
         """``message``: with CRLF at its lines' ends. ``shown``: as the delivery's page may show it. Raises Unreached,
-        OutcomeUnknown or Refused, Refused with ``destination_wide`` for what every other message would meet, and Unusable
-        for what the settings are to blame for."""
+        OutcomeUnknown or Refused, Refused with ``destination_wide`` where nobody of them is taken, and Unusable for what
+        every other message would meet."""
         exchange = Exchange(payload=shown)
         with self._conversation(exchange) as talk:
             later, never = talk.addressed(sender, recipients, exchange)
@@ -93,7 +97,9 @@ class SmtpClient:
             except Blocked as error:
                 raise Refused(f"blocked: {error}", exchange=exchange) from None
             except ssl.SSLError as error:
-                words = getattr(error, "verify_message", "") or error.reason or type(error).__name__
+                if wrong := wrong_certificate(error):
+                    raise Unusable(wrong, remedy=CERTIFICATE) from None
+                words = error.reason or type(error).__name__
                 raise _lost(talk, f"no secure connection: {words}", exchange) from None
             except (smtplib.SMTPException, OSError, UnicodeError) as error:
                 # The library tells of a time-out as of a lost connection.
@@ -146,8 +152,8 @@ class _Talk(smtplib.SMTP):
     def began(self, exchange: Exchange) -> None:
         """Greeted, secured and logged in."""
         server = self._server
-        _expect(self.greeting, 220, exchange, wide=True)
-        _expect(self.ehlo(), 250, exchange, wide=True)
+        _expect(self.greeting, 220, exchange, wide=True, about="connection")
+        _expect(self.ehlo(), 250, exchange, wide=True, about="connection")
         if server.security == STARTTLS:
             if not self.has_extn("starttls"):
                 raise Unusable("the mail server offers no STARTTLS", remedy=_ENCRYPTION)
@@ -193,7 +199,10 @@ class _Talk(smtplib.SMTP):
             words = "; ".join(f"{who}: {said}" for who, said in {**later, **never}.items())
             if later:
                 raise Unreached(redact(f"nobody can be mailed now: {words}")[:_SAID], exchange=exchange)
-            raise Refused(redact(f"refused for {words}")[:_SAID], exchange=exchange, destination_wide=True)
+            words = redact(f"refused for {words}")[:_SAID]
+            if all(_RELAY.search(said) for said in never.values()):
+                raise Unusable(words, remedy=_NOBODY)
+            raise Refused(words, exchange=exchange, destination_wide=True)
         return later, never
 
     def handed_over(self, message: bytes, exchange: Exchange) -> str:
@@ -220,12 +229,13 @@ def _expect(reply: tuple[int, bytes], code: int, exchange: Exchange, *, wide: bo
 
 
 def _said(reply: tuple[int, Any], exchange: Exchange, *, wide: bool = False, about: str = "") -> Exception:
-    """5xx: no, for good; everything else: not now. ``about``: what of ours it is about."""
+    """5xx: no, for good; everything else: not now. ``about``: what of ours it is about. ``wide``: what every other message
+    would hear too, since nothing of this one has been said."""
     code, said = reply
     words = redact(f"the mail server refuses the {about}: {_text(code, said)}" if about else _text(code, said))[:_SAID]
-    if 500 <= code < 600:
-        return Refused(words, exchange=exchange, destination_wide=wide)
-    return Unreached(words, exchange=exchange)
+    if not 500 <= code < 600:
+        return Unreached(words, exchange=exchange)
+    return Unusable(words, remedy=_NOBODY) if wide else Refused(words, exchange=exchange)
 
 
 def _text(code: int, said: Any) -> str:
