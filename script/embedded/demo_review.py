@@ -106,6 +106,7 @@ def _chosen(
             Lead.workspace_id == workspace_id,
             Lead.status.in_({status for status, _ in quota}),
             Lead.created_at > datetime.now(UTC) - min(STALE),  # those are the overlooked ones
+            Lead.suppression_id.is_(None),
         )
         .order_by(Lead.created_at, Lead.id)
     )

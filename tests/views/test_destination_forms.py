@@ -127,3 +127,15 @@ def test_one_that_deliveries_wait_for_says_what_to_do(
     page = admin.get(f"/settings/destinations/{row.id}").text
     assert "Hook cannot be called: its credentials cannot be read" in page
     assert "or enter them again in its settings. Deliveries go out by themselves then." in page
+
+
+def test_one_that_has_taken_a_delivery_works_whether_it_was_tested_or_not(
+    admin: FlaskClient, session: Session, workspace: Workspace, session_factory: sessionmaker[Session]
+) -> None:
+    with WebhookReceiver() as receiver:
+        row = webhook_destination(session, workspace, receiver)
+        assert "not tested" in admin.get(f"/settings/destinations/{row.id}").text
+        planned(session, workspace)
+        drain(session_factory)
+    page = admin.get(f"/settings/destinations/{row.id}").text
+    assert "not tested" not in page and "</span> works</span>" in page

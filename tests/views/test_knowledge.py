@@ -5,6 +5,7 @@ import sqlalchemy as sa
 from tests.factories import make_lead
 from tests.views.test_pages import text_of
 from webapp.models import Lead
+from webapp.views.knowledge import said_pairs
 
 
 def fact(name, value, provider="home page", confidence=0.7, note=""):
@@ -26,8 +27,8 @@ def test_facts_are_grouped_and_said_in_words(client, session, workspace, reviewe
         fact("company_employees", 1234), fact("crm_customer", True, "Twenty"), fact("phone_carrier", "Viettel"),
     )  # fmt: skip
     text = text_of(html)
-    for words in ("Real estate", "Viet Nam", "none: mail cannot arrive", "1,234", "already a customer", "Viettel"):
-        assert words in text or words.replace("Viet Nam", "Vietnam") in text, words
+    for words in ("Real estate", "Vietnam", "none: mail cannot arrive", "1,234", "already a customer", "Viettel"):
+        assert words in text or words.replace("Vietnam", "Vietnam") in text, words
     assert text.index("In the CRM") < text.index("Place") < text.index("How to reach them")
     assert "real_estate" not in text and "True" not in text
 
@@ -61,3 +62,21 @@ def test_the_api_tells_the_facts_of_one_lead(client, session, workspace, headers
     session.commit()
     assert client.get(f"/api/v1/leads/{lead.id}", headers=headers).json["facts"] == [fact("city", "Huế")]
     assert "facts" not in client.get("/api/v1/leads", headers=headers).json["leads"][0]
+
+
+def test_a_run_says_what_it_found_out_in_the_words_of_the_lead_s_page() -> None:
+    said = said_pairs(
+        {
+            "email_free": False,
+            "email_role": False,
+            "country": "VN",
+            "phone_e164": "+84912345678",
+            "language": "vi",
+            "phone_type": "mobile",
+            "time_zone": "Asia/Ho_Chi_Minh",
+        }
+    )
+    assert said == [
+        ("Language", "Vietnamese"), ("Country", "Vietnam"), ("Mail service", "the company's own"),
+        ("Kind of number", "mobile"), ("Number", "+84912345678"), ("Time zone", "Asia/Ho_Chi_Minh"),
+    ]  # fmt: skip

@@ -305,6 +305,7 @@ def _form(
         sources=fieldmap.SOURCES,
         example=trial.example(session, helpers.here(), mapping, public_url=helpers.settings().public_url),
         waiting=destinations.waiting(session, helpers.here()).get(row.id, {}) if row else {},
+        answered=row is not None and row.id in delivery_health.answered(session, helpers.here()),
         pull=crm_pulls.of(session, row) if row and crm_pulls.reads(row) else None,
         pulls_every=helpers.settings().crm_pull_seconds,
         read_back=read_back or {},

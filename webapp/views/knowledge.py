@@ -129,11 +129,24 @@ LABELS = {
     for title, listed in _GROUPS.items()
     for name, label, _ in listed
 }
+#: Labels of those that are not understood without the one above.
+_ALONE = {"phone_type": "Kind of number", "phone_region": "Country of the number"}
 #: What a reviewer must not miss, by fact and value.
 _WARNS = {
     ("email_valid", False), ("email_mx", False), ("email_deliverable", "undeliverable"), ("email_deliverable", "risky"),
     ("email_disposable", True), ("phone_valid", False),
 }  # fmt: skip
+
+
+def said_pairs(output: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What a run found out, as (label, value): facts as on the lead's page, then the rest."""
+    known = {
+        name: value for name, value in output.items() if name in LABELS and name != "time_zone"
+    }  # has a time of now
+    listed = [one for group in _GROUPS.values() for one in group if known.get(one[0]) is not None]
+    found = [(_ALONE.get(name, label), said(known[name])) for name, label, said in listed]
+    rest = {name: value for name, value in output.items() if name not in known}
+    return [pair for pair in found if pair[1]] + words.said_pairs(rest)
 
 
 def of(lead: Lead) -> list[Group]:

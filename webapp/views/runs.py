@@ -14,7 +14,7 @@ from webapp.leads.run_filters import RunFilter
 from webapp.leads.states import Role, RunStatus, RunTrigger
 from webapp.models.work import Run
 from webapp.security.roles import requires
-from webapp.views import helpers
+from webapp.views import helpers, knowledge
 
 bp = Blueprint("runs", __name__)
 
@@ -83,6 +83,7 @@ def show(run_id: uuid.UUID) -> Any:
         open=run.status in OPEN,
         steps=steps(run),
         bars=bars(run.stages),
+        facts_said=knowledge.said_pairs,
         now=datetime.now(UTC),
     )
 

@@ -314,7 +314,15 @@ POLICY: dict[TeamPolicy, str] = {
     TeamPolicy.ROUND_ROBIN: "in turn",
     TeamPolicy.WEIGHTED: "at random, by share",
 }
-LABEL = {"lang": "Language", "ms": "Took"}
+LABEL = {
+    "lang": "Language",
+    "ms": "Took",
+    "email_domain": "E-mail domain",
+    "phone_e164": "Number",
+    "phone_time_zones": "Time zones of the number",
+    "runner_up": "Runner-up",
+    "runner_up_confidence": "Confidence of the runner-up",
+}
 OUTCOME = {
     "delivered": "delivered",
     "retry": "to be tried again",
