@@ -18,7 +18,7 @@ from embedded import demo
 from embedded.demo_history import ACTOR
 from tests.fakes.hubspot import TOKEN
 from tests.fakes.salesforce import CLIENT_ID, CLIENT_SECRET, LEAD_FIELD, TASK_FIELD
-from tests.fakes.sheets import SPREADSHEET, service_account
+from tests.fakes.sheets import SPREADSHEET
 from tests.fakes.webhook_receiver import SECRET
 from webapp.leads import destinations
 from webapp.leads.destinations import Cipher, Wanted
@@ -31,8 +31,6 @@ from webapp.models.work import Delivery, Destination
 _UNLIMITED = {"per_second": "", "per_minute": ""}
 """A stand-in needs no rate budget, and a newcomer would wait for it."""
 _HUBSPOT_VALUES = {"id_property": "lead_ops_person", "notes": "on"}
-_SHEETS_KEY = json.dumps(service_account("https://oauth2.googleapis.com/token"))
-"""Looks like one; the stand-in's own gives its tokens over plain http, which no form takes."""
 
 
 class _Place(NamedTuple):
@@ -54,11 +52,13 @@ def _places(environ: Mapping[str, str]) -> list[_Place]:
     server = urlsplit(environ["DEMO_SMTP_URL"])
     salesforce_values = {"grant": CLIENT_CREDENTIALS, "client_id": CLIENT_ID}
     salesforce_values |= {"lead_field": LEAD_FIELD, "task_field": TASK_FIELD}
-    sheet_values = {"spreadsheet": SPREADSHEET, "tab": "Leads", "key": _SHEETS_KEY}
+    key = _key(environ["SHEETS_API_URL"])
+    # The stand-in gives its tokens over plain http, which no form takes.
+    entered = json.dumps(key | {"token_uri": "https://oauth2.googleapis.com/token"})
+    sheet_values = {"spreadsheet": SPREADSHEET, "tab": "Leads", "key": entered}
     mail_values = {"security": "none", "sender": "console@demo.example", "when": "each"}
     mail_values |= {"to": "mona@demo.example, marek@demo.example"}
     mail = {"host": server.hostname, "port": server.port}
-    key = {"key": _key(environ["SHEETS_API_URL"])}
     buys = {"intent": ["purchase_intent", "demo_request"]}
     return [
         _Place(kind.HUBSPOT, "HubSpot", watches, _HUBSPOT_VALUES, hubspot, {"token": TOKEN}, {"source": "partner"}),
@@ -66,18 +66,18 @@ def _places(environ: Mapping[str, str]) -> list[_Place]:
             kind.SALESFORCE, "Salesforce", off, salesforce_values, salesforce, {"client_secret": CLIENT_SECRET},
             {"source": "google_ads"},
         ),
-        _Place(kind.SHEETS, "Sheet of the sales team", watches, sheet_values, {}, key, buys),
+        _Place(kind.SHEETS, "Sheet of the sales team", watches, sheet_values, {}, {"key": json.dumps(key)}, buys),
         _Place(kind.EMAIL, "Mail to the managers", watches, mail_values, mail, {}, {"priority": ["P0"]}),
         _Place(kind.WEBHOOK, "Data warehouse", watches, {}, hook, {"secret": SECRET}, {"source": "csv_import"}),
     ]  # fmt: skip
 
 
-def _key(url: str) -> str:
+def _key(url: str) -> dict[str, Any]:
     with requests.Session() as http:
         http.trust_env = False
         answer = http.get(f"{url}{demo.SHEETS_KEY}", timeout=10)
         answer.raise_for_status()
-        return answer.text
+        return dict(answer.json())
 
 
 def create(session: Session, workspace_id: uuid.UUID, environ: Mapping[str, str], cipher: Cipher) -> None:

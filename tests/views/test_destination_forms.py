@@ -111,8 +111,8 @@ def test_a_test_of_one_that_cannot_be_called_says_what_to_do(
     with WebhookReceiver() as receiver:
         row = webhook_destination(session, workspace, receiver, credentials="enc:nonsense")
         page = admin.post(f"/settings/destinations/{row.id}/test", follow_redirects=True).text
-    said = "Its credentials cannot be read with the keys of this server. Put the key that they were encrypted with back"
-    assert said in page and "Nothing of a lead was sent." in page
+    said = "its credentials cannot be read with the keys of this server. Put the key that they were encrypted with back"
+    assert f"<b>The last test failed:</b> {said}" in page and "Nothing of a lead was sent." in page
     session.refresh(row)
     assert (row.test_problem or "").endswith("or enter them again in its settings.")
 
