@@ -10,8 +10,10 @@ from webapp.leads import reliability, verdict, wordmodel
 from webapp.leads.reliability import CHECK, Labelled, figures, judged
 from webapp.leads.ruleset import default_ruleset, load_ruleset
 from webapp.leads.states import AUTO_FROM, Intent, NextAction, Priority
+from webapp.leads.textnorm import compose
 from webapp.leads.verdict import judge
-from webapp.leads.wordmodel import default_model
+from webapp.leads.wordmodel import WordModel, default_model
+from webapp.leads.words import read
 
 DATA = Path(__file__).parents[1] / "data"
 RULES = Path(wordmodel.__file__).with_name("rulesets") / "default.json"
@@ -66,21 +68,36 @@ def test_ham_of_short_messages_is_no_spam_with_confidence() -> None:
 def test_words_add_up_as_training_sees_them() -> None:
     """The features that the file was learned from, and the sums that are made of it here, are the same."""
     model = default_model()
-    for text in (row.text for row in HELD_OUT[:40]):
-        keys, _ = verdict.heard(text)
+    repeated = ["the price, the price and the price", "hủy huỷ hủy đơn, huỷ đơn"]
+    for text in (*(row.text for row in HELD_OUT[:40]), *repeated):
+        words = read(compose(text).text, model.lexicon)
         weights = [
-            times * (model.pairs.get(name[1:], 0) if name[0] == "2" else model.words.get(name, 0))
-            for name, times in wordmodel.of_text(keys).items()
+            times * (pair_weight(model, name[1:]) if name[0] == "2" else model.words.get(name, 0))
+            for name, times in wordmodel.of_text(words.keys).items()
         ]
-        assert model._of_words(keys) == sum(weights)
+        assert model.of_words(words) == sum(weights)
+
+
+def pair_weight(model: WordModel, pair: str) -> int:
+    first, second = pair.split(" ")
+    return model.pairs.get(first, {}).get(second, 0)
 
 
 def test_an_intent_that_was_negated_away_is_not_chosen() -> None:
-    keys, heard = verdict.heard("How much is it?")
     model = default_model()
-    first, likely, second, less = model.best(keys, heard)
+    text = "How much is it?"
+    said = model.of_words(read(text.casefold(), model.lexicon)) + model.of_heard(verdict.heard(text)[1])
+    first, likely, second, less = model.best(said)
     assert (first, likely > less) == (Intent.INQUIRY_PRICE, True)
-    assert model.best(keys, heard, {first})[0] is second
+    assert model.best(said, {first})[0] is second
+
+
+def test_of_intents_that_are_as_likely_the_same_one_is_chosen_with_and_without_negations() -> None:
+    model = default_model()
+    level = wordmodel.pack([0] * len(model.intents)) - model.bias
+    first, likely, second, less = model.best(level)
+    assert likely == less == pytest.approx(1 / len(model.intents))
+    assert model.best(level, {first})[0] is second
 
 
 def test_where_no_rule_has_a_phrase_the_words_are_the_evidence_and_it_is_said() -> None:

@@ -13,7 +13,10 @@ Read it top-down::
              │ ├ wordmodel  words and rules weighed together (rulesets/words.json, made by script/train)
              │ ├ reliability  how right verdicts are on labelled messages (`flask classify --evaluate`)
              │ ├ suspicion does the message talk to a machine? then never out by itself
-             │ └ textnorm  folding, tokens, language; offsets of the text as sent
+             │ ├ hearing   what the rules alone make of a message; matching finds their phrases in it
+             │ ├ explanation  the evidence and the reasons of a verdict
+             │ ├ words     tokens, each looked up once for all that the judge wants of it; language
+             │ └ textnorm  folding, forms to compare; offsets of the text as sent
              ├ suppression  who must not be treated as a lead; the list, copies of it, the query before a delivery
              │ ├ suppression_match  what an entry says, and whether it is about somebody
              │ └ suppression_walk   leads that are here, compared with a list that has changed

@@ -16,7 +16,7 @@ Shape of the JSON (``rulesets/default.json`` is the shipped one)::
                 "don't call me") yield to every intent that is clearly there
     attack_literals  [text, ...]: looked for as they are (markup, template and formula injection)
     amounts     {large: USD, units: {en: {unit: USD each}, vi: {...}}}
-    decision    {strong, pitch, floor}: scores from which an intent counts (see ``verdict._decide``)
+    decision    {strong, pitch, floor}: scores from which an intent counts (see ``hearing._decide``)
     calibration {margin: [[from, probability], ...], ...}: see ``verdict._confidence``
     words       optional; true: the shipped model of words (``wordmodel``) hears the rules and decides with them
 
@@ -34,13 +34,12 @@ import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from webapp.leads import ruleset_packed
 from webapp.leads.errors import Invalid, Problem
-from webapp.leads.ruleset_trie import Cue, Node, shared
+from webapp.leads.ruleset_trie import JOINS, WHOLE, Cue, Node, shared
 from webapp.leads.states import Intent
 from webapp.leads.textnorm import fold_search, word_key
 from webapp.leads.wordmodel import WordModel, default_model
@@ -88,7 +87,7 @@ class Ruleset:
     marked: Node
     bare: Node
     negatable: frozenset[Intent]
-    attack_literals: tuple[str, ...]
+    attacks: re.Pattern[str] | None  # the literals of attacks
     large_sum: float
     units: Mapping[str, Mapping[str, float]]
     strong: float
@@ -130,10 +129,16 @@ def load_ruleset(data: Mapping[str, Any], tries: Sequence[Node] | None = None) -
         marked=marked,
         bare=bare,
         negatable=frozenset(Intent(value) for value in data["negatable"]),
-        attack_literals=tuple(literal.casefold() for literal in data["attack_literals"]),
+        attacks=_any_of(data["attack_literals"]),
         model=default_model() if data.get("words") else None,
         **numbers,
     )
+
+
+def _any_of(literals: Iterable[str]) -> re.Pattern[str] | None:
+    """What finds any of them in a casefolded text."""
+    patterns = [re.escape(literal.casefold()) for literal in literals]
+    return re.compile("|".join(patterns)) if patterns else None
 
 
 def _compiled(data: Mapping[str, Any], problems: Problems) -> list[Node]:
@@ -151,13 +156,17 @@ _loading = threading.Lock()
 def default_ruleset() -> Ruleset:
     """The shipped ruleset, loaded once per process. That takes a moment, so processes that judge call this at start;
     first callers side by side wait for one of them instead of each loading it."""
+    return _default or _load_default()
+
+
+_default: Ruleset | None = None
+
+
+def _load_default() -> Ruleset:
+    global _default
     with _loading:
-        return _default_ruleset()
-
-
-@cache
-def _default_ruleset() -> Ruleset:
-    return shipped()
+        _default = _default or shipped()
+        return _default
 
 
 def shipped(path: Path = PATH) -> Ruleset:
@@ -319,7 +328,7 @@ class Compiler:
 
     def _whole(self, root: Node, spellings: Iterable[Tokens], cue: Cue) -> None:
         for node in self.leaves(root, spellings):
-            node.ends = True
+            node.ends |= WHOLE
             if cue.kind == "flag":
                 node.flags += (cue,)
             else:
@@ -331,7 +340,7 @@ class Compiler:
             after = None if i == last else self._chain(parts[: i + 1])
             before = None if i == 0 else self._chain(parts[:i])
             for node in self.leaves(root, options):
-                node.ends = True
+                node.ends |= JOINS
                 if before is not None:
                     step = (before, after, cue if i == last else None)
                     if step not in node.steps:

@@ -13,9 +13,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from webapp.leads.ruleset_trie import Cue, Node
+from webapp.leads.ruleset_trie import JOINS, WHOLE, Cue, Node
 
 PATH = Path(__file__).with_name("rulesets") / "default.trie.json"
+
+
+#: What follows a node at which every phrase ends: nobody changes a node that was read (see ``ruleset_changes``).
+_NOTHING: dict[str, Node] = {}
 
 
 def digest(source: bytes) -> str:
@@ -75,12 +79,14 @@ def load(of: str, path: Path = PATH) -> list[Node] | None:
         numbers = iter(edges)
         nodes.append(
             Node(
-                {keys[key]: nodes[following] for key, following in zip(numbers, numbers, strict=True)},
+                {keys[key]: nodes[following] for key, following in zip(numbers, numbers, strict=True)}
+                if edges
+                else _NOTHING,
                 tuple(cues[i] for i in own),
                 tuple(cues[i] for i in flags),
                 tuple(opens),
                 tuple((before, after, None if cue is None else cues[cue]) for before, after, cue in steps),
-                bool(rest),
+                (WHOLE if own or flags else 0) + (JOINS if opens or steps else 0),
             )
         )
     return [nodes[top] for top in parts["roots"]]

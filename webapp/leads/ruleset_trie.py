@@ -2,6 +2,10 @@
 
 from dataclasses import dataclass, field
 
+from webapp.leads.states import Intent
+
+_INTENTS = {intent.value: intent for intent in Intent}
+
 
 @dataclass(frozen=True, slots=True)
 class Cue:
@@ -13,6 +17,22 @@ class Cue:
     weight: float = 0.0
     reach: int = 0
     narrowable: bool = False
+    # What follows from these, worked out once instead of in each message.
+    intent: Intent | None = field(init=False, compare=False, repr=False)
+    said: str = field(init=False, compare=False, repr=False)  # the same phrase for the same thing
+    literal: bool = field(init=False, compare=False, repr=False)  # the phrase is the words that it meets
+
+    def __post_init__(self) -> None:
+        put = object.__setattr__
+        put(self, "intent", _INTENTS.get(self.label) if self.kind == "intent" else None)
+        put(self, "said", f"{self.label}\n{self.phrase}")
+        put(self, "literal", self.phrase.isalpha())
+
+
+#: Of a phrase with gaps: its chain so far, the next or None, the cue that is finished.
+Step = tuple[int, int | None, Cue | None]
+#: What ends at a node, added up.
+WHOLE, JOINS = 1, 2
 
 
 @dataclass(slots=True)
@@ -20,15 +40,15 @@ class Node:
     """A state of the token trie. ``opens`` and ``steps`` belong to phrases with gaps.
 
     ``opens``: chains whose first part ends here. ``steps``: (chain so far, next chain or None, finished cue).
-    ``ends``: something may end here; False where phrases only go on, which is most of the trie.
+    ``ends``: what may end here: ``WHOLE`` phrases, parts of such with gaps (``JOINS``), both or, in most of the trie, 0.
     """
 
     next: dict[str, "Node"] = field(default_factory=dict)
     cues: tuple[Cue, ...] = ()
     flags: tuple[Cue, ...] = ()
     opens: tuple[int, ...] = ()
-    steps: tuple[tuple[int, int | None, Cue | None], ...] = ()
-    ends: bool = False
+    steps: tuple[Step, ...] = ()
+    ends: int = 0
 
 
 def shared(*roots: Node) -> list[Node]:

@@ -3,13 +3,12 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from webapp.leads.states import Intent, NextAction, Priority, RouteState, TeamPolicy
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(NamedTuple):
     """Evidence: ``message[start:end]`` (code points of the text as sent) and what it speaks for.
 
     ``kind``: ``intent`` | ``priority`` | ``negation``; ``cue``: the rule's phrase, as a person may read it.

@@ -12,6 +12,7 @@ import base64
 import itertools
 import json
 import struct
+import sys
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from webapp.leads.states import Intent
+from webapp.leads.words import Lexicon, Words
 
 PATH = Path(__file__).with_name("rulesets") / "words.json"
 #: Letters of a word that stand for its family (``deliv…``, ``subsc…``).
@@ -30,96 +32,107 @@ LONGEST = 4_000
 #: A lane's unit; ``words.json`` holds the words' weights as bytes of 1/32.
 UNIT, COARSE = 1024, 32
 _LANE = 1 << 32
-_CACHE_MAX = 50_000  # a bound on what hostile input can make a process remember
+_WORTH = 1 / UNIT
 #: The classes of length begin at so many tokens; two of them are the ends of the message.
 _LENGTHS = (3, 4, 5, 7, 11, 20, 45)
 #: Rules' scores are heard in halves, up to 8.
 _MOST = 16
+_CHOSEN, _SCORED, _STRONG, _WEAK = ({intent: letter + intent for intent in Intent} for letter in "TRSW")
 
 Steps = tuple[tuple[float, float], ...]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class WordModel:
-    """Loaded weights. ``intents``: in the order of the lanes. ``calibration``: language → rising (from, probability)."""
+    """Loaded weights. ``intents``: in the order of the lanes; ``pairs``: by the first token, then the second.
+    ``calibration``: language → rising (from, probability)."""
 
     version: str
     intents: tuple[Intent, ...]
-    words: dict[str, int]
-    pairs: dict[str, int]
-    rules: dict[str, int]
+    words: Mapping[str, int]
+    pairs: Mapping[str, dict[str, int]]
+    rules: Mapping[str, int]
     bias: int
     calibration: Mapping[str, Steps]
-    _known: dict[str, int] = field(default_factory=dict)
-    _offset: int = 0
-    _bytes: int = 0
+    lexicon: Lexicon = field(init=False)
+    _lengths: tuple[int, ...] = field(init=False)
+    _always: int = field(init=False)
+    _bytes: int = field(init=False)
+    _steps: Mapping[str, tuple[list[float], list[float]]] = field(init=False)
     _unpack: Callable[[bytes], tuple[int, ...]] = field(init=False)
 
     def __post_init__(self) -> None:
         size = len(self.intents)
-        self._offset, self._bytes = _all_lanes(size, _LANE >> 1), 4 * size  # what makes every lane positive
+        self._always = self.bias + _all_lanes(size, _LANE >> 1)  # with what makes every lane positive
+        self._bytes = 4 * size
+        self._steps = {
+            lang: ([low for low, _ in steps], [0.0, *(promised for _, promised in steps)])
+            for lang, steps in self.calibration.items()
+        }
         self._unpack = struct.Struct(f"<{size}I").unpack
+        begins = self.pairs.get("", {}).get("^", 0)  # as every message
+        self._lengths = tuple(self.words.get(f"len{i}", 0) + begins for i in range(len(_LENGTHS) + 1))
+        self.lexicon = Lexicon(self)
 
-    def best(
-        self, keys: Sequence[str], heard: Iterable[tuple[str, int]], undone: Collection[str] = ()
-    ) -> tuple[Intent, float, Intent, float]:
-        """The likeliest intent and its probability, and the next, of a message of the tokens ``keys``
-        (``textnorm.tokenize``) on which the rules said ``heard``. ``undone``: intents that it cannot be."""
-        total = self.bias + self._of_words(keys)
+    def best(self, said: int, undone: Collection[str] = ()) -> tuple[Intent, float, Intent, float]:
+        """The likeliest intent and its probability, and the next, of a message of which words (``of_words``) and rules
+        (``of_heard``) together have ``said`` so much. ``undone``: intents that it cannot be."""
+        lanes = self._unpack((said + self._always).to_bytes(self._bytes, "little"))
+        top = max(lanes)
+        whole = sum([exp((lane - top) * _WORTH) for lane in lanes])
+        first = lanes.index(top)
+        rest = [*lanes[:first], *lanes[first + 1 :]]
+        second = max(rest)
+        if undone or second == top or rest.count(second) > 1:
+            ranked = sorted(zip(lanes, self.intents, strict=True), reverse=True)
+            (top_left, intent), (second, after) = [one for one in ranked if one[1] not in undone][:2]
+            return intent, exp((top_left - top) * _WORTH) / whole, after, exp((second - top) * _WORTH) / whole
+        return self.intents[first], 1 / whole, self.intents[lanes.index(second)], exp((second - top) * _WORTH) / whole
+
+    def weight_of(self, key: str) -> int:
+        """What a token says by itself."""
+        return sum(self.words.get(name, 0) for name in of_word(key))
+
+    def of_words(self, words: Words) -> int:
+        """What a message's words say: each distinct one, each distinct pair of neighbours, and how many they are."""
+        keys, weights, firsts = words.keys, words.weights, words.pairs
+        total = self._lengths[bisect_right(_LENGTHS, len(keys))]
+        if len(keys) > LONGEST:
+            keys, weights, firsts = keys[:LONGEST], weights[:LONGEST], firsts[:LONGEST]
+        each = dict(zip(keys, weights, strict=True))
+        for weight in each.values():
+            total += weight
+        followed = zip(firsts, keys[1:], strict=False)
+        if len(each) < len(keys):  # what is there twice may begin the same pair twice
+            for known, key in {(id(known), key): (known, key) for known, key in followed if key in known}.values():
+                total += known[key]
+        else:
+            for known, key in followed:
+                if key in known:
+                    total += known[key]
+        return total
+
+    def of_heard(self, heard: Iterable[tuple[str, int]]) -> int:
+        """What the rules said (``of_rules``) says."""
         rules = self.rules
+        total = 0
         for name, times in heard:
             weight = rules.get(name)
             if weight is not None:
                 total += weight * times
-        lanes = self._unpack((total + self._offset).to_bytes(self._bytes, "little"))
-        ranked = sorted(zip(lanes, self.intents, strict=True), reverse=True)
-        top = ranked[0][0]
-        whole = sum([exp((lane - top) / UNIT) for lane in lanes])
-        if undone:
-            ranked = [one for one in ranked if one[1] not in undone]
-        (first, intent), (second, after) = ranked[:2]
-        return intent, exp((first - top) / UNIT) / whole, after, exp((second - top) / UNIT) / whole
-
-    def _of_words(self, keys: Sequence[str]) -> int:
-        known, pairs = self._known, self.pairs
-        total = 0
-        before = ""
-        seen = set()
-        for key in keys[:LONGEST]:
-            if key not in seen:
-                seen.add(key)
-                weight = known.get(key)
-                total += self._learn(key) if weight is None else weight
-            pair = before + " " + key
-            weight = pairs.get(pair)
-            if weight is not None and pair not in seen:
-                seen.add(pair)
-                total += weight
-            before = key
-        return total + self.words.get(length_of(keys), 0)
-
-    def _learn(self, key: str) -> int:
-        found = sum(self.words.get(name, 0) for name in of_word(key))
-        if len(self._known) < _CACHE_MAX and len(key) <= 40:
-            self._known[key] = found
-        return found
+        return total
 
     def confidence(self, probability: float, lang: str) -> float:
         """What a verdict of that probability is worth: the share of such that were right on messages not learned from."""
-        found = 0.0
-        for low, promised in self.calibration["en" if lang == "en" else "vi"]:
-            if probability < low:
-                break
-            found = promised
-        return found
+        steps = self._steps["en" if lang == "en" else "vi"]
+        return steps[1][bisect_right(steps[0], probability)]
 
-    def speaking(self, keys: Sequence[str], intent: Intent) -> list[int]:
+    def speaking(self, words: Words, intent: Intent) -> list[int]:
         """The indexes of the words that speak for ``intent``, strongest first."""
-        shift, offset, middle = 32 * self.intents.index(intent), self._offset, _LANE >> 1
-        known = self._known
+        shift, middle = 32 * self.intents.index(intent), _LANE >> 1
+        offset = _all_lanes(len(self.intents), middle)
         found = []
-        for i, key in enumerate(keys[:LONGEST]):
-            weight = known.get(key) or 0
+        for i, weight in enumerate(words.weights[:LONGEST]):
             worth = ((weight + offset) >> shift) % _LANE
             if worth > middle:
                 found.append((-worth, i))
@@ -147,15 +160,17 @@ def of_text(keys: Sequence[str]) -> dict[str, int]:
 
 
 def of_rules(
-    scores: Mapping[Intent, float], strong: float, chosen: Intent, flags: Iterable[str], negated: Iterable[str]
+    scores: Mapping[Intent, float], strong: float, chosen: Intent, flags: Collection[str], negated: Collection[str]
 ) -> list[tuple[str, int]]:
     """What the rules made of a message, as features: (name, times)."""
-    heard = [("T" + chosen, 1)]
+    heard = [(_CHOSEN[chosen], 1)]
     for intent, score in scores.items():
-        heard.append(("R" + intent, min(int(score * 2), _MOST)))
-        heard.append((("S" if score >= strong else "W") + intent, 1))
-    heard.extend(("F" + name, 1) for name in set(flags))
-    heard.extend(("N" + name, 1) for name in set(negated))
+        heard.append((_SCORED[intent], min(int(score * 2), _MOST)))
+        heard.append((_STRONG[intent] if score >= strong else _WEAK[intent], 1))
+    if flags:
+        heard.extend([("F" + name, 1) for name in set(flags)])
+    if negated:
+        heard.extend([("N" + name, 1) for name in set(negated)])
     return heard
 
 
@@ -180,12 +195,13 @@ def load(data: Mapping[str, Any]) -> WordModel:
     spread = bytearray(4 * size)
     middle = _all_lanes(size, 128)
     words: dict[str, int] = {}
-    pairs: dict[str, int] = {}
+    pairs: dict[str, dict[str, int]] = {}
     for i, name in enumerate(names):
         spread[::4] = coarse[i * size : (i + 1) * size]
         weight = (int.from_bytes(spread, "little") - middle) * (UNIT // COARSE)
         if name[0] == "2":
-            pairs[name[1:]] = weight
+            before, _, after = name[1:].partition(" ")
+            pairs.setdefault(sys.intern(before), {})[sys.intern(after)] = weight
         else:
             words[name] = weight
     return WordModel(

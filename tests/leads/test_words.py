@@ -1,0 +1,49 @@
+"""Tokens of a message: what is a word, where a sentence begins, and where each stands in the text."""
+
+import pytest
+
+from webapp.leads import words
+from webapp.leads.words import Lexicon, read
+
+
+@pytest.mark.parametrize(
+    ("text", "keys"),
+    [
+        ("", "^ <end>"),
+        ("how much", "^ how much <end>"),
+        ("how much?", "^ how much ? <end>"),
+        ("ok…", "^ ok . <end>"),
+        ("no, thanks", "^ no , thanks <end>"),
+        ("hi. a demo! now", "^ hi . ^ a demo ! ^ now <end>"),
+        ("hi\n\na demo;\n", "^ hi ^ a demo <end>"),
+        ("hi. , (a demo", "^ hi . , ( ^ a demo <end>"),
+        ('"hi" - a  demo/call', "^ hi a demo call <end>"),
+        ("don’t, 1.500 or 3pm", "^ don't , # or # <end>"),
+        ("soooo giáaaa 👍", "^ so giá <emoji> <end>".replace("giá", "gia\u0301")),
+        ("www.a.vn me@a.vn +84 912 345 678 now", "^ <url> <email> <phone> now <end>"),
+        ("order 123456789 or 12345678", "^ order <phone> or # <end>"),
+    ],
+)
+def test_keys(text: str, keys: str) -> None:
+    assert " ".join(read(text, Lexicon()).keys) == keys
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['"hi" - a  demo/call\n(now), ', "- see www.a.vn. and me@a.vn, now", "  giá 12tr… ok?  ", "a;b\n.c", "-", ""],
+)
+def test_each_token_stands_where_it_is_said_to_stand(text: str) -> None:
+    said = read(text, Lexicon())
+    for word, place in zip(said.texts, said.places, strict=False):
+        assert text[place : place + len(word)] == word
+    assert sorted(said.places) == list(said.places)
+
+
+def test_what_is_remembered_is_bounded_and_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(words, "_MOST", 5)
+    lexicon = Lexicon()
+    text = "can i have 12 of these at 3pm, or " + "x" * 50
+    for _ in range(3):
+        assert read(text, lexicon) == read(text, Lexicon())
+        assert len(lexicon) <= 5
+    assert max(map(len, lexicon)) <= 40
