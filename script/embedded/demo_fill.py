@@ -144,9 +144,9 @@ class Filling:
         demo_history.leave_uncertain(self.session, self.workspace)
 
     def outcomes(self, progress: Progress) -> None:
+        self._await(demo_destinations.without_delivery(self.workspace), progress)
         currency = find_workspace(destinations.DEFAULT_WORKSPACE).currency
         demo_setup.close_deals(self.session, self.workspace, currency=currency)
-        self._await(demo_destinations.without_delivery(self.workspace), progress)
         demo_destinations.rest(self.session, self.workspace, os.environ)
 
     def _await(self, count: sa.Select[tuple[int]], progress: Progress) -> None:
