@@ -9,12 +9,13 @@ import pytest
 
 from tests.fakes.company_data import KEY, CompanyDataFake
 from tests.fakes.server import Response
+from tests.fakes.tls import some_authorities
 from webapp.clients import guard
 from webapp.clients.data_service import DataServices
 from webapp.leads import fact_mapping
 from webapp.leads.enrichment_settings import PRESETS
 from webapp.leads.errors import NotFound, Permanent, Transient
-from webapp.leads.ports import Refused, Service, Throttled
+from webapp.leads.ports import Refused, Service, Throttled, Unreached
 
 LOOPBACK = guard.networks(["127.0.0.0/8"])
 
@@ -154,3 +155,14 @@ class TestRefusals:
     def test_private_addresses_are_not_asked(self, url):
         with pytest.raises(Permanent, match="private network"):
             services(allow=()).ask(Service(url), "acme.de")
+
+
+def test_an_authority_of_ones_own_counts_besides_the_usual_ones(tmp_path, monkeypatch):
+    contexts = some_authorities(tmp_path, monkeypatch)
+    for context in (contexts.usual, contexts.own):
+        with CompanyDataFake(context=context) as fake:
+            assert services().ask(clearbit(fake), "acme-pumps.de")["name"] == "Acme Pumps GmbH"
+    with CompanyDataFake(context=contexts.unknown) as fake:
+        with pytest.raises(Unreached, match="certificate is not valid"):
+            services().ask(clearbit(fake), "acme-pumps.de")
+        assert fake.requests == []

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.fakes.server import FakeServer, Request, Response
-from tests.fakes.tls import self_signed, signed
+from tests.fakes.tls import self_signed, signed, some_authorities
 from webapp.clients import guard
 from webapp.clients.http import HttpClient, parse_retry_after, redact
 from webapp.leads.ports import OutcomeUnknown, Refused, Throttled, Unreached, Unusable
@@ -66,14 +66,33 @@ def test_whoever_shows_a_certificate_that_is_not_good_cannot_be_called(
 
 @pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"])
 @pytest.mark.parametrize("allow", [None, LOCAL])
-def test_an_authority_of_ones_own_can_be_named(
+def test_an_authority_of_ones_own_counts_besides_the_usual_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, allow: Any, variable: str
 ) -> None:
-    context, authority = signed(tmp_path)
-    monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
-    monkeypatch.setenv(variable, str(authority))
+    contexts = some_authorities(tmp_path, monkeypatch, variable=variable)
+    for context in (contexts.usual, contexts.own):
+        with _Echo(context=context) as server:
+            client = HttpClient(server.url, timeout=5, allow=allow)
+            assert [client.call("POST", json_body={}).status for _ in range(2)] == [200, 200]
+    with _Echo(context=contexts.unknown) as server:
+        with pytest.raises(Unusable, match="certificate is not good"):
+            HttpClient(server.url, timeout=5, allow=allow).call("POST", json_body={})
+        assert server.requests == []
+
+
+@pytest.mark.parametrize("content", [None, "no certificate"])
+def test_a_file_of_authorities_that_is_none_is_said_to_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str | None
+) -> None:
+    context, _ = signed(tmp_path)
+    file = tmp_path / "named.pem"
+    if content is not None:
+        file.write_text(content)
+    monkeypatch.setenv("SSL_CERT_FILE", str(file))
     with _Echo(context=context) as server:
-        assert HttpClient(server.url, timeout=5, allow=allow).call("POST", json_body={}).status == 200
+        with pytest.raises(Unusable, match="SSL_CERT_FILE names no file of certificates"):
+            HttpClient(server.url, timeout=5, allow=LOCAL).call("POST", json_body={})
+        assert server.requests == []
 
 
 def test_no_tls_at_all_may_be_a_moment_s_trouble(server: _Echo) -> None:

@@ -4,13 +4,14 @@ import ssl
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.clients.support import a_request
 from tests.fakes.smtp import PASSWORD, USER, SmtpFake
-from tests.fakes.tls import self_signed
+from tests.fakes.tls import self_signed, some_authorities
 from webapp.clients.guard import networks
 from webapp.clients.mail import MailClient
 from webapp.clients.smtp import PLAIN, STARTTLS, TLS, Server, SmtpClient
@@ -118,7 +119,9 @@ def test_what_is_refused_before_anything_is_said_of_the_lead_leaves_nobody_to_ma
         (["554 5.7.1 <x>: Relay access denied"] * 2, Unusable),
         (["550 relay not permitted", "550 5.7.54 SMTP; Unable to relay recipient in non-accepted domain"], Unusable),
         (["530 5.7.0 Must issue a STARTTLS command first"] * 2, Unusable),
+        (["554 5.7.1 <ana@acme.example>:Relay access denied", "550 mx.acme.example does not relay."], Unusable),
         (["554 5.7.1 <x>: Relay access denied", "550 5.1.1 <x>: no such user"], Refused),
+        (["550 5.1.1 <sales@relay.example>: user unknown", "550 mx.relay.example: user unknown"], Refused),
         (["550 5.7.1 Message rejected by the recipient's policy"] * 2, Refused),
         (["550 5.1.1 <x>: no such user"] * 2, Refused),
         (["450 4.7.1 <x>: Relay access denied"] * 2, Unreached),
@@ -293,6 +296,35 @@ def test_mail_goes_encrypted_and_logs_in(mail: SmtpFake, contexts: tuple[ssl.SSL
     with pytest.raises(Unusable, match="offers no STARTTLS"):
         _client(mail, security=STARTTLS, user=USER, password=PASSWORD).send(_request())
     assert mail.calls("AUTH") == [] and mail.mails == []
+
+
+@pytest.mark.parametrize(("code", "error"), [("554", Unusable), ("454", Unreached)])
+def test_encryption_that_a_server_offers_and_refuses_is_what_has_to_be_changed(
+    contexts: tuple[ssl.SSLContext, ssl.SSLContext], code: str, error: type[Exception]
+) -> None:
+    theirs, ours = contexts
+    with SmtpFake(context=theirs) as fake:
+        fake.fail_next("STARTTLS", kind=code)
+        with pytest.raises(error, match=f"refuses the encryption: {code}") as told:
+            _client(fake, context=ours, security=STARTTLS).send(_request())
+        assert type(told.value) is error and fake.calls("MAIL") == []
+        if isinstance(told.value, Unusable):
+            assert "another port and encryption" in told.value.remedy
+
+
+@pytest.mark.parametrize(("security", "implicit"), [(STARTTLS, False), (TLS, True)])
+def test_an_authority_of_ones_own_counts_besides_the_usual_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, security: str, implicit: bool
+) -> None:
+    contexts = some_authorities(tmp_path, monkeypatch)
+    for context in (contexts.usual, contexts.own):
+        with SmtpFake(context=context, implicit=implicit) as fake:
+            _client(fake, security=security).send(_request())
+            assert [sent.secure for sent in fake.mails] == [True]
+    with SmtpFake(context=contexts.unknown, implicit=implicit) as fake:
+        with pytest.raises(Unusable, match="certificate is not good"):
+            _client(fake, security=security).send(_request())
+        assert fake.mails == []
 
 
 def test_a_server_that_is_not_there_is_said_to_be(mail: SmtpFake) -> None:

@@ -1,9 +1,13 @@
 """Certificates of stand-ins that speak TLS."""
 
+import secrets
 import ssl
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import NamedTuple
 
+import certifi
+import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -22,10 +26,34 @@ def signed(folder: Path, host: str = "localhost", *, ended: bool = False) -> tup
     yesterday."""
     theirs, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     rights = x509.BasicConstraints(ca=True, path_length=None)
-    authority = _builder("authority", "authority", theirs).add_extension(rights, critical=True)
-    certificate = _builder(host, "authority", key, ended=ended).sign(theirs, hashes.SHA256())
+    name = f"authority {secrets.token_hex(4)}"  # they are looked up by name
+    authority = _builder(name, name, theirs).add_extension(rights, critical=True)
+    certificate = _builder(host, name, key, ended=ended).sign(theirs, hashes.SHA256())
     file = _kept(folder / "authority.pem", authority.sign(theirs, hashes.SHA256()))
     return _context(folder, certificate, key), file
+
+
+class Authorities(NamedTuple):
+    """The contexts of servers whose certificate an authority has signed that is known to everybody (certifi), that the
+    operator has named, and that is neither."""
+
+    usual: ssl.SSLContext
+    own: ssl.SSLContext
+    unknown: ssl.SSLContext
+
+
+def some_authorities(folder: Path, monkeypatch: pytest.MonkeyPatch, *, variable: str = "SSL_CERT_FILE") -> Authorities:
+    contexts, files = [], []
+    for name in Authorities._fields:
+        (folder / name).mkdir()
+        context, file = signed(folder / name)
+        contexts.append(context)
+        files.append(str(file))
+    monkeypatch.setattr(certifi, "where", lambda: files[0])
+    for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(variable, files[1])
+    return Authorities(*contexts)
 
 
 def _builder(

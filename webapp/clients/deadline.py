@@ -19,6 +19,8 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
+from webapp.clients.trust import trusted
+
 _call = threading.local()
 
 
@@ -94,7 +96,8 @@ class _TimedHTTPSPool(HTTPSConnectionPool):
 
 
 class TimedAdapter(HTTPAdapter):
-    """Mount it on a requests.Session, and call within :func:`within`."""
+    """Mount it on a requests.Session, and call within :func:`within`. Certificates are checked, against :func:`trusted`,
+    whatever the session's ``verify`` says."""
 
     pools: Mapping[str, type[HTTPConnectionPool]] = MappingProxyType({"http": _TimedHTTPPool, "https": _TimedHTTPSPool})
 
@@ -102,7 +105,18 @@ class TimedAdapter(HTTPAdapter):
         super().init_poolmanager(*args, **kwargs)
         self.poolmanager.pool_classes_by_scheme = self.pools
 
-    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
-        manager = super().proxy_manager_for(*args, **kwargs)
+    def build_connection_pool_key_attributes(self, *args: Any, **kwargs: Any) -> Any:
+        host, pool = super().build_connection_pool_key_attributes(*args, **kwargs)
+        if host["scheme"] == "https":
+            pool["ssl_context"] = trusted()
+        return host, pool
+
+    def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
+        """Nothing: the context knows the authorities, and would read those of requests again for each connection."""
+
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
+        if proxy.lower().startswith("https:"):
+            kwargs["proxy_ssl_context"] = trusted()
+        manager = super().proxy_manager_for(proxy, **kwargs)
         manager.pool_classes_by_scheme = self.pools
         return manager

@@ -1,12 +1,12 @@
 """HTTP as the destinations need it: time limits, no redirects, and errors in the domain's words.
 
-Which error says what (contracts: integrations): a certificate that is not good → nobody can be called there; no connection → nothing happened, try again; reset, timeout or 5xx
-after a write was sent → unknown; 429 → everybody waits; 408, 409, 425 → try again; any other answer but 2xx → refused.
+Which error says what (contracts: integrations): a certificate that is not good → nobody can be called there; no connection
+→ nothing happened, try again; reset, timeout or 5xx after a write was sent → unknown; 429 → everybody waits; 408, 409, 425
+→ try again; any other answer but 2xx → refused.
 """
 
 import contextlib
 import json
-import os
 import re
 import ssl
 import time
@@ -101,8 +101,9 @@ class HttpClient:
         max_body: int = MAX_BODY,
     ) -> Answer:
         """One request. Returns for 2xx and the statuses in ``accept``; else raises Throttled, Unreached,
-        OutcomeUnknown, Refused or, where the certificate there is not good, Unusable. ``shown``: the body as the delivery's page may show it. ``form``: a body of form fields.
-        ``reads``: it has no effect there, whatever its method. ``max_body``: bytes of an answer that are read."""
+        OutcomeUnknown, Refused or, where the certificate there is not good, Unusable. ``shown``: the body as the delivery's
+        page may show it. ``form``: a body of form fields. ``reads``: it has no effect there, whatever its method.
+        ``max_body``: bytes of an answer that are read."""
         if json_body is not None:
             body = json.dumps(json_body, ensure_ascii=False, separators=(",", ":")).encode()
         extra = {"Content-Type": "application/json"} if body is not None else {}
@@ -161,9 +162,6 @@ class HttpClient:
             adapter = GuardedAdapter(
                 self._allow, encrypted=self._encrypted, pool_connections=2, pool_maxsize=2, max_retries=0
             )
-        bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("SSL_CERT_FILE")
-        if bundle:
-            session.verify = bundle
         session.mount("http://", adapter)
         session.mount("https://", adapter)
         return session

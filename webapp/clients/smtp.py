@@ -12,12 +12,13 @@ import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from webapp.clients.deadline import reading, remaining, within
 from webapp.clients.guard import Blocked, Network, connected
 from webapp.clients.http import CERTIFICATE, CONNECT_TIMEOUT, redact, wrong_certificate
+from webapp.clients.trust import trusted
 from webapp.leads.ports import Exchange, OutcomeUnknown, Refused, Unreached, Unusable
 
 STARTTLS, TLS, PLAIN = "starttls", "tls", "none"
@@ -29,13 +30,16 @@ _TICK = 0.05
 #: How a server says that it takes mail from us for nobody outside, or for nobody before a login; a code of its own there is
 #: not (RFC 3463: 5.7.1 is also said of a single recipient).
 _RELAY = re.compile(r"^530 |\brelay(?:ing)?\b", re.IGNORECASE)
+#: Addresses and host names, which a server repeats and which may be called relay themselves.
+_NAMES = re.compile(r"[^\s<>:;,()]*(?:@|\.\w)[^\s<>:;,()]*")
 #: What begins a line of the message with a dot has it doubled (RFC 5321, 4.5.2).
 _DOT = re.compile(rb"(?m)^\.")
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """``security``: starttls | tls | none. ``user`` None: no login. ``allow``: networks besides public addresses."""
+    """``security``: starttls | tls | none. ``user`` None: no login. ``allow``: networks besides public addresses.
+    ``context`` None: the authorities that are trusted everywhere."""
 
     host: str
     port: int
@@ -44,7 +48,7 @@ class Server:
     password: str | None
     timeout: float
     allow: Sequence[Network] = ()
-    context: ssl.SSLContext = field(default_factory=ssl.create_default_context)
+    context: ssl.SSLContext | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +140,7 @@ class _Talk(smtplib.SMTP):
             raise Unreached(f"nothing answers at {host}, port {port}", exchange=self._exchange) from None
         sock.settimeout(remaining(timeout))
         if self._server.security == TLS:
-            return self._server.context.wrap_socket(sock, server_hostname=host)
+            return (self._server.context or trusted()).wrap_socket(sock, server_hostname=host)
         return sock
 
     def send(self, s: Any) -> None:
@@ -152,16 +156,17 @@ class _Talk(smtplib.SMTP):
     def began(self, exchange: Exchange) -> None:
         """Greeted, secured and logged in."""
         server = self._server
-        _expect(self.greeting, 220, exchange, wide=True, about="connection")
-        _expect(self.ehlo(), 250, exchange, wide=True, about="connection")
+        _expect(self.greeting, 220, exchange, remedy=_NOBODY, about="connection")
+        _expect(self.ehlo(), 250, exchange, remedy=_NOBODY, about="connection")
         if server.security == STARTTLS:
             if not self.has_extn("starttls"):
                 raise Unusable("the mail server offers no STARTTLS", remedy=_ENCRYPTION)
             try:
-                self.starttls(context=server.context)
+                self.starttls(context=server.context or trusted())
             except smtplib.SMTPResponseException as error:
-                raise _said((error.smtp_code, error.smtp_error), exchange, wide=True) from None
-            _expect(self.ehlo(), 250, exchange, wide=True)
+                reply = (error.smtp_code, error.smtp_error)
+                raise _said(reply, exchange, remedy=_ENCRYPTION, about="encryption") from None
+            _expect(self.ehlo(), 250, exchange, remedy=_NOBODY)
         if server.user:
             self._log_in(server.user, server.password or "", exchange)
 
@@ -171,10 +176,8 @@ class _Talk(smtplib.SMTP):
         try:
             self.login(user, password)
         except smtplib.SMTPAuthenticationError as error:
-            failed = _said((error.smtp_code, error.smtp_error), exchange, about="login")
-            if isinstance(failed, Refused):
-                raise Unusable(failed.message, remedy=_LOGIN) from None
-            raise failed from None
+            reply = (error.smtp_code, error.smtp_error)
+            raise _said(reply, exchange, remedy=_LOGIN, about="login") from None
         except smtplib.SMTPServerDisconnected:
             raise
         except smtplib.SMTPException:
@@ -184,7 +187,7 @@ class _Talk(smtplib.SMTP):
         self, sender: str, recipients: Sequence[str], exchange: Exchange
     ) -> tuple[dict[str, str], dict[str, str]]:
         """(recipients that are refused for now, and for good); raises when that is all of them."""
-        _expect(self.mail(sender), 250, exchange, wide=True, about="sender")
+        _expect(self.mail(sender), 250, exchange, remedy=_NOBODY, about="sender")
         later: dict[str, str] = {}
         never: dict[str, str] = {}
         for recipient in recipients:
@@ -200,7 +203,7 @@ class _Talk(smtplib.SMTP):
             if later:
                 raise Unreached(redact(f"nobody can be mailed now: {words}")[:_SAID], exchange=exchange)
             words = redact(f"refused for {words}")[:_SAID]
-            if all(_RELAY.search(said) for said in never.values()):
+            if all(_RELAY.search(_NAMES.sub("", said)) for said in never.values()):
                 raise Unusable(words, remedy=_NOBODY)
             raise Refused(words, exchange=exchange, destination_wide=True)
         return later, never
@@ -223,19 +226,19 @@ def _lost(talk: _Talk | None, words: str, exchange: Exchange) -> Exception:
     return (OutcomeUnknown if unknown else Unreached)(words, exchange=exchange)
 
 
-def _expect(reply: tuple[int, bytes], code: int, exchange: Exchange, *, wide: bool = False, about: str = "") -> None:
+def _expect(reply: tuple[int, bytes], code: int, exchange: Exchange, *, remedy: str = "", about: str = "") -> None:
     if reply[0] != code:
-        raise _said(reply, exchange, wide=wide, about=about)
+        raise _said(reply, exchange, remedy=remedy, about=about)
 
 
-def _said(reply: tuple[int, Any], exchange: Exchange, *, wide: bool = False, about: str = "") -> Exception:
-    """5xx: no, for good; everything else: not now. ``about``: what of ours it is about. ``wide``: what every other message
-    would hear too, since nothing of this one has been said."""
+def _said(reply: tuple[int, Any], exchange: Exchange, *, remedy: str = "", about: str = "") -> Exception:
+    """5xx: no, for good; everything else: not now. ``about``: what of ours it is about. ``remedy``: what to do
+    about a no that every other message would hear too, since nothing of this one has been said."""
     code, said = reply
     words = redact(f"the mail server refuses the {about}: {_text(code, said)}" if about else _text(code, said))[:_SAID]
     if not 500 <= code < 600:
         return Unreached(words, exchange=exchange)
-    return Unusable(words, remedy=_NOBODY) if wide else Refused(words, exchange=exchange)
+    return Unusable(words, remedy=remedy) if remedy else Refused(words, exchange=exchange)
 
 
 def _text(code: int, said: Any) -> str:

@@ -508,8 +508,10 @@ class Throttled(Transient):
 
 
 class Unusable(Transient):
-    """The destination cannot be called as it is set up here: its credentials cannot be read, or a setting is missing.
-    Nothing was called, and no other delivery of it could be; people have to put it right. ``remedy``: how."""
+    """The destination cannot be used as it is set up: credentials that cannot be read or are refused, a missing setting, a
+    certificate that is not good, a mail server that refuses the sender. It has done nothing and would do nothing for any
+    other delivery, so no attempt is recorded and no try used; where it was asked, the message is in its words. People have
+    to put it right. ``remedy``: how."""
 
     def __init__(self, message: str, *, remedy: str) -> None:
         super().__init__(message)
