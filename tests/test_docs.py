@@ -61,6 +61,13 @@ def test_links_lead_somewhere(name: str) -> None:
             assert anchor in anchors(target), f"{link}: {target.name} has no such heading"
 
 
+def test_every_decision_is_listed_in_the_architecture() -> None:
+    listed = set(_LINK.findall(text_of("docs/architecture.md")))
+    decisions = [path.name for path in sorted(ROOT.glob("docs/adr/*.md"))]
+    assert decisions
+    assert [name for name in decisions if f"adr/{name}" not in listed] == []
+
+
 def doors(app: Flask) -> Iterator[tuple[str, str]]:
     """(method, path) of every JSON door, paths as docs/api.md writes them."""
     for rule in app.url_map.iter_rules():
