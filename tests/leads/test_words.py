@@ -1,8 +1,13 @@
 """Tokens of a message: what is a word, where a sentence begins, and where each stands in the text."""
 
+import sys
+
 import pytest
 
 from webapp.leads import words
+from webapp.leads.ruleset import default_ruleset
+from webapp.leads.verdict import judge
+from webapp.leads.wordmodel import WordModel
 from webapp.leads.words import Lexicon, read
 
 
@@ -47,3 +52,46 @@ def test_what_is_remembered_is_bounded_and_changes_nothing(monkeypatch: pytest.M
         assert read(text, lexicon) == read(text, Lexicon())
         assert len(lexicon) <= 5
     assert max(map(len, lexicon)) <= 40
+
+
+def test_a_piece_of_many_words_is_not_remembered() -> None:
+    lexicon = Lexicon()
+    marks = "!?.,;:()%$" * 4
+    for text in (marks, f"how much {marks[::-1]}", "a,b,c"):
+        assert read(text, lexicon) == read(text, Lexicon())
+    assert set(lexicon) == {"how", "much"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["!?.,;:()%$" * 4, "how much?!?!?!?!?!?", "(price),(demo),(quote),please", "soooo " + "x" * 50 + ", hủy/huỷ"],
+)
+def test_a_verdict_is_the_same_of_what_is_remembered_of_what_is_not_and_of_what_never_is(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lexicon = _model().lexicon
+    lexicon.clear()
+    first = judge(text)
+    assert judge(text) == first
+    monkeypatch.setattr(words, "_FEW", 1_000)
+    monkeypatch.setattr(words, "_LONGEST", 1_000)
+    try:
+        assert [judge(text), judge(text)] == [first, first]
+        assert set(text.split(" ")) <= set(lexicon)
+    finally:
+        lexicon.clear()
+    monkeypatch.setattr(words, "_LONGEST", -1)
+    assert judge(text) == first
+    assert not lexicon
+
+
+def test_no_word_of_a_message_is_interned() -> None:
+    sent, fresh = ("".join(["qzv", end]) for end in ("xkw", "xkw"))  # a literal would be interned itself
+    assert read(sent, _model().lexicon).keys[1] == sent
+    assert sys.intern(fresh) is fresh  # and not the one that is remembered
+
+
+def _model() -> WordModel:
+    model = default_ruleset().model
+    assert model is not None
+    return model

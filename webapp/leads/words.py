@@ -7,7 +7,6 @@ by letter. What is remembered is a bounded cache of such pieces, never of messag
 
 import re
 import struct
-import sys
 from collections.abc import Sequence
 from itertools import accumulate, chain
 from typing import TYPE_CHECKING, NamedTuple
@@ -39,8 +38,9 @@ _BREAKS = frozenset(",:()")
 _CLAUSE_STARTS = _BREAKS | {"^"}
 #: Tokens that say something without being a word.
 _TELLING = frozenset(("<phone>", "<email>", "<url>", "$", "£", "€", "₫"))
-#: Pieces that are remembered, and the longest of them: a bound on what hostile input can make a process hold.
-_MOST, _LONGEST = 50_000, 40
+#: Pieces that are remembered, the longest of them, and their most words: a bound on what hostile input can make a process
+#: hold. Nearly all pieces are a word or two with a mark; the worst take 2 KB.
+_MOST, _LONGEST, _FEW = 25_000, 40, 4
 
 # ``signs`` of a word are lanes of one number, so that a message's are added up at once: first those of ``language``.
 _SIGNS = language.LANES + 4
@@ -78,7 +78,7 @@ class Lexicon(dict[str, tuple[Word, ...]]):
         if starts[0] or not found:
             words.insert(0, Word("", "", _SKIPPED, 0, _NO_PAIRS, starts[0]))
         known = tuple(words)
-        if len(piece) <= _LONGEST:
+        if len(piece) <= _LONGEST and len(known) <= _FEW:
             if len(self) >= _MOST:
                 self.clear()
             self[piece] = known
@@ -203,5 +203,5 @@ def _key(word: str) -> str:
     if not word[0].isalnum() and ord(word[0]) > 0x2000 and word not in "€₫…":
         return "<emoji>"
     if len(word) > 3:
-        key = re.sub(r"(\w)\1{2,}", r"\1", key)  # "giáaaa", "soooo"
-    return sys.intern(key)  # the very string that the rules hold is found without being compared
+        return re.sub(r"(\w)\1{2,}", r"\1", key)  # "giáaaa", "soooo"
+    return key
