@@ -45,7 +45,8 @@ class Calls:
 
 @pytest.fixture
 def begin(session_factory: sessionmaker[Session], monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Calls]]:
-    monkeypatch.setattr(draining, "_TOGETHER", 30.0)  # longer than a test, so that chance has no part in it
+    for patience in ("_TOGETHER", "_APART"):
+        monkeypatch.setattr(draining, patience, 30.0)  # longer than a test, so that chance has no part in it
     calls = Calls()
     drain: Drain[int] = Drain(DELIVERIES, session_factory, Holder(), threads=MANY, lease_seconds=30, name="drain")
     bounds = {"max_rows": MANY, "max_seconds": 60, "stop": lambda: False}
@@ -73,6 +74,16 @@ def test_a_call_that_ends_beside_some_that_hang_is_saved_at_once(
     begin: Callable[[], Calls], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(draining, "_YOUNG", 0.0)
+    calls = begin()
+    calls.end([3])
+    until(lambda: calls.saved)
+    assert calls.saved[0] == [3]
+
+
+def test_calls_that_take_longer_than_others_do_not_hold_those_up(
+    begin: Callable[[], Calls], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(draining, "_APART", 0.02)
     calls = begin()
     calls.end([3])
     until(lambda: calls.saved)

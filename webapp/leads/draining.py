@@ -23,10 +23,12 @@ Work: TypeAlias = tuple[Sequence[Claim], Callable[[], Sequence[Result]]]
 #: How often an unfinished drain looks for newly due rows and renews its leases, in seconds.
 TICK = 0.5
 _RENEW_EVERY = LEASE_SECONDS / 3
-#: While so many calls are under way that were begun within so many seconds, most of them are saved together, if they end
-#: within so many seconds of the first: what a turn costs is then shared, and a drain under load is bound by its calls
-#: instead of its turns. Calls that hang are not counted, so that they hold up nobody else.
-_MANY, _YOUNG, _TOGETHER = 8, 1.0, 0.1
+#: While so many calls are under way that were begun within so many seconds, most of them are saved together: what a turn
+#: costs is then shared, and a drain under load is bound by its calls instead of its turns.
+_MANY, _YOUNG = 8, 1.0
+#: How long they are waited for, in seconds: after the first, and after one another. Calls that take long, to another
+#: destination perhaps, hold up nobody else.
+_TOGETHER, _APART = 0.1, 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,11 +130,11 @@ class Drain(Generic[Result]):
         now = time.monotonic()
         young = [future for future, flight in self._flying.items() if flight.began > now - _YOUNG]
         while finished and len(young) >= _MANY and 4 * len(finished) < 3 * len(young):
-            left = now + _TOGETHER - time.monotonic()
-            if left <= 0:
-                break
+            left = min(now + _TOGETHER - time.monotonic(), _APART)
             others = [future for future in self._flying if future not in finished]
-            also, _ = wait(others, timeout=left, return_when=FIRST_COMPLETED)
+            also, _ = wait(others, timeout=max(left, 0.0), return_when=FIRST_COMPLETED)
+            if not also:
+                break
             finished |= also
         return finished
 

@@ -469,16 +469,10 @@ def _job(wanted: _Wanted, text: str | None) -> Job:
 
 def _texts(session: Session, wanted: Sequence[_Wanted]) -> dict[uuid.UUID, str]:
     """Delivery → the text that its task takes along, which is fixed now."""
-    found: dict[uuid.UUID, str] = {}
-    for changing in (False, True):
-        tasks = [
-            one
-            for one in wanted
-            if one.delivery.action == outbox.TASK and (one.delivery.operation is not DeliveryOperation.SEND) is changing
-        ]
-        texts = task_texts.use(session, [one.lead for one in tasks], changing=changing)
-        found |= {one.delivery.id: texts[one.lead.lead_id] for one in tasks}
-    return found
+    tasks = [one for one in wanted if one.delivery.action == outbox.TASK]
+    changing = {one.lead.lead_id for one in tasks if one.delivery.operation is not DeliveryOperation.SEND}
+    texts = task_texts.use(session, [one.lead for one in tasks], changing=changing)
+    return {one.delivery.id: texts[one.lead.lead_id] for one in tasks}
 
 
 #: Marks what a person put right in the lead itself rather than in a field there (webapp.leads.replays).

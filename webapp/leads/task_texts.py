@@ -5,7 +5,7 @@ that are wanted. A text that has begun to go out (``used_at``) never changes aga
 """
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
@@ -226,10 +226,12 @@ def ready() -> sa.ColumnElement[bool]:
     return sa.or_(Delivery.action != TASK, ~written)
 
 
-def use(session: Session, snapshots: Sequence[LeadSnapshot], *, changing: bool = False) -> dict[uuid.UUID, str]:
+def use(
+    session: Session, snapshots: Sequence[LeadSnapshot], *, changing: Set[uuid.UUID] = frozenset()
+) -> dict[uuid.UUID, str]:
     """Lead → the text with which its task goes out now, fixed from here on: what stands, else the template. In the
-    transaction that claims the deliveries. ``changing``: the tasks are there and are to say what the leads are now, so that
-    the text that one went out with only stands where it still fits, or is a person's."""
+    transaction that claims the deliveries, once. ``changing``: leads whose tasks are there and are to say what the lead is
+    now, so that the text that one went out with only stands where it still fits, or is a person's."""
     leads = {snapshot.lead_id: snapshot for snapshot in snapshots}
     if not leads:
         return {}
@@ -240,7 +242,7 @@ def use(session: Session, snapshots: Sequence[LeadSnapshot], *, changing: bool =
     begun: list[uuid.UUID] = []
     for lead_id, now, copywriting in session.execute(_fingerprints(), ids):
         row = rows.get(lead_id)
-        if row is not None and row.state is TextState.WRITTEN and _stands(row, now, changing=changing):
+        if row is not None and row.state is TextState.WRITTEN and _stands(row, now, changing=lead_id in changing):
             assert row.body is not None
             texts[lead_id] = row.body
             if row.used_at is None:
