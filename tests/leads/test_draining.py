@@ -83,7 +83,7 @@ def test_a_call_that_ends_beside_some_that_hang_is_saved_at_once(
 def test_calls_that_take_longer_than_others_do_not_hold_those_up(
     begin: Callable[[], Calls], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(draining, "_APART", 0.02)
+    monkeypatch.setattr(draining, "_APART", 0.05)
     calls = begin()
     calls.end([3])
     until(lambda: calls.saved)
