@@ -25,7 +25,7 @@ TICK = 0.5
 _RENEW_EVERY = LEASE_SECONDS / 3
 #: While so many calls are under way that were begun within so many seconds, most of them are saved together: what a turn
 #: costs is then shared, and a drain under load is bound by its calls instead of its turns.
-_MANY, _YOUNG = 8, 0.3
+_MANY, _YOUNG = 8, 0.5
 #: How long they are waited for, in seconds: after the first, and after one another. Calls that take long, to another
 #: destination perhaps, hold up nobody else.
 _TOGETHER, _APART = 0.1, 0.05
