@@ -70,20 +70,17 @@ def test_most_of_the_calls_that_end_together_are_saved_together(begin: Callable[
     assert calls.saved[0] == list(range(12))
 
 
-def test_a_call_that_ends_beside_some_that_hang_is_saved_at_once(
-    begin: Callable[[], Calls], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("bound", "value"),
+    [
+        pytest.param("_YOUNG", 0.0, id="that hang"),
+        pytest.param("_APART", 0.05, id="that take longer"),
+    ],
+)
+def test_a_call_that_ends_is_not_held_up_by_others(
+    begin: Callable[[], Calls], monkeypatch: pytest.MonkeyPatch, bound: str, value: float
 ) -> None:
-    monkeypatch.setattr(draining, "_YOUNG", 0.0)
-    calls = begin()
-    calls.end([3])
-    until(lambda: calls.saved)
-    assert calls.saved[0] == [3]
-
-
-def test_calls_that_take_longer_than_others_do_not_hold_those_up(
-    begin: Callable[[], Calls], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(draining, "_APART", 0.05)
+    monkeypatch.setattr(draining, bound, value)
     calls = begin()
     calls.end([3])
     until(lambda: calls.saved)

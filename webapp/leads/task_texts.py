@@ -171,8 +171,12 @@ def _stands(row: TaskText, now: str, *, changing: bool = False) -> bool:
 
 def _template(session: Session, snapshot: LeadSnapshot) -> str:
     stored = session.scalar(sa.select(Workspace.settings["copywriting"]).where(Workspace.id == snapshot.workspace_id))
-    language = task_template.language_of(snapshot, Preferences.of(stored).language)
-    return task_template.render(snapshot, language)
+    return _rendered(snapshot, stored)
+
+
+def _rendered(snapshot: LeadSnapshot, preferences: Any) -> str:
+    """By the template. ``preferences``: as they are stored."""
+    return task_template.render(snapshot, task_template.language_of(snapshot, Preferences.of(preferences).language))
 
 
 def edit(session: Session, lead: Lead, body: str, *, actor: str) -> None:
@@ -248,8 +252,7 @@ def use(
             if row.used_at is None:
                 begun.append(row.id)
         else:
-            language = task_template.language_of(leads[lead_id], Preferences.of(copywriting).language)
-            texts[lead_id] = task_template.render(leads[lead_id], language)
+            texts[lead_id] = _rendered(leads[lead_id], copywriting)
             new.append((lead_id, now, texts[lead_id]))
     if begun:
         used = sa.update(TaskText).where(TaskText.id.in_(begun)).values(used_at=sa.func.now())
