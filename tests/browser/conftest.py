@@ -14,10 +14,19 @@ from werkzeug.serving import make_server
 
 from tests.factories import PASSWORD, make_user
 from webapp.leads.states import Role
-from webapp.models import Workspace
+from webapp.models import User, Workspace
 
 CDN = "https://cdn.jsdelivr.net/**"
 DESK, PHONE = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
+
+
+def log_in(page: Page, url: str, user: User) -> None:
+    """By the form of the console at ``url``, as a person does."""
+    page.goto(f"{url}/login")
+    page.fill("#email", user.email)
+    page.fill("#password", PASSWORD)
+    page.get_by_role("button", name="Log in").click()
+    page.wait_for_url("**/queue")
 
 
 def chromium_path() -> str | None:
@@ -113,11 +122,7 @@ def console(
         context = contexts(viewport=viewport, **kwargs)
         context.route(CDN, cdn or (lambda route: route.abort()))
         page = context.new_page()
-        page.goto(f"{live_server}/login")
-        page.fill("#email", user.email)
-        page.fill("#password", PASSWORD)
-        page.get_by_role("button", name="Log in").click()
-        page.wait_for_url("**/queue")
+        log_in(page, live_server, user)
         return Console(page, live_server)
 
     return do

@@ -10,9 +10,9 @@ import sqlalchemy as sa
 from playwright.sync_api import Browser, Page, expect
 from sqlalchemy.orm import Session
 
-from tests.browser.conftest import CDN, DESK, PHONE
+from tests.browser.conftest import CDN, DESK, PHONE, log_in
 from tests.conftest import environment
-from tests.factories import PASSWORD, make_lead, make_user
+from tests.factories import make_lead, make_user
 from tests.fakes.llm import TOKEN, LlmFake, plausible
 from tests.faults.processes import Processes
 from tests.ops.support import free_port
@@ -84,11 +84,7 @@ def page(browser: Browser, web: str, session: Session, workspace: Workspace) -> 
     context.set_default_timeout(20_000)
     context.route(CDN, lambda route: route.abort())
     opened = context.new_page()
-    opened.goto(f"{web}/login")
-    opened.fill("#email", user.email)
-    opened.fill("#password", PASSWORD)
-    opened.get_by_role("button", name="Log in").click()
-    opened.wait_for_url("**/queue")
+    log_in(opened, web, user)
     yield opened
     context.close()
 
