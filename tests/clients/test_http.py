@@ -95,9 +95,21 @@ def test_a_file_of_authorities_that_is_none_is_said_to_be(
         assert server.requests == []
 
 
-def test_no_tls_at_all_may_be_a_moment_s_trouble(server: _Echo) -> None:
-    with pytest.raises(Unreached, match="no connection"):
-        HttpClient(server.url.replace("http", "https"), timeout=5).call("POST", json_body={})
+def test_no_tls_at_all_may_be_a_moment_s_trouble() -> None:
+    def greet(listening: socket.socket) -> None:
+        with listening.accept()[0] as connection, contextlib.suppress(ConnectionError):
+            # At once: a server that first waits for a line's end may wait for ever, as a TLS greeting need not have one.
+            connection.sendall(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
+            while connection.recv(4096):
+                pass
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        server = threading.Thread(target=greet, args=(listening,))
+        server.start()
+        with pytest.raises(Unreached, match="no connection"):
+            HttpClient(f"https://127.0.0.1:{listening.getsockname()[1]}", timeout=5).call("POST", json_body={})
+        server.join(10)
+    assert not server.is_alive()
 
 
 @pytest.mark.parametrize(

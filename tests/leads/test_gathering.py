@@ -8,11 +8,13 @@ import sqlalchemy as sa
 
 from jobs import schedule
 from tests.factories import make_lead, make_workspace
+from tests.leads.test_judging import ON, UNSURE, Stub
 from tests.leads.test_run import drain, events, fresh, runs_of
 from webapp.leads import enrichment, run
 from webapp.leads.claims import Holder
 from webapp.leads.enrichment import Enriching
 from webapp.leads.errors import NotFound, Permanent, Transient
+from webapp.leads.judging import Judging
 from webapp.leads.ports import Refused, Throttled
 from webapp.leads.states import LookupSubject, RunStatus, StageStatus
 from webapp.leads.types import Fact
@@ -284,6 +286,26 @@ class TestFailing:
 
 
 class TestManyAtOnce:
+    def test_who_waits_for_facts_and_then_a_model_has_a_place_with_the_model(self, session, session_factory, workspace):
+        leads = [make_lead(session, workspace, UNSURE, email=f"jo@acme-{number}.de") for number in range(6)]
+        released, held = threading.Event(), []
+
+        def look() -> bool:
+            session.rollback()
+            held.append(sum(run.status is RunStatus.RUNNING for lead in leads for run in runs_of(session, lead)))
+            if len(held) == 4:
+                released.set()
+            return False
+
+        def slowly(_: str) -> list[Fact]:
+            released.wait(30)
+            return []
+
+        judges = Judging(ON, Stub(), threads=2)
+        enriched(session_factory, Outside(home=slowly), timeout=30, judge=None, judges=judges, stop=look)
+        assert held[:4] == [2, 2, 2, 2]
+        assert len(judges.model.asked) == 6
+
     def test_runs_that_ask_nothing_are_not_held_up_by_those_that_do(self, session, session_factory, workspace):
         over = threading.Event()
         for i in range(6):

@@ -253,7 +253,7 @@ class _Drain:
         """Wait so long for an answer, settle what has come, and keep the leases of the rest."""
         outcomes: list[Outcome] = []
         crashes: list[_Crash] = []
-        for one in self.beside.heard(seconds, self._judge):
+        for one in self.beside.heard(seconds):
             item, heard = one.item, one.heard
             try:
                 self._refresh(item.workspace_id)

@@ -60,10 +60,9 @@ class Questions:
         """Can it happen at all that a model is asked?"""
         return self._judges.asks
 
-    @property
-    def room(self) -> int:
-        """How many more can be asked at once."""
-        return max(0, self._judges.threads - len(self._flying))
+    def room(self, to_come: int) -> int:
+        """How many more can be asked at once, besides those ``to_come``."""
+        return max(0, self._judges.threads - len(self._flying) - to_come)
 
     @property
     def futures(self) -> list[Future[Heard]]:
@@ -88,8 +87,8 @@ class Questions:
         """Runs about which no model has to be asked."""
         return run_store.needs_no_model(self._judges.policy, spent=self._spent)
 
-    def ask(self, item: Item, judge: classify.Judge, gathered: Gathered) -> bool:
-        """Set a thread to asking about the run if it needs it. False: it can be worked now."""
+    def wants(self, item: Item, judge: classify.Judge) -> bool:
+        """Is the run one that a model has to be asked about? False: it can be worked with the rules."""
         policy = self._judges.policy.of(item.judging)
         if not policy.asks or item.standing.decided or item.trigger is RunTrigger.TOUCH:
             return False
@@ -99,8 +98,10 @@ class Questions:
             said = judge(item.facts.message)
         except Exception:  # the classify stage will meet it again, and record it
             return False
-        if not policy.needs_model(said, item.facts.message, auto_from=item.rules.auto_from):
-            return False
+        return policy.needs_model(said, item.facts.message, auto_from=item.rules.auto_from)
+
+    def ask(self, item: Item, gathered: Gathered) -> None:
+        """Set a thread to asking about the run."""
         future: Future[Heard] = Future()
         if why := self._spent.get(item.workspace_id):
             future.set_result(Heard(error=why, over_budget=True))
@@ -110,7 +111,6 @@ class Questions:
             answer = lambda: future.set_result(self._judges.ask(asking))  # noqa: E731
             threading.Thread(target=answer, name=f"ask {item.run_id}", daemon=True).start()
         self._flying[future] = Asked(item, gathered, time.monotonic() + self._judges.patience)
-        return True
 
     def answered(self) -> Iterator[Answered]:
         """What has come by now; what was waited for too long counts as not heard."""

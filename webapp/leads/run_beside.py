@@ -6,7 +6,8 @@ threads hear is settled by the drain like everything else.
 """
 
 import time
-from collections.abc import Callable, Iterator
+import uuid
+from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, wait
 from typing import Any
 
@@ -32,6 +33,7 @@ class Beside:
         self.open = True
         self.gatherings = Gatherings(enriching)
         self._questions = Questions(judges)
+        self._to_ask: set[uuid.UUID] = set()  # runs whose facts are gathered first
         self._look_again = 0.0
 
     def __len__(self) -> int:
@@ -73,7 +75,7 @@ class Beside:
         """How many runs may be claimed that may need a model, and that may have something to look up."""
         if not self.open:
             return (0 if self._questions.asks else size), (0 if self.gatherings.on else size)
-        model = min(size, self._questions.room) if self._questions.asks else size
+        model = min(size, self._questions.room(len(self._to_ask))) if self._questions.asks else size
         return model, min(size, self.gatherings.room) if self.gatherings.on else size
 
     @staticmethod
@@ -85,17 +87,26 @@ class Beside:
 
     def take(self, item: Item, judge: classify.Judge) -> Gathered | None:
         """What is known of the lead from outside; None when the run has to wait (see :meth:`heard`)."""
+        asks = self._questions.wants(item, judge)
         gathered = self.gatherings.start(item)
-        if gathered is None or self._questions.ask(item, judge, gathered):
+        if gathered is None:
+            if asks:
+                self._to_ask.add(item.run_id)
+            return None
+        if asks:
+            self._questions.ask(item, gathered)
             return None
         return gathered
 
-    def heard(self, seconds: float, judge: Callable[[Item], classify.Judge]) -> Iterator[Answered]:
-        """Runs that wait for nothing any more, after waiting so long for a first one. ``judge``: each run's rules."""
+    def heard(self, seconds: float) -> Iterator[Answered]:
+        """Runs that wait for nothing any more, after waiting so long for a first one."""
         futures = [*self.gatherings.futures, *self._questions.futures]
         wait(futures, timeout=seconds, return_when=FIRST_COMPLETED)
         for item, gathered in self.gatherings.gathered():
-            if not self._questions.ask(item, judge(item), gathered):
+            if item.run_id in self._to_ask:
+                self._to_ask.remove(item.run_id)
+                self._questions.ask(item, gathered)
+            else:
                 yield Answered(item, gathered)
         yield from self._questions.answered()
 
@@ -104,3 +115,4 @@ class Beside:
         run_store.give_back(session, self.held)
         self.gatherings.forget()
         self._questions.forget()
+        self._to_ask.clear()
