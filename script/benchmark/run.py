@@ -115,9 +115,9 @@ def show_judge() -> dict[str, Any]:
 
 def show_pages(made: Stack, seconds: int) -> dict[str, Any]:
     found = pages.measure(made)
-    for name, times in found["queue"].items():
-        row(f"queue, {found['leads']:,} leads: {name}", f"p95 {times['p95_ms']} ms", f"p50 {times['p50_ms']} ms")
-    row("lead page", f"p95 {found['lead_p95_ms']} ms", f"p50 {found['lead_p50_ms']} ms")
+    named = {f"queue, {found['leads']:,} leads: {name}": times for name, times in found["queue"].items()}
+    for name, times in (named | found["pages"]).items():
+        row(name, f"p95 {times['p95_ms']} ms", f"p50 {times['p50_ms']} ms, {times['cpu_ms']} ms of CPU")
     return found
 
 

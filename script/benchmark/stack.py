@@ -77,8 +77,8 @@ class Stack:
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
-    def web(self) -> contextlib.AbstractContextManager[object]:
-        """Our web server, as script/server starts it, ready in all its processes."""
+    def web(self) -> contextlib.AbstractContextManager[subprocess.Popen[bytes]]:
+        """Our web server, as script/server starts it, ready in all its processes; the first of them."""
         return self._ready(self.running(sys.executable, "-m", "embedded.web", env={"PORT": str(self.port)}), self.url)
 
     @contextlib.contextmanager
@@ -99,7 +99,7 @@ class Stack:
             time.sleep(1)
             yield
 
-    def peer_web(self) -> contextlib.AbstractContextManager[object]:
+    def peer_web(self) -> contextlib.AbstractContextManager[subprocess.Popen[bytes]]:
         """The peer's web server: uvicorn, two processes."""
         command = [str(PEER_PYTHON), "-m", "uvicorn", "peer:app", "--workers", "2", "--port", str(self.peer_port)]
         command += ["--log-level", "warning", "--app-dir", str(HERE / "peer")]
@@ -118,8 +118,10 @@ class Stack:
         return {"DATABASE_URL": url.render_as_string(hide_password=False)}
 
     @contextlib.contextmanager
-    def _ready(self, process: contextlib.AbstractContextManager[object], url: str) -> Iterator[None]:
-        with process:
+    def _ready(
+        self, process: contextlib.AbstractContextManager[subprocess.Popen[bytes]], url: str
+    ) -> Iterator[subprocess.Popen[bytes]]:
+        with process as started:
             deadline = time.monotonic() + 60
             answered = 0
             while answered < 50:  # several, so that every process behind the port has answered
@@ -133,7 +135,7 @@ class Stack:
                         raise
                     time.sleep(0.1)
             time.sleep(1)
-            yield
+            yield started
 
 
 @contextlib.contextmanager

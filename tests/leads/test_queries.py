@@ -2,6 +2,7 @@
 
 import base64
 import uuid
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from sqlalchemy.orm import Session
 from werkzeug.datastructures import MultiDict
 
 from tests.factories import make_lead, make_user, make_workspace
-from webapp.leads import queries
+from webapp.leads import filters, queries
 from webapp.leads.errors import Invalid
 from webapp.leads.queries import LeadFilter
 from webapp.leads.states import Intent, LeadStatus, Priority
@@ -54,6 +55,9 @@ def test_every_count_equals_its_list(session: Session, workspace: Workspace, man
         counted = queries.counts(session, workspace.id, wanted, me=many.id)
         assert counted.of(view).n == len(listed) == len(set(listed)), view
         assert not counted.of(view).capped
+        # With the glance above the list by one statement they are the same.
+        together = queries.counts_and_glance(session, workspace.id, wanted, me=many.id)
+        assert together == (counted, queries.glance(session, workspace.id))
 
 
 def test_counts_of_more_than_can_be_counted_say_so(
@@ -177,6 +181,34 @@ def test_the_glance_counts_what_waits_and_the_oldest_of_it(session: Session, wor
     seen = queries.glance(session, workspace.id)
     assert seen.waiting.n == 12
     assert seen.oldest == session.scalars(waiting).first()
+
+
+def test_a_statement_that_is_kept_serves_every_workspace_and_everybody(
+    session: Session, workspace: Workspace, many: Any
+) -> None:
+    other = make_workspace(session)
+    theirs = make_lead(session, other, "theirs", status=LeadStatus.NEW_DRAFT, assignee_id=many.id)
+    for text in ("mine", "mine too"):
+        make_lead(session, workspace, text, status=LeadStatus.NEW_DRAFT, assignee_id=many.id)
+    wanted = LeadFilter.parse({"view": "waiting"})
+    for here, me, mine in ((workspace, many.id, 2), (other, many.id, 1), (other, uuid.uuid4(), 0)):
+        counted, seen = queries.counts_and_glance(session, here.id, wanted, me=me)
+        assert (counted.mine.n, seen.waiting) == (mine, counted.of("waiting"))
+    assert [row.id for row in queries.page(session, other.id, wanted).rows] == [theirs.id]
+    assert len(queries.page(session, workspace.id, wanted).rows) == 14
+
+
+def test_what_is_overdue_is_counted_from_its_index_alone(session: Session, workspace: Workspace) -> None:
+    for _ in range(3):
+        make_lead(session, workspace, "late", status=LeadStatus.NEW_DRAFT, sla_due_at=datetime(2026, 1, 1, tzinfo=UTC))
+    with session.get_bind().connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(sa.text("VACUUM ANALYZE leads"))
+    where = filters.all_conditions(workspace.id, LeadFilter.parse({"view": "overdue"}))
+    counted = sa.select(sa.func.count()).select_from(Lead).where(*where)
+    session.execute(sa.text("SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off"))
+    text = counted.compile(session.get_bind(), compile_kwargs={"literal_binds": True})
+    plan = "\n".join(session.connection().exec_driver_sql(f"EXPLAIN {text}").scalars())
+    assert "Index Only Scan using ix_leads_sla" in plan
 
 
 def test_lists_do_not_read_whole_messages(session: Session, workspace: Workspace) -> None:

@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from tests.factories import PASSWORD, make_lead, make_user, make_workspace
 from tests.views.conftest import fragment
 from webapp.extensions import limiter
+from webapp.leads import audit, run
 from webapp.leads.states import DeliveryState, DestinationKind, LeadStatus, Role, RunStatus
 from webapp.models import Delivery, DeliveryAttempt, Destination, Lead, Membership, Run, User, Workspace
 from webapp.views import evidence, export
@@ -132,6 +133,27 @@ def test_an_expired_session_sends_htmx_to_the_log_in_page(client: FlaskClient, w
     answer = client.get("/queue", headers=fragment("results") | {"HX-Current-URL": "http://localhost/queue?view=auto"})
     assert answer.status_code == 401
     assert answer.headers["HX-Redirect"] == "/login?next=/queue?view%3Dauto"
+
+
+def test_a_lead_with_a_long_history_takes_no_more_statements(
+    client: FlaskClient, session: Session, workspace: Workspace, reviewer: Any
+) -> None:
+    lead = make_lead(session, workspace)
+    asked: list[str] = []
+    sa.event.listen(session.get_bind(), "before_cursor_execute", note := lambda *args: asked.append(args[2]))
+    try:
+        client.get(f"/queue/{lead.id}")
+        few = len(asked)
+        for n in range(5):
+            audit.record(session, workspace.id, "LEAD_ASSIGNED", actor="Ana", lead_id=lead.id, assignee=f"User {n}")
+            run.request_rerun(session, lead, requested_by="Ana")
+            session.commit()
+        asked.clear()
+        html = client.get(f"/queue/{lead.id}").text
+    finally:
+        sa.event.remove(session.get_bind(), "before_cursor_execute", note)
+    assert "User 4" in html
+    assert len(asked) <= few
 
 
 def test_new_leads_wait_to_be_asked_for(

@@ -14,6 +14,9 @@ from webapp.leads.states import DECIDED_STATUSES, OPEN_STATUSES, WAITING_STATUSE
 from webapp.models.lead import Lead
 
 MAX_TEXT = 200
+#: A workspace, or the parameter of a statement that is kept for all of them.
+Here = uuid.UUID | sa.BindParameter[uuid.UUID]
+HERE: sa.BindParameter[uuid.UUID] = sa.bindparam("here", type_=sa.Uuid)
 
 #: A view is a named set of statuses; ``mine`` is also narrowed to whoever asks.
 VIEWS: dict[str, frozenset[LeadStatus]] = {
@@ -212,7 +215,7 @@ def inline(column: Any, values: frozenset[Any]) -> Any:
     return column == literals[0] if len(literals) == 1 else sa.or_(*(column == one for one in literals))
 
 
-def conditions(workspace_id: uuid.UUID, wanted: LeadFilter) -> list[Any]:
+def conditions(workspace_id: Here, wanted: LeadFilter) -> list[Any]:
     """What ``wanted`` asks for besides what its view says: statuses, ``mine``, whether the suppression list holds it."""
     found: list[Any] = [Lead.workspace_id == workspace_id]
     if wanted.intents:
@@ -284,7 +287,7 @@ def waiting() -> list[Any]:
     return [*of_statuses(WAITING_STATUSES), *is_suppressed(False)]
 
 
-def all_conditions(workspace_id: uuid.UUID, wanted: LeadFilter) -> list[Any]:
+def all_conditions(workspace_id: Here, wanted: LeadFilter) -> list[Any]:
     found = conditions(workspace_id, wanted) + of_statuses(wanted.statuses) + is_suppressed(wanted.held_back)
     if wanted.mine:
         found.append(Lead.assignee_id == wanted.mine)

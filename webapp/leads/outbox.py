@@ -345,7 +345,8 @@ def send_again(session: Session, delivery_ids: Sequence[uuid.UUID]) -> Sequence[
 
 def preview(session: Session, lead: Lead) -> list[str]:
     """What approving ``lead`` as it stands will send, one sentence per destination, for people."""
-    silent = lead.person_id in _do_not_contact(session, [lead])
+    person = None if "person" in sa.inspect(lead).unloaded else lead.person
+    silent = person.do_not_contact if person else lead.person_id in _do_not_contact(session, [lead])
     never = _never_because(lead.intent, silent, lead.suppression_id is not None)
     if never is not None:
         return [f"Nothing will be sent: {never}."]

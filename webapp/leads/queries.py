@@ -10,16 +10,28 @@ import base64
 import json
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, aliased
 
-from webapp.leads.counts import COUNT_CAP, Count, Counts, Glance, arrived_since, counts, glance, stuck, unrepaired
+from webapp.leads.counts import (
+    COUNT_CAP,
+    Count,
+    Counts,
+    Glance,
+    arrived_since,
+    counts,
+    counts_and_glance,
+    glance,
+    stuck,
+    unrepaired,
+)
 from webapp.leads.errors import Invalid, Problem
-from webapp.leads.filters import SORTS, UNASSIGNED, VIEWS, LeadFilter, all_conditions
+from webapp.leads.filters import HERE, SORTS, UNASSIGNED, VIEWS, LeadFilter, all_conditions
 from webapp.leads.states import Intent, LeadStatus, Priority
 from webapp.models.account import User
 from webapp.models.lead import Lead
@@ -39,6 +51,7 @@ __all__ = [
     "Page",
     "arrived_since",
     "counts",
+    "counts_and_glance",
     "export",
     "glance",
     "neighbour",
@@ -85,10 +98,16 @@ class LeadRow:
     assignee: str | None = None
 
 
-_ROW_COLUMNS = [
-    Lead.shown_name.label("name"),
-    *(getattr(Lead, f.name) for f in fields(LeadRow) if f.name not in ("name", "excerpt", "assignee")),
-]
+_assignee = aliased(User)
+_MADE: dict[str, Any] = {
+    "name": Lead.shown_name.label("name"),
+    "excerpt": sa.func.left(Lead.message, EXCERPT).label("excerpt"),
+    "assignee": _assignee.name.label("assignee"),
+}
+#: Put together once: that takes as long as running it.
+_SHOWN: sa.Select[Any] = sa.select(
+    *(_MADE[f.name] if f.name in _MADE else getattr(Lead, f.name) for f in fields(LeadRow))
+).outerjoin(_assignee, _assignee.id == Lead.assignee_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,13 +155,36 @@ def _decode(cursor: str, order: str) -> tuple[bool, tuple[Any, ...]]:
         raise Invalid("the page asked for is not understood", details=(Problem("cursor", reason),)) from None
 
 
-def _beyond(key: _Key, values: tuple[Any, ...], *, descending: bool) -> Any:
-    bound = [
-        sa.literal(value, column.type, literal_execute=isinstance(value, Priority))
-        for column, value in zip(key.columns, values, strict=True)
+def _place(key: _Key) -> list[sa.BindParameter[Any]]:
+    """Parameters of a place in a list; a priority stands in the text, as in the predicates of indexes."""
+    return [
+        sa.bindparam(f"at_{column.key}", type_=column.type, literal_execute=kind is Priority)
+        for column, kind in zip(key.columns, key.kinds, strict=True)
     ]
+
+
+def _beyond(key: _Key, bound: list[sa.BindParameter[Any]], *, descending: bool) -> Any:
     here, there = sa.tuple_(*key.columns), sa.tuple_(*bound)
     return here < there if descending else here > there
+
+
+def _placed(key: _Key, values: tuple[Any, ...]) -> dict[str, Any]:
+    return {f"at_{column.key}": value for column, value in zip(key.columns, values, strict=True)}
+
+
+def _ids(wanted: LeadFilter, key: _Key, *, descending: bool, beyond: bool, limit: int) -> sa.Select[Any]:
+    """Of a page of the list in the workspace ``here``; with ``beyond``, from a place on."""
+    ids = sa.select(Lead.id).where(*all_conditions(HERE, wanted))
+    if beyond:
+        ids = ids.where(_beyond(key, _place(key), descending=descending))
+    ordered = ids.order_by(*(c.desc() if descending else c.asc() for c in key.columns))
+    return ordered.limit(sa.literal_column(str(limit), sa.Integer))
+
+
+@lru_cache(maxsize=64)  # to put it together takes longer than to run it
+def _list(wanted: LeadFilter, order: str, descending: bool, beyond: bool, limit: int) -> sa.Select[Any]:
+    key = _KEYS[order]
+    return _shown(_ids(wanted, key, descending=descending, beyond=beyond, limit=limit), key)
 
 
 def page(
@@ -164,11 +206,13 @@ def page(
     key = _KEYS[order]
     back, values = _decode(cursor, order) if cursor else (False, ())
     descending = key.descending != back
-    ids = sa.select(Lead.id).where(*all_conditions(workspace_id, wanted))
-    if values:
-        ids = ids.where(_beyond(key, values, descending=descending))
-    ids = ids.order_by(*(c.desc() if descending else c.asc() for c in key.columns)).limit(limit + 1)
-    rows = _fetch(session, ids, key)
+    # What people search for is not kept.
+    made = _list.__wrapped__ if wanted.text else _list
+    rows = _rows(
+        session,
+        made(replace(wanted, sort=""), order, descending, bool(values), limit + 1),
+        {"here": workspace_id} | (_placed(key, values) if values else {}),
+    )
     more = len(rows) > limit
     # Fetched in reading order, so the row too many stands first when reading backwards.
     rows = rows[-limit:] if back else rows[:limit]
@@ -182,23 +226,22 @@ def page(
     )
 
 
-def _fetch(session: Session, ids: Any, key: _Key) -> list[LeadRow]:
+def _shown(ids: Any, key: _Key) -> sa.Select[Any]:
     """The rows behind ``ids``, in the list's own order."""
     chosen = ids.cte("chosen").prefix_with("MATERIALIZED", dialect="postgresql")
-    member = aliased(User)
-    query = (
-        sa.select(*_ROW_COLUMNS, sa.func.left(Lead.message, EXCERPT).label("excerpt"), member.name.label("assignee"))
-        .join(chosen, chosen.c.id == Lead.id)
-        .outerjoin(member, member.id == Lead.assignee_id)
-        .order_by(*(c.desc() if key.descending else c.asc() for c in key.columns))
+    return _SHOWN.join(chosen, chosen.c.id == Lead.id).order_by(
+        *(c.desc() if key.descending else c.asc() for c in key.columns)
     )
-    return [LeadRow(**row._mapping) for row in session.execute(query)]
+
+
+def _rows(session: Session, query: sa.Select[Any], values: dict[str, Any] | None = None) -> list[LeadRow]:
+    return [LeadRow(*row) for row in session.execute(query, values)]
 
 
 def rows_by_id(session: Session, workspace_id: uuid.UUID, ids: list[uuid.UUID]) -> list[LeadRow]:
     """The list rows of these leads of the workspace, newest first; unknown ids are left out."""
     chosen = sa.select(Lead.id).where(Lead.workspace_id == workspace_id, Lead.id.in_(ids))
-    return _fetch(session, chosen, _KEYS["newest"]) if ids else []
+    return _rows(session, _shown(chosen, _KEYS["newest"])) if ids else []
 
 
 def neighbour(session: Session, workspace_id: uuid.UUID, wanted: LeadFilter, lead_id: uuid.UUID) -> uuid.UUID | None:
@@ -208,11 +251,9 @@ def neighbour(session: Session, workspace_id: uuid.UUID, wanted: LeadFilter, lea
     if here is None:
         return None
     for descending in (key.descending, not key.descending):
-        query = sa.select(Lead.id).where(
-            *all_conditions(workspace_id, wanted), _beyond(key, tuple(here), descending=descending)
-        )
-        query = query.order_by(*(c.desc() if descending else c.asc() for c in key.columns)).limit(1)
-        if found := session.scalar(query):
+        query = _ids(wanted, key, descending=descending, beyond=True, limit=1)
+        found: uuid.UUID | None = session.scalar(query, {"here": workspace_id} | _placed(key, tuple(here)))
+        if found:
             return found
     return None
 
@@ -231,11 +272,8 @@ def sources(session: Session, workspace_id: uuid.UUID, *, newest: int = 500) -> 
 
 def export(session: Session, workspace_id: uuid.UUID, wanted: LeadFilter) -> Iterator[Any]:
     """Every lead of the filter, newest first, with its whole message, fetched in batches as it is read."""
-    member = aliased(User)
-    columns = [c for c in _ROW_COLUMNS if c.key not in ("version", "assignee_id")]
     query = (
-        sa.select(*columns, Lead.message, Lead.next_action, Lead.qualified, member.name.label("assignee"))
-        .outerjoin(member, member.id == Lead.assignee_id)
+        _SHOWN.add_columns(Lead.message, Lead.next_action, Lead.qualified)
         .where(*all_conditions(workspace_id, wanted))
         .order_by(Lead.created_at.desc(), Lead.id.desc())
         .execution_options(yield_per=500)

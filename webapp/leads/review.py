@@ -241,16 +241,17 @@ def assign(
 
 def be_present(session: Session, workspace_id: uuid.UUID, lead_id: uuid.UUID, user_id: uuid.UUID) -> Sequence[Present]:
     """Heartbeat of a page that shows the lead; returns who has it open, first comer first (theirs is the claim)."""
-    if not session.scalar(sa.select(sa.exists().where(Lead.id == lead_id, Lead.workspace_id == workspace_id))):
-        raise NotFound("Lead not found")
-    session.execute(
+    there = session.execute(
         sa.text(
-            "INSERT INTO lead_presence AS p (lead_id, user_id) VALUES (:lead_id, :user_id) "
+            "INSERT INTO lead_presence AS p (lead_id, user_id) "
+            "SELECT id, :user_id FROM leads WHERE id = :lead_id AND workspace_id = :workspace_id "
             "ON CONFLICT (lead_id, user_id) DO UPDATE SET seen_at = now(), since = CASE "
-            "WHEN p.seen_at < now() - make_interval(secs => :seconds) THEN now() ELSE p.since END"
+            "WHEN p.seen_at < now() - make_interval(secs => :seconds) THEN now() ELSE p.since END RETURNING lead_id"
         ),
-        {"lead_id": lead_id, "user_id": user_id, "seconds": PRESENT_SECONDS},
+        {"lead_id": lead_id, "workspace_id": workspace_id, "user_id": user_id, "seconds": PRESENT_SECONDS},
     )
+    if there.first() is None:
+        raise NotFound("Lead not found")
     return who_is_here(session, lead_id)
 
 

@@ -134,12 +134,14 @@ class Lead(Identified, InWorkspace, Created, Base):
             postgresql_where=sa.text("attribution <> '{}'::jsonb"),
         ),
         sa.Index("ix_leads_import", "import_id", "id", postgresql_where=sa.text("import_id IS NOT NULL")),
-        # What has no due time comes last; as an expression, since keysets cannot compare NULL.
+        # What has no due time comes last; as an expression, since keysets cannot compare NULL. The column itself is in
+        # it as well: PostgreSQL reads an index alone only where it holds the columns, not what is made of them.
         sa.Index(
             "ix_leads_sla",
             "workspace_id",
             sa.text(DUE),
             "id",
+            postgresql_include=["sla_due_at"],
             postgresql_where=sa.text(f"{_WAITING} AND suppression_id IS NULL"),
         ),
         sa.Index(

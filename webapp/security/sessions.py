@@ -8,7 +8,7 @@ from flask import Flask, Request, Response, request
 from flask import session as cookie
 from flask.sessions import SecureCookieSession, SecureCookieSessionInterface, SessionMixin
 from flask_login import UserMixin, login_user, logout_user
-from sqlalchemy.orm import joinedload
+from sqlalchemy.orm import contains_eager
 
 from webapp.errors import is_json_path
 from webapp.extensions import db, login_manager
@@ -28,9 +28,10 @@ class PageSessions(SecureCookieSessionInterface):
 
 
 class SessionUser(UserMixin):  # type: ignore[misc]
-    """flask-login's ``current_user``: a user in one workspace."""
+    """flask-login's ``current_user``: a user in one workspace. ``memberships``: all of theirs, by workspace name."""
 
-    def __init__(self, membership: Membership) -> None:
+    def __init__(self, membership: Membership, memberships: list[Membership]) -> None:
+        self.memberships = memberships
         self.user: User = membership.user
         self.workspace: Workspace = membership.workspace
         self.workspace_id: uuid.UUID = membership.workspace_id
@@ -44,17 +45,20 @@ class SessionUser(UserMixin):  # type: ignore[misc]
         return self.role.includes(role)
 
 
+#: Asked at every request, and so put together once.
+_MEMBERSHIPS = (
+    sa.select(Membership)
+    .join(Membership.workspace)
+    .join(Membership.user)
+    .where(Membership.user_id == sa.bindparam("user_id"), User.active)
+    .options(contains_eager(Membership.user), contains_eager(Membership.workspace))
+    .order_by(Workspace.name)
+)
+
+
 def memberships_of(user_id: uuid.UUID) -> list[Membership]:
-    """The user's memberships, by workspace name."""
-    query = (
-        sa.select(Membership)
-        .join(Membership.workspace)
-        .join(Membership.user)
-        .where(Membership.user_id == user_id, User.active)
-        .options(joinedload(Membership.user), joinedload(Membership.workspace))
-        .order_by(Workspace.name)
-    )
-    return list(db.session.scalars(query))
+    """The user's memberships, by workspace name; read anew."""
+    return list(db.session.scalars(_MEMBERSHIPS, {"user_id": user_id}))
 
 
 @login_manager.user_loader  # type: ignore[untyped-decorator]
@@ -67,7 +71,7 @@ def load(identity: str) -> SessionUser | None:
     if not memberships or str(memberships[0].user.session_epoch) != epoch:
         return None
     chosen = cookie.get("workspace")
-    return SessionUser(next((m for m in memberships if str(m.workspace_id) == chosen), memberships[0]))
+    return SessionUser(next((m for m in memberships if str(m.workspace_id) == chosen), memberships[0]), memberships)
 
 
 def find_user(email: str) -> User | None:
@@ -83,7 +87,7 @@ def log_in(user: User) -> SessionUser | None:
     cookie.clear()
     cookie.permanent = True
     user.last_login_at = datetime.now(UTC)
-    session_user = SessionUser(memberships[0])
+    session_user = SessionUser(memberships[0], memberships)
     login_user(session_user)
     return session_user
 

@@ -1,6 +1,7 @@
 """What all pages share: fragments for htmx, links that keep the filter, toasts, versioned assets."""
 
 import hashlib
+import time
 import uuid
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -28,13 +29,12 @@ from werkzeug.wrappers import Response as AnyResponse
 
 from webapp.config import Settings
 from webapp.extensions import db, login_manager
-from webapp.leads import queries
+from webapp.leads import members, queries
 from webapp.leads.errors import Invalid, LeadError
+from webapp.leads.members import Someone
 from webapp.leads.queries import Glance, LeadFilter
 from webapp.leads.review import Actor
 from webapp.leads.states import Role
-from webapp.models.account import Membership
-from webapp.security import sessions
 from webapp.views import events, times, words
 from webapp.views.markdown import markdown
 
@@ -50,6 +50,7 @@ FILTERS = (
     "fbclid", "consent", "consent_from", "consent_to", "sort", "suppressed",
 )  # fmt: skip
 YEAR = 365 * 24 * 3600
+SOURCES_SECONDS = 30.0
 
 
 def install(app: Flask) -> None:
@@ -79,17 +80,21 @@ def install(app: Flask) -> None:
     )
     app.jinja_env.globals.update(
         asset=asset,
+        assignees=assignees,
         event_words=events.event,
         glance=glance,
         htmx={"cdn": HTMX_CDN, "local": HTMX_LOCAL, "integrity": HTMX_INTEGRITY},
         is_htmx=is_htmx,
+        lead_sources=lead_sources,
+        lead_url=lead_url,
         may=may,
-        my_workspaces=my_workspaces,
         now_utc=lambda: datetime.now(UTC),
+        once=once,
         toasts=toasts,
         words=words,
         Role=Role,
     )
+    app.extensions["lead_sources"] = {}
     login_manager.unauthorized_handler(_to_login)
 
     @app.after_request
@@ -127,8 +132,22 @@ def may(role: Role) -> bool:
     return bool(current_user.is_authenticated and current_user.can(role))
 
 
-def my_workspaces() -> list[Membership]:
-    return sessions.memberships_of(me())
+def assignees() -> list[Someone]:
+    """Who leads can be assigned to, read once a request, if the page asks."""
+    if "assignees" not in g:
+        g.assignees = members.members(db.session(), here())
+    found: list[Someone] = g.assignees
+    return found
+
+
+def lead_sources() -> list[str]:
+    """Sources that a filter suggests; for :data:`SOURCES_SECONDS` a new one is not among them, but can be typed."""
+    known: dict[uuid.UUID, tuple[float, list[str]]] = current_app.extensions["lead_sources"]
+    now = time.monotonic()
+    found = known.get(here())
+    if found is None or found[0] < now:
+        found = known[here()] = (now + SOURCES_SECONDS, queries.sources(db.session(), here()))
+    return found[1]
 
 
 def glance() -> Glance:
@@ -137,6 +156,26 @@ def glance() -> Glance:
         g.glance = queries.glance(db.session(), here())
     found: Glance = g.glance
     return found
+
+
+def once(macro: Any, *values: Any) -> Any:
+    """What ``macro`` makes of these values and nothing else, made once a request: lists say the same again and again."""
+    made: dict[Any, Any] = g.setdefault("made", {})
+    key = (macro, *values)
+    if key not in made:
+        made[key] = macro(*values)
+    return made[key]
+
+
+def lead_url(lead_id: uuid.UUID) -> str:
+    """As ``url_for`` says it; asked once a request, for lists."""
+    if "lead_url" not in g:
+        g.lead_url = url_for("lead.show", lead_id=_NOBODY).partition(str(_NOBODY))
+    before, _, after = g.lead_url
+    return f"{before}{lead_id}{after}"
+
+
+_NOBODY = uuid.UUID(int=0)
 
 
 def _to_login() -> AnyResponse:

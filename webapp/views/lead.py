@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from jobs.queue import ring
 from webapp.extensions import db
-from webapp.leads import deliver, history, lead_outcomes, members, review, run, suppression
+from webapp.leads import deliver, history, lead_outcomes, review, run, suppression
 from webapp.leads.states import DECIDED_STATUSES, WAITING_STATUSES, DecisionAction, Role, RunStatus
 from webapp.leads.types import Verdict
 from webapp.models.lead import Lead
@@ -39,10 +39,15 @@ def show(lead_id: uuid.UUID) -> Any:
 
 def page(lead_id: uuid.UUID, *, args: dict[str, str] | None = None, status: int = 200, **extra: Any) -> Any:
     """The lead beside its list; for htmx the lead alone, with the rows and counts that toasts speak of."""
-    session = db.session()
     args = helpers.filter_args() if args is None else args
-    shown = pane(session, history.lead(session, helpers.here(), lead_id)) | extra
-    db.session.commit()  # the heartbeat
+    shown = pane(db.session(), history.lead(db.session(), helpers.here(), lead_id)) | extra
+    response = _beside(shown, args, status)
+    # The heartbeat; last, since what was read before a commit would be read again for the page, row by row.
+    db.session.commit()
+    return response
+
+
+def _beside(shown: dict[str, Any], args: dict[str, str], status: int) -> Any:
     if not helpers.is_htmx("pane"):
         return helpers.show("pages/queue.html", **queue.context(args), pane=shown, status=status)
     said = helpers.toasts()
@@ -50,7 +55,7 @@ def page(lead_id: uuid.UUID, *, args: dict[str, str] | None = None, status: int 
     around: dict[str, Any] = {"args": args, "qs": helpers.query_string(args), "touched": [], "said": said}
     if touched:
         around |= queue.context(args) | {
-            "touched": queue.queries.rows_by_id(session, helpers.here(), touched),
+            "touched": queue.queries.rows_by_id(db.session(), helpers.here(), touched),
         }
     return helpers.show("pages/queue.html", "pane", pane=shown, status=status, **around)
 
@@ -94,7 +99,6 @@ def pane(session: Session, lead: Lead) -> dict[str, Any]:
         "touches": history.touches_of(session, lead),
         "duplicates": people.of(session, lead),
         "others": history.others_of(session, lead),
-        "members": members.members(session, lead.workspace_id),
         "waiting": WAITING_STATUSES,
         "present": present,
         "me": helpers.me(),
@@ -151,7 +155,7 @@ def assign(lead_id: uuid.UUID) -> Any:
     given = request.form.get("assignee", "")
     lead = review.assign(db.session(), helpers.here(), lead_id, user_id=user_from(given), actor=helpers.actor())
     db.session.commit()
-    name = next((m.name for m in members.members(db.session(), helpers.here()) if m.id == lead.assignee_id), "nobody")
+    name = next((m.name for m in helpers.assignees() if m.id == lead.assignee_id), "nobody")
     helpers.toast("Assigned", f"to {name}", lead_id=lead_id)
     return helpers.see("lead.show", lead_id=lead_id, **helpers.back_args())
 

@@ -3,11 +3,11 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from flask import Blueprint, request
+from flask import Blueprint, g, request
 from flask_login import current_user
 
 from webapp.extensions import db
-from webapp.leads import members, queries
+from webapp.leads import queries
 from webapp.leads.errors import Invalid
 from webapp.leads.queries import LeadFilter
 from webapp.leads.states import Intent, Priority, RejectReason, Role
@@ -60,14 +60,13 @@ def context(args: dict[str, str] | None = None) -> dict[str, Any]:
         wanted, found = LeadFilter.parse({}, view="waiting"), queries.Page([], None, None)
         unknown = " and ".join(f"“{problem.field}”" for problem in error.details)
         shown["problem"] = f"The address names something under {unknown} that this page does not know."
+    counts, g.glance = queries.counts_and_glance(session, workspace_id, wanted, me=helpers.me())
     return shown | {
         "wanted": wanted,
         "rows": found.rows,
         "next_cursor": found.next_cursor,
         "prev_cursor": found.prev_cursor,
-        "counts": queries.counts(session, workspace_id, wanted, me=helpers.me()),
-        "sources": queries.sources(session, workspace_id),
-        "members": members.members(session, workspace_id),
+        "counts": counts,
         "tabs": TABS,
         "more_tabs": MORE_TABS,
         "intents": list(Intent),

@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 from flask import Blueprint, request
 
 from webapp.extensions import db
-from webapp.leads import counts, history, listings, queries, reruns, run_filters
+from webapp.leads import counts, history, listings, reruns, run_filters
 from webapp.leads.errors import Invalid
 from webapp.leads.run_filters import RunFilter
 from webapp.leads.states import Role, RunStatus, RunTrigger
@@ -45,7 +45,6 @@ def index() -> Any:
         qs=urlencode(args),
         under_way=reruns.under_way(session, workspace_id),
         progress=lambda rerun: reruns.progress(session, rerun),
-        sources=queries.sources(session, workspace_id),
         statuses=list(RunStatus),
         triggers=list(RunTrigger),
         stages=run_filters.STAGES,
