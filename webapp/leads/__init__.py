@@ -16,7 +16,8 @@ Read it top-down::
              │ ├ hearing   what the rules alone make of a message; matching finds their phrases in it
              │ ├ explanation  the evidence and the reasons of a verdict
              │ ├ words     tokens, each looked up once for all that the judge wants of it; language
-             │ └ textnorm  folding, forms to compare; offsets of the text as sent
+             │ ├ textnorm  folding, forms to compare; offsets of the text as sent
+             │ └ compiled  where all these are as machine code, if they were compiled
              ├ suppression  who must not be treated as a lead; the list, copies of it, the query before a delivery
              │ ├ suppression_match  what an entry says, and whether it is about somebody
              │ └ suppression_walk   leads that are here, compared with a list that has changed
@@ -134,3 +135,7 @@ Read it top-down::
 The caller (door, page) owns the commit and then rings; functions here flush. ``run`` and ``deliver`` take a session
 factory and own their short transactions, because they work, or call the outside, between them.
 """
+
+from webapp.leads import compiled
+
+__path__[:0] = compiled.search_path(compiled.folder())

@@ -2,19 +2,23 @@
 
 from collections.abc import Sequence
 from operator import itemgetter
+from typing import Final
 
 from webapp.leads.hearing import Said
-from webapp.leads.matching import Hit
+from webapp.leads.matching import Hit, parts_of
 from webapp.leads.states import Intent
 from webapp.leads.types import Span
 from webapp.leads.wordmodel import WordModel
+from webapp.leads.words import Word
 
-_first = itemgetter(0)
-_UNKNOWN = Intent.UNKNOWN
+_first: Final = itemgetter(0)
+_UNKNOWN: Final = Intent.UNKNOWN
+_NAMES: Final = {intent: intent.value for intent in Intent}
 #: Kinds of cues → of evidence.
-_KINDS = {"intent": "intent", "flag": "priority", "negation": "negation"}
+_KINDS: Final = {"intent": "intent", "flag": "priority", "negation": "negation"}
 #: How many words are shown as evidence where the model decided by them, and phrases in a reason.
-_WORDS_SHOWN = _PHRASES_SHOWN = 4
+_WORDS_SHOWN: Final = 4
+_PHRASES_SHOWN: Final = 4
 
 
 def of(said: Said, intent: Intent, rival: Intent | None) -> tuple[tuple[Span, ...], tuple[str, ...]]:
@@ -23,18 +27,18 @@ def of(said: Said, intent: Intent, rival: Intent | None) -> tuple[tuple[Span, ..
     negations: list[tuple[Hit, str]] = []
     others: list[tuple[Hit, str]] = []
     undone: list[str] = []
-    texts, negated = said.words.texts, said.negated
+    tokens, negated = said.words.tokens, said.negated
     for n, hit in enumerate(said.hits):
-        cue = hit[2]
+        cue = hit.cue
         if cue.intent is None:
             if cue.kind == "negation":
-                negations.append((hit, _readable(hit, texts)))
+                negations.append((hit, _readable(hit, tokens)))
         elif n in negated:
-            undone.append(_readable(hit, texts))
+            undone.append(_readable(hit, tokens))
         else:
-            (own if cue.intent is intent else others).append((hit, _readable(hit, texts)))
+            (own if cue.intent is intent else others).append((hit, _readable(hit, tokens)))
     reasons = _reasons(said, intent, rival, own, undone)
-    flags = [(flag, _readable(flag, texts)) for flag in said.flags] if said.flags else []
+    flags = [(flag, _readable(flag, tokens)) for flag in said.flags] if said.flags else []
     return _spans(said, [*own, *flags, *negations, *others]), reasons
 
 
@@ -42,25 +46,32 @@ def _spans(said: Said, ranked: list[tuple[Hit, str]]) -> tuple[Span, ...]:
     """What of the hits does not overlap, the first before the later ones; from the left."""
     if not ranked:
         return ()
-    texts, places, mapped = said.words.texts, said.words.places, said.mapped
-    taken = bytearray(len(texts))
+    tokens, places, mapped = said.words.tokens, said.words.places, said.mapped
+    taken = [False] * len(tokens)
     spans: list[Span] = []
-    for (start, end, cue, parts), readable in ranked:
-        for first, after in parts or ((start, end),):
-            if not texts[first]:  # "^" is nowhere in the text, nor is "<end>"
+    for hit, readable in ranked:
+        cue = hit.cue
+        for first, after in parts_of(hit):
+            if not tokens[first].text:  # "^" is nowhere in the text, nor is "<end>"
                 first += 1
-            if not texts[after - 1]:
+            if not tokens[after - 1].text:
                 after -= 1
-            if first >= after or 1 in taken[first:after]:
+            if first >= after or any(taken[i] for i in range(first, after)):
                 continue
-            taken[first:after] = b"\1" * (after - first)
-            begin, stop = places[first], places[after - 1] + len(texts[after - 1])
+            for i in range(first, after):
+                taken[i] = True
+            begin, stop = places[first], places[after - 1] + len(tokens[after - 1].text)
             if mapped.starts is not None:
                 begin, stop = mapped.origin(begin, stop)
-            spans.append(Span(begin, stop, _KINDS[cue.kind], cue.label, readable))
+            spans.append(_span((begin, stop, _KINDS[cue.kind], cue.label, readable)))
     if len(spans) > 1:
         spans.sort(key=_first)
     return tuple(spans)
+
+
+def _span(values: tuple[int, int, str, str, str]) -> Span:
+    """A ``Span`` without the call of its Python constructor, which would take longer than finding it did."""
+    return tuple.__new__(Span, values)
 
 
 def _reasons(
@@ -68,16 +79,19 @@ def _reasons(
 ) -> tuple[str, ...]:
     """Why, in words that a reviewer can read."""
     scores = said.scores
+    name = _NAMES[intent]
     if intent is _UNKNOWN:
         found = "No phrase of the ruleset says what this message wants."
     elif own:
-        phrases = dict.fromkeys([readable for _, readable in own])
-        found = f"{intent} ({scores.get(intent, 0):g}): {_quoted(list(phrases)[:_PHRASES_SHOWN])}"
+        phrases = list(dict.fromkeys([readable for _, readable in own]))
+        score = format(scores.get(intent, 0), "g")
+        found = f"{name} ({score}): {_quoted(phrases[:_PHRASES_SHOWN])}"
     else:
-        found = f"{intent}"
+        found = name
     reasons = [found]
     if rival is not None and rival in scores:
-        reasons.append(f"also {rival} ({scores[rival]:g})")
+        name, score = _NAMES[rival], format(scores[rival], "g")
+        reasons.append(f"also {name} ({score})")
     if undone:
         reasons.append(f"a negation undoes {_quoted(undone)}")
     if said.names:
@@ -91,7 +105,7 @@ def by_words(model: WordModel, said: Said, intent: Intent, spans: tuple[Span, ..
     words, mapped = said.words, said.mapped
     found, shown = list(spans), []
     for i in model.speaking(words, intent):
-        word = words.texts[i]
+        word = words.tokens[i].text
         if not word[:1].isalnum():
             continue
         start, end = mapped.origin(words.places[i], words.places[i] + len(word))
@@ -107,18 +121,22 @@ def by_words(model: WordModel, said: Said, intent: Intent, spans: tuple[Span, ..
     return tuple(found), why if said.intent is intent else f"{why} (the rules alone: {said.intent})"
 
 
-def words_of(hit: Hit, texts: Sequence[str]) -> str:
+def words_of(hit: Hit, tokens: list[Word]) -> str:
     """The words that the rule met."""
-    start, end, _, parts = hit
-    if parts:
-        return " … ".join([" ".join(filter(None, texts[a:b])) for a, b in parts])
-    return texts[start] if end == start + 1 else " ".join(filter(None, texts[start:end]))
+    start, end = hit.start, hit.end
+    if hit.parts:
+        return " … ".join([_joined(tokens, a, b) for a, b in hit.parts])
+    return tokens[start].text if end == start + 1 else _joined(tokens, start, end)
 
 
-def _readable(hit: Hit, texts: Sequence[str]) -> str:
+def _joined(tokens: list[Word], start: int, end: int) -> str:
+    return " ".join([word.text for word in tokens[start:end] if word.text])
+
+
+def _readable(hit: Hit, tokens: list[Word]) -> str:
     """The rule's phrase; for one that stands for many spellings, the words that it met."""
-    cue = hit[2]
-    return cue.phrase if cue.literal else words_of(hit, texts) or cue.phrase
+    cue = hit.cue
+    return cue.phrase if cue.literal else words_of(hit, tokens) or cue.phrase
 
 
 def _quoted(phrases: Sequence[str]) -> str:

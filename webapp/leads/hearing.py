@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence, Set
-from typing import NamedTuple
+from typing import Final
 
 from webapp.leads.matching import Hit, met
 from webapp.leads.ruleset import Ruleset
@@ -10,28 +10,44 @@ from webapp.leads.states import BUYING_INTENTS, PRECEDENCE, Intent
 from webapp.leads.textnorm import Mapped, compose, fold_search
 from webapp.leads.words import Lexicon, Words, read
 
-_INQUIRY, _UNKNOWN = Intent.INQUIRY, Intent.UNKNOWN
-_KEY_MASHING = re.compile("[bcdfghjklmnpqrstvwxz]{4}")
-_RANK = {intent: rank for rank, intent in enumerate((Intent.SPAM, Intent.VENDOR_PITCH, *PRECEDENCE, Intent.UNKNOWN))}
-_JUNK = frozenset({Intent.SPAM, Intent.VENDOR_PITCH})
+_INQUIRY: Final = Intent.INQUIRY
+_UNKNOWN: Final = Intent.UNKNOWN
+_KEY_MASHING: Final = re.compile("[bcdfghjklmnpqrstvwxz]{4}")
+_RANK: Final = {
+    intent: rank for rank, intent in enumerate((Intent.SPAM, Intent.VENDOR_PITCH, *PRECEDENCE, Intent.UNKNOWN))
+}
+_JUNK: Final = frozenset({Intent.SPAM, Intent.VENDOR_PITCH})
 #: The words of rulesets that ask for no model.
-_UNWEIGHED = Lexicon()
+_UNWEIGHED: Final = Lexicon()
 
 
-class Said(NamedTuple):
+class Said:
     """What the rules make of a message. ``negated``: which of the ``hits`` a negation undoes; ``names``: its flags;
     ``scores``: of the intents that they found."""
 
-    mapped: Mapped
-    words: Words
-    hits: list[Hit]
-    flags: list[Hit]
-    negated: Set[int]
-    names: set[str]
-    narrowed: bool
-    scores: dict[Intent, float]
-    intent: Intent
-    runner_up: Intent | None
+    def __init__(
+        self,
+        mapped: Mapped,
+        words: Words,
+        hits: list[Hit],
+        flags: list[Hit],
+        negated: Set[int],
+        names: set[str],
+        narrowed: bool,
+        scores: dict[Intent, float],
+        intent: Intent,
+        runner_up: Intent | None,
+    ) -> None:
+        self.mapped = mapped
+        self.words = words
+        self.hits = hits
+        self.flags = flags
+        self.negated = negated
+        self.names = names
+        self.narrowed = narrowed
+        self.scores = scores
+        self.intent = intent
+        self.runner_up = runner_up
 
 
 def lexicon_of(rules: Ruleset) -> Lexicon:
@@ -42,11 +58,11 @@ def listen(text: str, rules: Ruleset) -> Said:
     mapped = compose(text)
     words = read(mapped.text, lexicon_of(rules))
     hits, flags, negated = met(words, rules)
-    names = {flag[2].label for flag in flags}
+    names = {flag.cue.label for flag in flags}
     narrowed = "narrowed" in names
     if narrowed:
         names.remove("narrowed")
-        flags = [flag for flag in flags if flag[2].label != "narrowed"]
+        flags = [flag for flag in flags if flag.cue.label != "narrowed"]
     scores = _scores(hits, negated, rules, narrowed)
     if not words.spoken:
         scores = {intent: score for intent, score in scores.items() if intent is Intent.ENGAGEMENT}
@@ -64,7 +80,7 @@ def listen(text: str, rules: Ruleset) -> Said:
 
 def _gibberish(words: Words) -> bool:
     """Whether the words look like keys hit at random; a single such word says nothing (``unknown``)."""
-    spoken = [word for word in words.texts if word[:1].isalnum()]
+    spoken = [word.text for word in words.tokens if word.spoken]
     odd = sum(_KEY_MASHING.search(fold_search(word)) is not None for word in spoken)
     return odd >= 2 and odd * 2 >= len(spoken)
 
@@ -79,7 +95,7 @@ def _scores(hits: Sequence[Hit], negated: Set[int], rules: Ruleset, narrowed: bo
     limited: dict[Intent, float] = {}
     seen: set[str] = set()
     for n, hit in enumerate(hits):
-        cue = hit[2]
+        cue = hit.cue
         intent = cue.intent
         if intent is None or cue.said in seen or n in negated:
             continue
@@ -116,7 +132,7 @@ def _decide(scores: dict[Intent, float], rules: Ruleset) -> tuple[Intent, Intent
 def _without_question_mark(scores: dict[Intent, float], hits: Sequence[Hit], negated: Set[int]) -> dict[Intent, float]:
     """A question mark speaks for ``inquiry`` among other things, but against no buying intent: who asks "how much
     is it?" is no less sure to want the price than who leaves the mark out."""
-    marks = next((hit[2].weight for n, hit in enumerate(hits) if hit[2].phrase == "?" and n not in negated), 0.0)
+    marks = next((hit.cue.weight for n, hit in enumerate(hits) if hit.cue.phrase == "?" and n not in negated), 0.0)
     scores[Intent.INQUIRY] -= marks
     if scores[Intent.INQUIRY] <= 0:
         del scores[Intent.INQUIRY]

@@ -12,7 +12,7 @@ import json
 import math
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from operator import attrgetter
 from typing import Any
@@ -244,7 +244,7 @@ def judge(lead: LeadIn, rules: Ruleset | None = None) -> Verdict:
         said = verdict.of_public_page()
     else:
         said = suspicion.checked(verdict.judge(lead.message, rules=rules), lead.message)
-    return said if said.confidence <= lead.confidence_cap else replace(said, confidence=lead.confidence_cap)
+    return said if said.confidence <= lead.confidence_cap else said._replace(confidence=lead.confidence_cap)
 
 
 def cleaned_of(lead: LeadIn, person: dedupe.Identity) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import time
 import unicodedata
 import uuid
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from webapp.leads import suspicion, verdict
 from webapp.leads.judging_policy import RULES_ONLY
@@ -158,7 +158,7 @@ def combine(said: Verdict, opinion: Opinion, *, prefer_model: bool = False) -> V
         confidence = min(_SUREST, said.confidence + (1 - said.confidence) * _TRUST * believed)
         if said.intent is Intent.UNKNOWN:  # that both see nothing makes nothing known
             confidence = min(confidence, FOR_REVIEW)
-        return replace(said, confidence=max(said.confidence, round(confidence, 3)), reasons=reasons, judge=judge)
+        return said._replace(confidence=max(said.confidence, round(confidence, 3)), reasons=reasons, judge=judge)
     if said.intent is Intent.UNKNOWN:  # the rules found nothing: nothing to disagree with
         return _by_model(said, opinion, round(_ALONE * believed, 3), reasons, judge)
     reasons = (*reasons, "rules and model disagree")
@@ -166,16 +166,14 @@ def combine(said: Verdict, opinion: Opinion, *, prefer_model: bool = False) -> V
         confidence = min(FOR_REVIEW, round(believed * (1 - _TRUST * said.confidence), 3))
         return _by_model(said, opinion, confidence, reasons, judge)
     confidence = round(said.confidence * (1 - _TRUST * believed), 3)
-    return replace(
-        said, confidence=confidence, runner_up=opinion.intent,
+    return said._replace(confidence=confidence, runner_up=opinion.intent,
         runner_up_confidence=round(min(confidence, 1 - confidence) * believed, 3), reasons=reasons, judge=judge,
     )  # fmt: skip
 
 
 def _by_model(said: Verdict, opinion: Opinion, confidence: float, reasons: tuple[str, ...], judge: str) -> Verdict:
     priority = _fitting(opinion.intent, opinion.priority)
-    return replace(
-        said, intent=opinion.intent, priority=priority, next_action=next_action_for(opinion.intent, priority),
+    return said._replace(intent=opinion.intent, priority=priority, next_action=next_action_for(opinion.intent, priority),
         confidence=confidence, runner_up=None if said.intent is Intent.UNKNOWN else said.intent,
         runner_up_confidence=round(min(confidence, 1 - confidence) * said.confidence, 3), reasons=reasons, judge=judge,
     )  # fmt: skip
@@ -203,7 +201,7 @@ def raised(said: Verdict, later: Iterable[str], *, judge: Judge = verdict.judge)
     if found is None:
         return None
     named = f"{found.intent.value.replace('_', ' ')}, {found.priority.value}"
-    taken = replace(said, intent=found.intent, priority=found.priority, next_action=found.next_action)
+    taken = said._replace(intent=found.intent, priority=found.priority, next_action=found.next_action)
     return _for_review(taken, LATER, f"a later message of theirs says more ({named})")
 
 
@@ -218,7 +216,6 @@ def _outranks(new: Verdict, old: Verdict) -> bool:
 
 
 def _for_review(said: Verdict, tag: str, reason: str) -> Verdict:
-    return replace(
-        said, confidence=min(said.confidence, FOR_REVIEW), tags=tuple(sorted({*said.tags, tag})),
+    return said._replace(confidence=min(said.confidence, FOR_REVIEW), tags=tuple(sorted({*said.tags, tag})),
         reasons=said.reasons if reason in said.reasons else (*said.reasons, reason),
     )  # fmt: skip

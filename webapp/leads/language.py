@@ -1,9 +1,7 @@
-"""Which language a text is in, by what each of its words says about it.
-
-What a word says is a sign, and signs are lanes of one number, so that those of a text are added up at once.
-"""
+"""Which language a text is in, by what each of its words says about it."""
 
 import re
+from typing import Final
 
 _VI_BARE_WORDS = """
 khong ko hok hong hem hom kg dc duoc minh mik mk anh chi em ben cho gia nhieu nhiu bao nha nhe voi cua
@@ -29,33 +27,41 @@ _VI_SYLLABLE = re.compile(
 
 _VOWELS = frozenset("aeiou")
 
-#: Of ``_SIGNS``: how many lanes a sign is.
-LANES = 7
-_WORD, _MARKED, _SHAPED, _FOREIGN, _BOTH, _ENGLISH, _BARE = (1 << 32 * lane for lane in range(LANES))
+#: What a word says: nothing, being no word; nothing; diacritics; … How many there are.
+_NONE: Final = 0
+_WORD: Final = 1
+_MARKED: Final = 2
+_SHAPED: Final = 3
+_FOREIGN: Final = 4
+_BOTH: Final = 5
+_ENGLISH: Final = 6
+_BARE: Final = 7
+SIGNS: Final = 8
 
 
 def sign_of(word: str) -> int:
     """What a casefolded word says about the language of its text; 0 for what is no word."""
     if not word.isalpha():
-        return 0
+        return _NONE
     if not word.isascii():
-        return _WORD + _MARKED
+        return _MARKED
     if word in _EN_COMMON:
-        return _WORD + (_BOTH if word in _VI_BARE else _ENGLISH)
+        return _BOTH if word in _VI_BARE else _ENGLISH
     if word in _VI_BARE:
-        return _WORD + _BARE
+        return _BARE
     if _VI_SYLLABLE.fullmatch(word):
-        return _WORD + _SHAPED
+        return _SHAPED
     if len(word) > 2 and word not in _LOANS and not _VOWELS.isdisjoint(word):
-        return _WORD + _FOREIGN
+        return _FOREIGN
     return _WORD
 
 
-def language(
-    total: int, marked: int, shaped: int, foreign: int, both: int, english: int, bare: int
-) -> tuple[str, bool]:
+def language(signs: list[int]) -> tuple[str, bool]:
     """Of a text with so many words of each sign: ``en``, ``vi`` or ``mixed`` (English when nothing speaks for
     Vietnamese), and whether diacritics are left out."""
+    total = sum(signs) - signs[_NONE]
+    marked, shaped, foreign, both = signs[_MARKED], signs[_SHAPED], signs[_FOREIGN], signs[_BOTH]
+    english, bare = signs[_ENGLISH], signs[_BARE]
     english += both
     bare += both
     if total > 1 and english * 4 <= min(total, bare * 4) and (bare + shaped + english) * 4 >= total * 3:

@@ -1,6 +1,7 @@
 """The trie over tokens that a ruleset is compiled into: what :mod:`webapp.leads.verdict` walks."""
 
 from dataclasses import dataclass, field
+from typing import Final
 
 from webapp.leads.states import Intent
 
@@ -32,7 +33,8 @@ class Cue:
 #: Of a phrase with gaps: its chain so far, the next or None, the cue that is finished.
 Step = tuple[int, int | None, Cue | None]
 #: What ends at a node, added up.
-WHOLE, JOINS = 1, 2
+WHOLE: Final = 1
+JOINS: Final = 2
 
 
 @dataclass(slots=True)

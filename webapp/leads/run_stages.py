@@ -256,8 +256,7 @@ def _standing_verdict(standing: Standing, machine: Verdict) -> Verdict:
     """Score and routing follow a person's decision where there is one."""
     if not standing.decided:
         return machine
-    return replace(
-        machine,
+    return machine._replace(
         intent=standing.intent,
         priority=standing.priority,
         next_action=standing.next_action,
@@ -335,7 +334,7 @@ def _classify(
             return classify.degraded(item.machine)
         said = by_rules[0]
         why = f"no model was heard ({heard.error}); the rules' verdict stands" if heard else ""
-        return replace(said, reasons=(*said.reasons, why))
+        return said._replace(reasons=(*said.reasons, why))
 
     verdict = recorder.stage("classify", {"characters": len(item.facts.message)}, work, otherwise)
     verdict = suspicion.checked(verdict, item.facts.message)

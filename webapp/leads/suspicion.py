@@ -15,7 +15,6 @@ import html
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 from urllib.parse import unquote
 
@@ -255,8 +254,7 @@ def distrusted(said: Verdict, found: tuple[str, ...] = ()) -> Verdict:
     if INJECTION in said.tags and said.confidence <= FOR_REVIEW:
         return said
     reason = REASON + (f": it {', it '.join(found[:3])}" if found else "")
-    return replace(
-        said, confidence=min(said.confidence, FOR_REVIEW), tags=tuple(sorted({*said.tags, INJECTION})),
+    return said._replace(confidence=min(said.confidence, FOR_REVIEW), tags=tuple(sorted({*said.tags, INJECTION})),
         reasons=(*(one for one in said.reasons if not one.startswith(REASON)), reason),
     )  # fmt: skip
 

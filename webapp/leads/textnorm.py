@@ -100,15 +100,20 @@ def _by_cluster(text: str, convert: Callable[[str], str]) -> Mapped:
     out: list[str] = []
     starts: list[int] = []
     ends: list[int] = []
+    converted: dict[str, str] = {}  # the clusters of this text: few, and many times each
     i, size = 0, len(text)
     while i < size:
         j = i + 1
         while j < size and unicodedata.combining(text[j]):
             j += 1
-        piece = convert(text[i:j])
+        cluster = text[i:j]
+        piece = converted.get(cluster)
+        if piece is None:
+            piece = converted[cluster] = convert(cluster)
         out.append(piece)
-        starts.extend([i] * len(piece))
-        ends.extend([j] * len(piece))
+        for _ in piece:
+            starts.append(i)
+            ends.append(j)
         i = j
     return Mapped("".join(out), tuple(starts), tuple(ends))
 

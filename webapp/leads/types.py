@@ -21,8 +21,7 @@ class Span(NamedTuple):
     cue: str
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """What a judge says of one message. ``confidence`` is a probability (0..1)."""
 
     intent: Intent

@@ -9,10 +9,11 @@ business. A ruleset that does not ask for the model decides alone.
 
 import re
 from dataclasses import dataclass
+from typing import Final
 
 from webapp.leads import explanation
 from webapp.leads.hearing import Said, lexicon_of, listen
-from webapp.leads.matching import met
+from webapp.leads.matching import met, place
 from webapp.leads.ruleset import Ruleset, default_ruleset
 from webapp.leads.states import BUYING_INTENTS, Intent, NextAction, Priority, next_action_for
 from webapp.leads.textnorm import compose, word_key
@@ -20,8 +21,9 @@ from webapp.leads.types import Verdict
 from webapp.leads.wordmodel import of_rules
 from webapp.leads.words import Words, read
 
-_COMPLAINT, _UNKNOWN = Intent.COMPLAINT, Intent.UNKNOWN  # looking up a member of an enum takes long in Python 3.11
-_NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
+_COMPLAINT: Final = Intent.COMPLAINT
+_UNKNOWN: Final = Intent.UNKNOWN  # looking up a member of an enum takes long in Python 3.11
+_NUMBER: Final = re.compile(r"\d+(?:[.,]\d+)*")
 
 
 def judge(text: str, *, rules: Ruleset | None = None, channel: str | None = None) -> Verdict:
@@ -51,26 +53,21 @@ def judge(text: str, *, rules: Ruleset | None = None, channel: str | None = None
     if model and intent is not _UNKNOWN and all(span.label != intent for span in evidence):
         evidence, why = explanation.by_words(model, said, intent, evidence)
         reasons = (why, *reasons[1:])
-    return Verdict(
-        intent=intent,
-        priority=priority,
-        next_action=next_action,
-        confidence=confidence,
-        evidence=evidence,
-        runner_up=runner_up,
-        runner_up_confidence=runner_up_confidence,
-        lang=lang,
-        tags=tuple(sorted(names)),
-        reasons=reasons,
-        ruleset=rules.version,
-    )
+    tags = tuple(sorted(names)) if names else ()
+    return tuple.__new__(  # not by the constructor, which is Python and takes ten times as long
+        Verdict,
+        (
+            intent, priority, next_action, confidence, evidence, runner_up, runner_up_confidence, lang, tags, reasons,
+            "rules", rules.version,
+        ),
+    )  # fmt: skip
 
 
 def heard(text: str, *, rules: Ruleset | None = None) -> tuple[list[str], list[tuple[str, int]]]:
     """What the model of words is given: the tokens, and what the rules made of them. For training."""
     rules = rules or default_ruleset()
     said = listen(text, rules)
-    return list(said.words.keys), _as_features(said, rules)
+    return [word.key for word in said.words.tokens], _as_features(said, rules)
 
 
 def _can_weigh(said: Said) -> bool:
@@ -80,12 +77,12 @@ def _can_weigh(said: Said) -> bool:
 
 def _undone(said: Said) -> set[str]:
     """The intents of which a negation has left nothing ("not interested in a demo")."""
-    return {said.hits[n][2].label for n in said.negated}.difference(said.scores)
+    return {said.hits[n].cue.label for n in said.negated}.difference(said.scores)
 
 
 def _as_features(said: Said, rules: Ruleset) -> list[tuple[str, int]]:
     flags = {*said.names, "narrowed"} if said.narrowed else said.names
-    return of_rules(said.scores, rules.strong, said.intent, flags, [said.hits[n][2].label for n in said.negated])
+    return of_rules(said.scores, rules.strong, said.intent, flags, [said.hits[n].cue.label for n in said.negated])
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +104,9 @@ def fired(text: str, *, rules: Ruleset | None = None) -> tuple[Fired, ...]:
     hits, flags, negated = met(words, rules)
     found = [(hit, n in negated) for n, hit in enumerate(hits)] + [(flag, False) for flag in flags]
     return tuple(
-        Fired(cue.kind, cue.label, cue.phrase, explanation.words_of(hit, words.texts), cue.weight, undone)
-        for hit, undone in sorted(found, key=lambda one: one[0][:2])
-        for cue in hit[2:3]
+        Fired(cue.kind, cue.label, cue.phrase, explanation.words_of(hit, words.tokens), cue.weight, undone)
+        for hit, undone in sorted(found, key=lambda one: place(one[0]))
+        for cue in (hit.cue,)
     )
 
 
@@ -133,15 +130,15 @@ def _consequences(intent: Intent, names: set[str]) -> tuple[Priority, NextAction
 
 
 #: Where nothing but the intent is known.
-_CALM = {intent: _consequences(intent, set()) for intent in Intent}
+_CALM: Final = {intent: _consequences(intent, set()) for intent in Intent}
 
 
 def _large_sum(words: Words, rules: Ruleset) -> bool:
     """Whether the message names an amount of money at or above the ruleset's large sum (in USD)."""
     units = rules.units["en" if words.lang == "en" else "vi"]
-    texts = words.texts
-    for i, key in enumerate(words.keys):
-        if key != "#":
+    texts = [word.text for word in words.tokens]
+    for i, word in enumerate(words.tokens):
+        if word.key != "#":
             continue
         number = _NUMBER.match(texts[i])
         if number is None:

@@ -17,27 +17,33 @@ from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from importlib.resources import files
 from math import exp
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from webapp.leads.states import Intent
 from webapp.leads.words import Lexicon, Words
 
-PATH = Path(__file__).with_name("rulesets") / "words.json"
+#: Compiled, the module is elsewhere.
+PATH = Path(str(files("webapp.leads"))) / "rulesets" / "words.json"
 #: Letters of a word that stand for its family (``deliv…``, ``subsc…``).
 STEM = 4
 #: Tokens that are looked at; more could not add up within the lanes for certain, and say nothing new.
-LONGEST = 4_000
+LONGEST: Final = 4_000
 #: A lane's unit; ``words.json`` holds the words' weights as bytes of 1/32.
-UNIT, COARSE = 1024, 32
-_LANE = 1 << 32
-_WORTH = 1 / UNIT
+UNIT: Final = 1024
+COARSE: Final = 32
+_LANE: Final = 1 << 32
+_WORTH: Final = 1 / UNIT
 #: The classes of length begin at so many tokens; two of them are the ends of the message.
-_LENGTHS = (3, 4, 5, 7, 11, 20, 45)
+_LENGTHS: Final = (3, 4, 5, 7, 11, 20, 45)
 #: Rules' scores are heard in halves, up to 8.
-_MOST = 16
-_CHOSEN, _SCORED, _STRONG, _WEAK = ({intent: letter + intent for intent in Intent} for letter in "TRSW")
+_MOST: Final = 16
+_CHOSEN: Final = {intent: "T" + intent for intent in Intent}
+_SCORED: Final = {intent: "R" + intent for intent in Intent}
+_STRONG: Final = {intent: "S" + intent for intent in Intent}
+_WEAK: Final = {intent: "W" + intent for intent in Intent}
 
 Steps = tuple[tuple[float, float], ...]
 
@@ -79,15 +85,25 @@ class WordModel:
         (``of_heard``) together have ``said`` so much. ``undone``: intents that it cannot be."""
         lanes = self._unpack((said + self._always).to_bytes(self._bytes, "little"))
         top = max(lanes)
-        whole = sum([exp((lane - top) * _WORTH) for lane in lanes])
-        first = lanes.index(top)
-        rest = [*lanes[:first], *lanes[first + 1 :]]
-        second = max(rest)
-        if undone or second == top or rest.count(second) > 1:
-            ranked = sorted(zip(lanes, self.intents, strict=True), reverse=True)
-            (top_left, intent), (second, after) = [one for one in ranked if one[1] not in undone][:2]
-            return intent, exp((top_left - top) * _WORTH) / whole, after, exp((second - top) * _WORTH) / whole
-        return self.intents[first], 1 / whole, self.intents[lanes.index(second)], exp((second - top) * _WORTH) / whole
+        whole = 0.0
+        for lane in lanes:
+            whole += exp((lane - top) * _WORTH)
+        first = self._likeliest(lanes, undone)
+        second = self._likeliest(lanes, undone, first)
+        return (
+            self.intents[first], exp((lanes[first] - top) * _WORTH) / whole,
+            self.intents[second], exp((lanes[second] - top) * _WORTH) / whole,
+        )  # fmt: skip
+
+    def _likeliest(self, lanes: tuple[int, ...], undone: Collection[str], but: int = -1) -> int:
+        """The index of the largest lane that is neither ``undone`` nor ``but``; of equals, of the last by name."""
+        found, most = -1, -1
+        for i, lane in enumerate(lanes):
+            if lane < most or i == but or self.intents[i] in undone:
+                continue
+            if lane > most or self.intents[i] > self.intents[found]:
+                found, most = i, lane
+        return found
 
     def weight_of(self, key: str) -> int:
         """What a token says by itself."""
@@ -95,22 +111,27 @@ class WordModel:
 
     def of_words(self, words: Words) -> int:
         """What a message's words say: each distinct one, each distinct pair of neighbours, and how many they are."""
-        keys, weights, firsts = words.keys, words.weights, words.pairs
-        total = self._lengths[bisect_right(_LENGTHS, len(keys))]
-        if len(keys) > LONGEST:
-            keys, weights, firsts = keys[:LONGEST], weights[:LONGEST], firsts[:LONGEST]
-        each = dict(zip(keys, weights, strict=True))
-        for weight in each.values():
-            total += weight
-        followed = zip(firsts, keys[1:], strict=False)
-        if len(each) < len(keys):  # what is there twice may begin the same pair twice
-            for known, key in {(id(known), key): (known, key) for known, key in followed if key in known}.values():
-                total += known[key]
-        else:
-            for known, key in followed:
-                if key in known:
-                    total += known[key]
-        return total
+        tokens = words.tokens
+        said = [self._lengths[bisect_right(_LENGTHS, len(tokens))]]
+        if len(tokens) > LONGEST:
+            tokens = tokens[:LONGEST]
+        each = {word.key: word.weight for word in tokens}
+        said.extend(each.values())
+        twice = len(each) < len(tokens)  # what is there twice may begin the same pair twice
+        counted: set[tuple[str, str]] = set()
+        before = tokens[0]
+        for word in tokens[1:]:
+            weight = before.pairs.get(word.key)
+            if weight is not None:
+                if twice:
+                    pair = before.key, word.key
+                    if pair not in counted:
+                        counted.add(pair)
+                        said.append(weight)
+                else:
+                    said.append(weight)
+            before = word
+        return sum(said)
 
     def of_heard(self, heard: Iterable[tuple[str, int]]) -> int:
         """What the rules said (``of_rules``) says."""
@@ -132,8 +153,8 @@ class WordModel:
         shift, middle = 32 * self.intents.index(intent), _LANE >> 1
         offset = _all_lanes(len(self.intents), middle)
         found = []
-        for i, weight in enumerate(words.weights[:LONGEST]):
-            worth = ((weight + offset) >> shift) % _LANE
+        for i, word in enumerate(words.tokens[:LONGEST]):
+            worth = ((word.weight + offset) >> shift) % _LANE
             if worth > middle:
                 found.append((-worth, i))
         return [i for _, i in sorted(found)]

@@ -1,7 +1,6 @@
 """Classify: what does the lead want? The judge is handed in; a model's opinion is added in ``leads.judging``."""
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from webapp.leads.types import LeadFacts, Verdict
 
@@ -20,4 +19,4 @@ def degraded(intake: Verdict) -> Verdict:
     """What stands when classifying failed: intake's verdict, no surer than a person's look allows."""
     note = "classification failed; the verdict given at intake stands"
     reasons = intake.reasons if note in intake.reasons else (*intake.reasons, note)
-    return replace(intake, confidence=min(intake.confidence, DEGRADED_CONFIDENCE), reasons=reasons)
+    return intake._replace(confidence=min(intake.confidence, DEGRADED_CONFIDENCE), reasons=reasons)

@@ -1,0 +1,132 @@
+"""Compile the judge for this machine: ``python -m embedded.compiling``. Takes half a minute, and a C compiler.
+
+Where it cannot be done the console runs all the same, and judges at half the speed; a failure is told once and not
+tried again until the sources change. Nothing is written next to the sources.
+"""
+
+import argparse
+import fcntl
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from pathlib import Path
+
+from webapp.leads import compiled
+
+ROOT = compiled.SOURCES.parents[1]
+REQUIREMENTS = ROOT / "requirements-build.txt"
+#: Of the types of others it is enough to know the domain's own.
+_CHECKED = """
+[mypy]
+strict = true
+follow_imports = skip
+ignore_missing_imports = true
+disallow_subclassing_any = false
+disallow_untyped_calls = false
+warn_return_any = false
+[mypy-webapp.leads.*]
+follow_imports = silent
+"""
+_PROOF = """
+from webapp.leads import verdict
+assert not verdict.__file__.endswith(".py"), verdict.__file__
+assert verdict.judge("How much is it for 40 seats?").intent == "inquiry_price"
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Compile the judge for this machine.")
+    parser.add_argument("--build", type=Path, help=argparse.SUPPRESS)  # the process that does it
+    if build := parser.parse_args().build:
+        _build(build)
+        return
+    wanted = compiled.HOME / compiled.digest()
+    if _known(wanted):
+        return
+    if why := _lacking():
+        _say(f"{why}, so the judge runs as plain Python, at half the speed.")
+        return
+    compiled.HOME.mkdir(exist_ok=True)
+    with (compiled.HOME / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not _known(wanted):  # else another process was faster
+            _say("Compiling the judge (half a minute, the first time only) …")
+            _make(wanted)
+
+
+def _known(wanted: Path) -> bool:
+    return wanted.is_dir() or _failed(wanted).exists()
+
+
+def _failed(wanted: Path) -> Path:
+    return wanted.with_suffix(".failed")
+
+
+def _make(wanted: Path) -> None:
+    """Compile, or write down why that failed; what was made of other sources goes."""
+    for old in compiled.HOME.iterdir():
+        if old.is_dir():
+            shutil.rmtree(old)
+        elif old.suffix == _failed(wanted).suffix:
+            old.unlink()
+    with tempfile.TemporaryDirectory(dir=compiled.HOME) as work:
+        if problem := _compile(Path(work), wanted):
+            _failed(wanted).write_text(problem, encoding="utf-8")
+            _say(f"It cannot be compiled here ({_failed(wanted)} says why): it runs as plain Python.")
+
+
+def _lacking() -> str:
+    """What compiling cannot do without, and is not here."""
+    compiler = (os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc").split()[0]
+    if not shutil.which(compiler):
+        return f"There is no C compiler ({compiler})"
+    if not Path(sysconfig.get_path("include"), "Python.h").is_file():
+        return "Python's header files are not installed"
+    return ""
+
+
+def _compile(work: Path, wanted: Path) -> str:
+    """Build in ``work``, try it, and put it where it is ``wanted``. Returns what went wrong."""
+    steps = [[sys.executable, "-m", "embedded.compiling", "--build", str(work)]]
+    if importlib.util.find_spec("mypyc") is None:
+        pip = [sys.executable, "-m", "pip", "install", "-qq", "--disable-pip-version-check", "--no-input"]
+        steps.insert(0, [*pip, "-r", str(REQUIREMENTS)])
+    for step in steps:
+        done = subprocess.run(step, cwd=ROOT, capture_output=True, text=True, check=False)
+        if done.returncode:
+            return done.stdout + done.stderr
+    (work / "lib").rename(wanted)
+    environment = {name: value for name, value in os.environ.items() if name != "LEADOPS_PLAIN"}
+    proof = subprocess.run(
+        [sys.executable, "-c", _PROOF], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    if proof.returncode:
+        shutil.rmtree(wanted)
+        return proof.stdout + proof.stderr
+    return ""
+
+
+def _build(work: Path) -> None:
+    from mypyc.build import mypycify
+    from setuptools import setup
+
+    rules = work / "mypy.ini"
+    rules.write_text(_CHECKED, encoding="utf-8")
+    sources = [f"webapp/leads/{name}.py" for name in compiled.MODULES]
+    options = [f"--config-file={rules}", f"--cache-dir={work / 'cache'}"]
+    # -O2 and not mypyc's -O3, whose larger code is a tenth slower: it does not stay in the cache.
+    extensions = mypycify([*options, *sources], opt_level="2", debug_level="0", target_dir=str(work / "c"))
+    places = ["--build-lib", str(work / "lib"), "--build-temp", str(work / "temp")]
+    setup(name="judge", packages=[], ext_modules=extensions, script_args=["build_ext", *places])
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()
