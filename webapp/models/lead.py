@@ -26,6 +26,7 @@ from webapp.models.base import JSON, Base, Created, Identified, InWorkspace, OfW
 
 _WAITING = f"status IN ({', '.join(repr(status.value) for status in sorted(WAITING_STATUSES))})"
 _OPEN = "status IN ('new_auto', 'new_draft', 'new_escalate')"
+_FACETS = ["intent", "source", "assignee_id"]
 #: ``sla_due_at`` for sorting: what has none comes last.
 _NEVER = "'9999-12-31 00:00:00+00'::timestamptz"
 DUE = f"coalesce(sla_due_at, {_NEVER})"
@@ -135,13 +136,14 @@ class Lead(Identified, InWorkspace, Created, Base):
         ),
         sa.Index("ix_leads_import", "import_id", "id", postgresql_where=sa.text("import_id IS NOT NULL")),
         # What has no due time comes last; as an expression, since keysets cannot compare NULL. The column itself is in
-        # it as well: PostgreSQL reads an index alone only where it holds the columns, not what is made of them.
+        # it as well: PostgreSQL reads an index alone only where it holds the columns, not what is made of them. What a
+        # list may be narrowed by is in this and the next two so that they count without the table.
         sa.Index(
             "ix_leads_sla",
             "workspace_id",
             sa.text(DUE),
             "id",
-            postgresql_include=["sla_due_at"],
+            postgresql_include=["sla_due_at", "priority", *_FACETS],
             postgresql_where=sa.text(f"{_WAITING} AND suppression_id IS NULL"),
         ),
         sa.Index(
@@ -151,6 +153,7 @@ class Lead(Identified, InWorkspace, Created, Base):
             "priority",
             "created_at",
             "id",
+            postgresql_include=_FACETS,
             postgresql_where=sa.text(f"route_state IS NOT NULL AND {_OPEN} AND suppression_id IS NULL"),
         ),
         sa.Index(
@@ -159,6 +162,7 @@ class Lead(Identified, InWorkspace, Created, Base):
             "team_id",
             "created_at",
             "id",
+            postgresql_include=["priority", *_FACETS],
             postgresql_where=sa.text(f"route_state = 'backlog' AND {_OPEN} AND suppression_id IS NULL"),
         ),
         # Who had a person's last lead.
