@@ -61,7 +61,7 @@ def test_a_mail_says_what_the_lead_is_and_is_known_by_its_id(mail: SmtpFake) -> 
     message = sent.message
     assert message["Message-ID"] == receipt.remote_id == f"<{request.delivery_id}@acme.example>"
     assert (message["X-Triage-Key"], message["Auto-Submitted"]) == (str(request.delivery_id), "auto-generated")
-    assert message["Subject"] == "P1 · inquiry_price: Ana Nguyễn"
+    assert message["Subject"] == "P1 · Price inquiry: Ana Nguyễn"
     assert "Cho tôi báo giá gói Enterprise" in sent.text and "Company: Ánh Dương" in sent.text
     assert '<th align="left">Company</th><td>Ánh Dương</td>' in sent.html
 
@@ -72,7 +72,7 @@ def test_a_lead_s_words_are_text_and_start_no_header(mail: SmtpFake) -> None:
     _client(mail).send(request)
     (sent,) = mail.mails
     assert sent.recipients == (ANA,) and sent.message["Bcc"] is None
-    assert sent.message["Subject"].startswith("P1 · inquiry_price: Eve Bcc: victim@example.com <script>")
+    assert sent.message["Subject"].startswith("P1 · Price inquiry: Eve Bcc: victim@example.com <script>")
     assert "<script" not in sent.html and "<img" not in sent.html and "&lt;img src=x onerror=alert(1)&gt;" in sent.html
     assert ".\n.\nMAIL FROM:<x@y>" in sent.text and sent.text.count("\n..") == 1
 

@@ -22,6 +22,8 @@ FOUND = fieldmap.document(
         ("Lead from {source}: {name}", "Lead from website_form: Ana Nguyễn"), ("for {assignee.name}", None),
         ('{assignee.name | "nobody"} has it', "nobody has it"), ("", None), ("job_title", None), ("nonsense", None),
         ("a..b", None), ("qualified", "true"),
+        ("{priority} · {words.intent}: {display_name}", "P1 · Price inquiry: Ana Nguyễn"), ("intent", "inquiry_price"),
+        ("words.source", "Website form"), ("words.priority", "Today"), ("words.lang", "Vietnamese"),
     ],
 )  # fmt: skip
 def test_a_template_yields_what_the_lead_has(template: str, text: str | None) -> None:

@@ -116,7 +116,7 @@ class TestTemplate:
     def test_it_says_what_is_known_and_nothing_else(self):
         text = task_template.render(snapshot(), "en")
         for piece in (
-            "inquiry price",
+            "price inquiry",
             "P1 (today)",
             "90%",
             "jane@acme.example",

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 import idna
 from markdown_it import MarkdownIt
 
-from webapp.leads import task_template
+from webapp.leads import task_template, vocabulary
 from webapp.leads.errors import Permanent
 from webapp.leads.ports import DeliveryRequest, LeadSnapshot
 from webapp.leads.states import Priority
@@ -100,7 +100,7 @@ def task_markdown(lead: LeadSnapshot) -> str:
 
 def verdict_title(lead: LeadSnapshot) -> str:
     """Of a note with :func:`verdict_markdown`."""
-    return f"Verdict: {lead.intent.value.replace('_', ' ')}, {lead.priority.value}"
+    return f"Verdict: {vocabulary.INTENT[lead.intent]}, {lead.priority.value}"
 
 
 def verdict_markdown(lead: LeadSnapshot) -> str:

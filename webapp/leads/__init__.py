@@ -127,6 +127,7 @@ Read it top-down::
     around   alerts        what admins should see to: raised, counted, acknowledged, resolved
 
     all      states        closed vocabularies and legal transitions (docs/taxonomy.md)
+             vocabulary    what they say in words, for pages and for messages to people
              types         frozen values between the stages
              industries    the closed list of them
              errors        Transient | Permanent | Conflict | NotFound | Invalid | Forbidden

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from webapp.leads import vocabulary
 from webapp.leads.errors import Problem
 from webapp.leads.kinds.base import Mapped
 from webapp.leads.paths import BadPath, compiled
@@ -26,6 +27,7 @@ SOURCES = (
     "city", "country", "message", "lang", "source", "budget", "platform", "author_name", "author_id", "status", "intent",
     "priority", "next_action", "confidence", "score", "qualified", "reasons", "consent", "consent_at", "assignee.name",
     "assignee.email", "decided_by", "created_at", "decided_at", "attribution.…", "attributes.…", "facts.…",
+    "words.intent", "words.priority", "words.next_action", "words.source", "words.lang",
 )  # fmt: skip
 
 
@@ -71,6 +73,7 @@ def document(lead: LeadSnapshot) -> dict[str, Any]:
         "attribution": dict(lead.attribution),
         "attributes": dict(lead.attributes),
         "facts": dict(lead.facts),
+        "words": vocabulary.of(lead),
     }
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from webapp.leads import audit, deliver
+from webapp.leads import audit, deliver, vocabulary
 from webapp.leads.errors import Conflict, Invalid, NotFound, Problem
 from webapp.leads.states import (
     DECIDED_STATUSES,
@@ -302,7 +302,7 @@ def _stale(session: Session, lead: Lead) -> Conflict:
         .order_by(Decision.created_at.desc(), Decision.id.desc())
         .limit(1)
     )
-    verdict = f"{lead.intent.value.replace('_', ' ')}, {lead.priority.value}"
+    verdict = f"{vocabulary.INTENT[lead.intent]}, {lead.priority.value}"
     if last is None:
         said = f"The machine judged this lead again meanwhile: it is now {verdict}."
     elif last.undone_at is not None:

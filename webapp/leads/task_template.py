@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from webapp.leads import vocabulary
 from webapp.leads.ports import LeadSnapshot
 from webapp.leads.states import Intent, NextAction, Priority, TaskStep
 
@@ -154,7 +155,7 @@ def _line(step: Step, at: int, wrote: str) -> str:
 
 
 def _facts(lead: LeadSnapshot, at: int, word: dict[str, str]) -> str:
-    intent = _INTENT_VI[lead.intent] if at else lead.intent.value.replace("_", " ")
+    intent = _INTENT_VI[lead.intent] if at else vocabulary.INTENT[lead.intent]
     facts = [
         ("intent", intent),
         ("priority", f"{lead.priority.value} ({_DUE[lead.priority][at]})"),
@@ -163,7 +164,7 @@ def _facts(lead: LeadSnapshot, at: int, word: dict[str, str]) -> str:
         ("email", lead.email or ""),
         ("phone", lead.phone_e164 or lead.phone or ""),
         ("company", lead.company or ""),
-        ("source", lead.source),
+        ("source", vocabulary.source(lead.source)),
         ("decided_by", lead.decided_by or ""),
     ]
     return "\n".join(f"- **{word[name]}:** {escape(one_line(value))}" for name, value in facts if value)

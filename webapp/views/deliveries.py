@@ -29,7 +29,7 @@ from webapp.leads.replays import STUCK
 from webapp.leads.states import DeliveryState, DestinationKind, DestinationMode, Role
 from webapp.models.work import Delivery
 from webapp.security.roles import requires
-from webapp.views import delivery_health, helpers, payloads
+from webapp.views import delivery_health, helpers, payloads, sent
 from webapp.views.runs import SINCE
 
 bp = Blueprint("deliveries", __name__)
@@ -88,7 +88,10 @@ def show(delivery_id: uuid.UUID) -> Any:
         delivery=delivery,
         attempts=history.attempts_of(session, delivery),
         waits=delivery_waits.of(session, delivery),
+        lines=sent.of(delivery),
         payload=payloads.rows(delivery.payload),
+        answered=sent.answered,
+        said_there=sent.said,
         states=DeliveryState,
         modes=DestinationMode,
         stuck=delivery.state in STUCK,

@@ -18,10 +18,15 @@ def rows(payload: Any) -> list[tuple[str, str]]:
     return found
 
 
+def is_secret(key: str) -> bool:
+    """Is the value under this name one that is never shown?"""
+    return any(part in key.lower() for part in _SECRET)
+
+
 def _walk(path: str, value: Any, found: list[tuple[str, str]]) -> None:
     if isinstance(value, dict):
         for key, inner in value.items():
-            if any(part in str(key).lower() for part in _SECRET):
+            if is_secret(str(key)):
                 found.append((_under(path, key), "hidden"))
             else:
                 _walk(_under(path, key), inner, found)

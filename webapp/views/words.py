@@ -1,9 +1,11 @@
 """How the console says things: every enum and stored value in words (``events`` tells audit events, ``times`` moments).
 Templates get these as filters and globals, so that no raw value ever stands on a page as text for people."""
 
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from webapp.leads import vocabulary
 from webapp.leads.judging_policy import Mode
 from webapp.leads.kinds import KINDS
 from webapp.leads.states import (
@@ -34,6 +36,7 @@ from webapp.leads.states import (
     TeamPolicy,
     Verification,
 )
+from webapp.leads.vocabulary import INTENT, LANGUAGE, NEXT_ACTION, PRIORITY
 
 
 class Status(NamedTuple):
@@ -147,35 +150,6 @@ OUTCOME_SOURCE: dict[OutcomeSource, str] = {
     OutcomeSource.API: "told by the API",
     OutcomeSource.CRM: "read from the CRM",
 }
-INTENT: dict[Intent, str] = {
-    Intent.PURCHASE_INTENT: "purchase",
-    Intent.INQUIRY_PRICE: "price inquiry",
-    Intent.DEMO_REQUEST: "demo request",
-    Intent.CONTACT_REQUEST: "contact request",
-    Intent.INQUIRY: "product inquiry",
-    Intent.SUPPORT: "support",
-    Intent.COMPLAINT: "complaint",
-    Intent.JOB: "job",
-    Intent.PARTNERSHIP: "partnership",
-    Intent.VENDOR_PITCH: "vendor pitch",
-    Intent.SPAM: "spam",
-    Intent.UNSUBSCRIBE: "unsubscribe",
-    Intent.THANKS: "thanks",
-    Intent.ENGAGEMENT: "engagement",
-    Intent.UNKNOWN: "unknown",
-}
-PRIORITY: dict[Priority, str] = {
-    Priority.P0: "now",
-    Priority.P1: "today",
-    Priority.P2: "this week",
-    Priority.P3: "whenever",
-}
-NEXT_ACTION: dict[NextAction, str] = {
-    NextAction.CALL: "call",
-    NextAction.EMAIL: "e-mail",
-    NextAction.QUALIFY: "qualify",
-    NextAction.IGNORE: "nothing to do",
-}
 REJECT_REASON: dict[RejectReason, str] = {
     RejectReason.SPAM: "spam",
     RejectReason.DUPLICATE: "duplicate",
@@ -258,7 +232,7 @@ MODE_MEANS: dict[Mode, str] = {
     Mode.LLM: "It is asked about every lead. Without an answer a lead waits for a person, and /enrich-lead fails (502).",
 }
 PURPOSE = {"classify": "judging", "copywriting": "task texts"}
-LANGUAGE = {"en": "English", "vi": "Vietnamese", "mixed": "English and Vietnamese"}
+SOURCE = vocabulary.SOURCE
 STAGE = {"enrich": "Enrich", "classify": "Judge", "score": "Score", "route": "Route"}
 SCORE_PART = {
     "intent": "Intent",
@@ -270,24 +244,6 @@ SCORE_PART = {
     "company_fit": "Company fit",
     "source": "Source",
     "freshness": "Freshness",
-}
-SOURCE = {
-    "form": "form",
-    "website_form": "website form",
-    "contact_form": "contact form",
-    "web": "website",
-    "website": "website",
-    "facebook": "Facebook",
-    "instagram": "Instagram",
-    "whatsapp": "WhatsApp",
-    "zalo": "Zalo",
-    "tiktok": "TikTok",
-    "linkedin": "LinkedIn",
-    "google_ads": "Google Ads",
-    "csv_import": "CSV import",
-    "api": "API",
-    "email": "e-mail",
-    "unknown": "unknown source",
 }
 EFFECT = {
     "person": "person",
@@ -439,6 +395,8 @@ _VALUES = {
 }
 _VALUES |= {plain(value): said for value, said in _VALUES.items() if plain(value) != said}
 _VALUES |= {member.value: said.word for member, said in STATUS.items() if "_" in member.value}
+#: As CRMs spell the members of their vocabularies: ``NOT_STARTED``.
+_CONSTANT = re.compile(r"[A-Z]{2,}(_[A-Z]+)+|TODO|DONE|HIGH|MEDIUM|LOW|COMPLETED")
 
 
 def sentence(text: str) -> str:
@@ -446,6 +404,13 @@ def sentence(text: str) -> str:
     for value, said in _VALUES.items():
         text = text.replace(value, said)
     return text
+
+
+def value(text: str) -> str:
+    """The words for a stored value of a closed vocabulary; anything else as it is."""
+    if "_" in text and text in SOURCE:
+        return SOURCE[text]
+    return LANGUAGE.get(text) or _VALUES.get(text) or (plain(text) if _CONSTANT.fullmatch(text) else text)
 
 
 def size(count: float) -> str:

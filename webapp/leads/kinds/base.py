@@ -140,12 +140,12 @@ class Mapped:
 def message_mapping(title: str) -> tuple[Mapped, ...]:
     """What a message to people says of a lead. ``title``: what its first line is called there."""
     return (
-        Mapped("title", title, "{priority} · {intent}: {display_name}", needed=True),
+        Mapped("title", title, "{priority} · {words.intent}: {display_name}", needed=True),
         Mapped("text", "Message", "message"),
         Mapped("Company", "Company", "company | facts.company_name"),
         Mapped("E-mail", "E-mail", "email"),
         Mapped("Phone", "Phone", "phone"),
-        Mapped("Source", "Source", "source"),
+        Mapped("Source", "Source", "words.source"),
         Mapped("Score", "Score", "score"),
         Mapped("Assigned to", "Assigned to", "assignee.name"),
     )
