@@ -2,9 +2,11 @@
 
 import contextlib
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from tests.fakes.server import FakeServer, Request, Response
 from tests.fakes.tls import self_signed, signed, some_authorities
 from webapp.clients import guard
 from webapp.clients.http import HttpClient, parse_retry_after, redact
+from webapp.clients.trust import trusted
 from webapp.leads.ports import OutcomeUnknown, Refused, Throttled, Unreached, Unusable
 
 LOCAL = guard.networks(["127.0.0.0/8"])
@@ -215,3 +218,24 @@ def test_an_answer_that_is_cut_off_leaves_the_outcome_unknown(server: _Echo) -> 
     server.fail_next(kind="cut_after")
     with pytest.raises(OutcomeUnknown):
         HttpClient(server.url, timeout=2).call("POST", json_body={})
+
+
+def test_threads_that_begin_together_read_the_authorities_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    some_authorities(tmp_path, monkeypatch, variable="SSL_CERT_FILE")  # a file that nobody has read yet
+    together = threading.Barrier(8)
+
+    def ask(_: int) -> ssl.SSLContext:
+        together.wait(10)
+        return trusted()
+
+    with ThreadPoolExecutor(8) as pool:
+        contexts = list(pool.map(ask, range(8)))
+    assert len({id(context) for context in contexts}) == 1
+
+
+def test_what_a_service_sets_as_a_cookie_is_not_sent_with_the_next_delivery(server: _Echo) -> None:
+    server.answer = Response(200, {"ok": True}, headers={"Set-Cookie": "session=one; Path=/"})
+    client = HttpClient(server.url, timeout=5)
+    for _ in range(2):
+        client.call("POST", json_body={})
+    assert not any("cookie" in request.headers for request in server.requests)

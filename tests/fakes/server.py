@@ -92,6 +92,8 @@ class FakeServer:
     """Base of the stand-ins; a subclass has :meth:`handle`, :meth:`state` and :meth:`forget`."""
 
     base_path: ClassVar[str] = ""
+    #: How often it looks whether it is to close, in seconds.
+    looks_every: ClassVar[float] = 0.02
 
     def __init__(
         self,
@@ -111,8 +113,10 @@ class FakeServer:
         self._server = _Server((host, port), _handler_for(self))
         self._tls = context is not None
         if context is not None:
-            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
+            self._server.socket = context.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(self.looks_every,), daemon=True)
 
     @property
     def url(self) -> str:
@@ -290,6 +294,11 @@ class _Server(ThreadingHTTPServer):
         self._open.add(request)
         super().process_request(request, client_address)
 
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        if isinstance(request, ssl.SSLSocket):  # here, so that those who come together do not wait for one another
+            request.do_handshake()
+        super().finish_request(request, client_address)
+
     def shutdown_request(self, request: Any) -> None:
         self._open.discard(request)
         super().shutdown_request(request)
@@ -340,12 +349,16 @@ def _handler_for(fake: FakeServer) -> type[BaseHTTPRequestHandler]:
                 self._reset()
                 return
             content = response.encoded()
-            self.send_response(response.status)
-            headers = {"Content-Type": "application/json; charset=utf-8"} | response.headers
-            for name, value in headers.items():
-                self.send_header(name, value)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
+            headers = {
+                "Server": "stand-in",
+                "Date": formatdate(usegmt=True),
+                "Content-Type": "application/json; charset=utf-8",
+                **response.headers,
+                "Content-Length": str(len(content)),
+            }
+            lines = [f"HTTP/1.1 {response.status} {self.responses.get(response.status, ('',))[0]}"]
+            lines += [f"{name}: {value}" for name, value in headers.items()]
+            self.wfile.write("\r\n".join([*lines, "", ""]).encode("iso-8859-1"))
             if response.cut:
                 self.wfile.write(content[: len(content) // 2])
                 self.wfile.flush()
@@ -386,6 +399,7 @@ def main(make: Callable[[argparse.Namespace], FakeServer], extra: Callable[[argp
     parser.add_argument("--latency", type=float, default=0.0, help="seconds before each answer")
     extra(parser)
     arguments = parser.parse_args()
+    FakeServer.looks_every = 0.5  # nobody waits for its end
     with make(arguments) as fake:
         print(fake.url, flush=True)
         with contextlib.suppress(KeyboardInterrupt):

@@ -162,6 +162,8 @@ class TwentyFake(FakeServer):
 
     def forget(self) -> None:
         self.store = {plural: {} for plural in OBJECTS}
+        self._emails: dict[str, list[Record]] = {}
+        self._indexed = 0
 
     def _live(self, plural: str) -> list[Record]:
         with self.lock:
@@ -300,6 +302,8 @@ class TwentyFake(FakeServer):
             return found[0]
         record = _new_record(body)
         self.store[plural][record["id"]] = record
+        if plural == "people":
+            self._index(record)
         return record
 
     def _matching(self, plural: str, body: Record) -> list[Record]:
@@ -308,17 +312,26 @@ class TwentyFake(FakeServer):
         found = [records[body["id"]]] if body.get("id") in records else []
         email = (body.get("emails") or {}).get("primaryEmail") if plural == "people" else None
         if email:
-            found += [
-                record
-                for record in records.values()
-                if (record.get("emails") or {}).get("primaryEmail") == email and record not in found
-            ]
+            found += [record for record in self._people_by(email) if all(record is not one for one in found)]
         return found
+
+    def _people_by(self, email: str) -> list[Record]:
+        """As an index has them: reading every person for each new one would cost most of an answer's time."""
+        if self._indexed != len(self.store["people"]):
+            self._emails, self._indexed = {}, 0
+            for record in self.store["people"].values():
+                self._index(record)
+        return self._emails.get(email, [])
+
+    def _index(self, record: Record) -> None:
+        self._emails.setdefault((record.get("emails") or {}).get("primaryEmail"), []).append(record)
+        self._indexed += 1
 
     def _overwrite(self, plural: str, record: Record, body: Record) -> None:
         rivals = [other for other in self._matching(plural, body) if other is not record]
         if rivals:
             raise _bad(_DUPLICATE)
+        self._indexed = -1
         for name, value in body.items():
             if name in ("id", "createdBy"):
                 continue

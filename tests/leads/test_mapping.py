@@ -101,9 +101,9 @@ def test_every_leaf_of_the_tree_leads_to_its_value(body: dict[str, Any]) -> None
     for leaf in leaves(tree_of(body)):
         if "\x00" in leaf.path:
             continue
-        found = list(compiled(leaf.path).alternatives[0][0].finditer(body))
+        found = list(compiled(leaf.path).alternatives[0][0].values(body))
         assert len(found) == 1 or "[?" in leaf.path, leaf.path
-        value = found[0].obj
+        value = found[0]
         assert leaf.text == ("nothing" if value is None else {True: "yes", False: "no"}[value] if isinstance(value, bool)
                              else "empty" if value in ([], {}) and not isinstance(value, str) else str(value))  # fmt: skip
 
@@ -238,3 +238,26 @@ def test_every_preset_is_a_good_mapping() -> None:
             name: preset.mapping[name] for name in mapping.FIELDS if name in preset.mapping
         }
         assert isinstance(preset.verification, Verification) and preset.title
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"a": {"b": 1}},
+        {"a": {"b": None}},
+        {"a": {}},
+        {"a": None},
+        {"a": [{"b": 1}]},
+        {"a": "b"},
+        {},
+        [],
+        ["a"],
+        "a",
+        None,
+    ],
+)
+@pytest.mark.parametrize("path", ["a.b", "a", "['a']['b']"])
+def test_names_are_followed_as_the_library_follows_them(path: str, body: Any) -> None:
+    term = compiled(path).alternatives[0][0]
+    assert term.names is not None
+    assert list(term.values(body)) == [match.obj for match in term.compiled.finditer(body)]

@@ -15,10 +15,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 
 import requests
-from requests.utils import get_environ_proxies
+from requests.utils import default_headers, get_environ_proxies
 from urllib3.exceptions import NewConnectionError
 
 from webapp.clients.deadline import TimedAdapter, within
@@ -39,6 +40,9 @@ CERTIFICATE = (
     "certificate in SSL_CERT_FILE and start the console anew."
 )
 
+#: None are kept and none sent: one delivery has nothing to do with another. Shared, as each jar has a lock of its own to be
+#: made.
+_NO_COOKIES = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
 _RETRY = frozenset({408, 409, 425})
 #: Would be answered to every other delivery as well: credential, quota.
 _DESTINATION_WIDE = frozenset({401, 402, 403, 407})
@@ -77,7 +81,8 @@ class HttpClient:
         ``encrypted``: of a guarded URL: plain http reaches ``allow`` alone; Unusable otherwise.
         ``secrets`` never appear in an excerpt. ``pace`` waits for the call's turn in the rate budget."""
         self._base_url = base_url
-        self._headers = {"User-Agent": "lead-ops-console", "Accept": "application/json", **(headers or {})}
+        own = {"User-Agent": "lead-ops-console", "Accept": "application/json"}
+        self._headers = {**default_headers(), **own, **(headers or {})}
         self._timeout = timeout
         self._allow = allow
         self._encrypted = encrypted
@@ -112,12 +117,18 @@ class HttpClient:
         self._pace()
         try:
             with within(self._timeout) as ends_at:
-                response = session.request(
+                # Not by the session, which makes three jars of cookies for each.
+                request = requests.PreparedRequest()
+                request.prepare(
                     method,
                     self._base_url.rstrip("/") + path if path else self._base_url,
-                    params=params,
+                    headers={**self._headers, **extra, **(headers or {})},
+                    params=params or {},
                     data=body if form is None else form,
-                    headers={**extra, **(headers or {})},
+                    cookies=_NO_COOKIES,
+                )
+                response = session.send(
+                    request,
                     timeout=(min(CONNECT_TIMEOUT, self._timeout), self._timeout),
                     allow_redirects=False,
                     stream=True,
@@ -154,7 +165,7 @@ class HttpClient:
         session = requests.Session()
         # Not requests' own idea of the environment: a .netrc would replace our credential.
         session.trust_env = False
-        session.headers.update(self._headers)
+        session.cookies = _NO_COOKIES  # type: ignore[assignment]
         if self._allow is None:
             session.proxies.update(get_environ_proxies(self._base_url))
             adapter = TimedAdapter(pool_connections=2, pool_maxsize=2, max_retries=0)

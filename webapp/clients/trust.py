@@ -2,6 +2,7 @@
 
 import os
 import ssl
+import threading
 from contextlib import suppress
 from functools import cache
 from typing import Any
@@ -12,6 +13,7 @@ from webapp.leads.ports import Unusable
 
 #: Each names a file (or a folder, as ``openssl rehash`` makes it) of authorities.
 NAMED_BY = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
+_building = threading.Lock()
 
 
 class _Context(ssl.SSLContext):
@@ -23,7 +25,8 @@ class _Context(ssl.SSLContext):
 def trusted() -> ssl.SSLContext:
     """For connections of ours, in any thread; Unusable where what the operator names holds no certificate."""
     named = ((variable, os.environ.get(variable)) for variable in NAMED_BY)
-    return _built(certifi.where(), tuple((variable, path) for variable, path in named if path))
+    with _building:  # a cache alone would have each of a worker's first calls read them, all at once
+        return _built(certifi.where(), tuple((variable, path) for variable, path in named if path))
 
 
 @cache

@@ -74,8 +74,8 @@ class DeliveryPolicy:
     max_pause: float = 3_600.0
     breaker_failures: int = 5
     breaker_seconds: float = 30.0
-    threads: int = 48
-    share: int = 24
+    threads: int = 64
+    share: int = 32
     share_failing: int = 2
     public_url: str | None = None
     lease_seconds: float = LEASE_SECONDS

@@ -3,17 +3,15 @@
 Everything here runs in one short transaction of the caller's.
 """
 
-import json
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from webapp.leads import alerting, audit, withdrawing
+from webapp.leads import alerting, audit, jsontext, withdrawing
 from webapp.leads.outbox import what_it_is
 from webapp.leads.ports import Target, Unusable
 from webapp.leads.sending import Job, seconds
@@ -56,15 +54,10 @@ NOT_CALLED = "not_called"
 _SAVE = sa.text(
     """
     WITH found AS (
-        SELECT * FROM unnest(
-            CAST(:id AS uuid[]), CAST(:attempt AS int[]), CAST(:state AS text[]), CAST(:tries AS int[]),
-            CAST(:ambiguous AS bool[]), CAST(:delay AS float8[]), CAST(:remote_id AS text[]),
-            CAST(:payload AS text[]), CAST(:error AS text[]), CAST(:attempt_id AS uuid[]), CAST(:ms AS int[]),
-            CAST(:http_status AS int[]), CAST(:outcome AS text[]), CAST(:excerpt AS text[]), CAST(:sent_as AS text[]),
-            CAST(:event_id AS uuid[]), CAST(:event AS text[]), CAST(:details AS text[])
-        ) AS f (
-            id, attempt, state, tries, ambiguous, delay, remote_id, payload, error, attempt_id, ms, http_status,
-            outcome, excerpt, sent_as, event_id, event, details
+        SELECT * FROM json_to_recordset(CAST(:results AS json)) AS f (
+            id uuid, destination_id uuid, healthy bool, attempt int, state text, tries int, ambiguous bool, delay float8, remote_id text, payload jsonb,
+            error text, attempt_id uuid, ms int, http_status int, outcome text, excerpt text, sent_as text,
+            event_id uuid, event text, details jsonb
         )
     ), saved AS (
         UPDATE deliveries AS d SET
@@ -75,7 +68,7 @@ _SAVE = sa.text(
             lease_until = NULL,
             due_at = CASE WHEN f.state = 'pending' THEN now() + make_interval(secs => f.delay) ELSE d.due_at END,
             remote_id = coalesce(f.remote_id, d.remote_id),
-            payload = coalesce(CAST(f.payload AS jsonb), d.payload),
+            payload = coalesce(f.payload, d.payload),
             last_error = f.error,
             sent_as = CASE WHEN f.state = 'delivered' THEN f.sent_as ELSE d.sent_as END,
             delivered_at = CASE WHEN f.state = 'delivered' THEN now() ELSE d.delivered_at END,
@@ -85,7 +78,7 @@ _SAVE = sa.text(
         RETURNING d.id, d.workspace_id, d.lead_id
     ), audited AS (
         INSERT INTO audit_events (id, workspace_id, lead_id, event_type, actor, details)
-        SELECT f.event_id, s.workspace_id, s.lead_id, f.event, :system, CAST(f.details AS jsonb)
+        SELECT f.event_id, s.workspace_id, s.lead_id, f.event, :system, f.details
         FROM saved AS s JOIN found AS f ON f.id = s.id
         WHERE f.event IS NOT NULL
     ), told AS (
@@ -95,6 +88,13 @@ _SAVE = sa.text(
             f.http_status, f.outcome, f.error, f.excerpt
         FROM saved AS s JOIN found AS f ON f.id = s.id
         WHERE f.outcome <> 'not_called'
+    ), answered AS (
+        SELECT id FROM destinations
+        WHERE id IN (SELECT f.destination_id FROM saved AS s JOIN found AS f ON f.id = s.id WHERE f.healthy)
+            AND (failures > 0 OR open_until IS NOT NULL)
+        ORDER BY id FOR UPDATE
+    ), closed AS (
+        UPDATE destinations SET failures = 0, open_until = NULL WHERE id IN (SELECT id FROM answered)
     )
     SELECT id FROM saved
     """
@@ -110,7 +110,9 @@ def save(session: Session, results: Sequence[Saved], *, breaker_failures: int, b
     """
     if not results:
         return
-    ours = {row.id for row in session.execute(_SAVE, _columns(results) | {"system": audit.SYSTEM})}
+    # As JSON, whatever their number: eighteen arrays cost as much as the rest of saving.
+    given = {"results": jsontext.dumps([_row(result) for result in results]), "system": audit.SYSTEM}
+    ours = {row.id for row in session.execute(_SAVE, given)}
     kept = [result for result in results if result.job.claim.id in ours]
     for result in kept:
         if result.gone:
@@ -126,27 +128,28 @@ def save(session: Session, results: Sequence[Saved], *, breaker_failures: int, b
         _save_health(session, target_id, about, breaker_failures, breaker_seconds)
 
 
-def _columns(results: Sequence[Saved]) -> dict[str, list[Any]]:
-    """One array per column: one statement whatever the number of rows."""
+def _row(result: Saved) -> dict[str, Any]:
     return {
-        "id": [result.job.claim.id for result in results],
-        "attempt": [result.job.claim.attempt for result in results],
-        "state": [result.state.value for result in results],
-        "tries": [result.tries for result in results],
-        "ambiguous": [result.ambiguous for result in results],
-        "delay": [float(result.delay) for result in results],
-        "remote_id": [result.remote_id for result in results],
-        "payload": [None if result.payload is None else json.dumps(result.payload) for result in results],
-        "error": [result.error for result in results],
-        "attempt_id": [new_id() for _ in results],
-        "ms": [result.ms for result in results],
-        "http_status": [result.http_status for result in results],
-        "outcome": [result.outcome for result in results],
-        "excerpt": [result.excerpt for result in results],
-        "sent_as": [what_it_is(result.job.request.lead) for result in results],
-        "event_id": [new_id() for _ in results],
-        "event": [_EVENTS.get(result.state) for result in results],
-        "details": [json.dumps(_facts(result)) for result in results],
+        "id": result.job.claim.id,
+        "destination_id": result.job.target.id,
+        "healthy": result.healthy,
+        "attempt": result.job.claim.attempt,
+        "state": result.state.value,
+        "tries": result.tries,
+        "ambiguous": result.ambiguous,
+        "delay": float(result.delay),
+        "remote_id": result.remote_id,
+        "payload": result.payload,
+        "error": result.error,
+        "attempt_id": new_id(),
+        "ms": result.ms,
+        "http_status": result.http_status,
+        "outcome": result.outcome,
+        "excerpt": result.excerpt,
+        "sent_as": what_it_is(result.job.request.lead),
+        "event_id": new_id(),
+        "event": _EVENTS.get(result.state),
+        "details": _facts(result),
     }
 
 
@@ -194,19 +197,11 @@ def _save_problem(session: Session, target: Target, results: Sequence[Saved]) ->
         alerting.usable(session, target)
 
 
-@cache
-def _closing() -> sa.UpdateBase:
-    """The breaker of a destination that answered, where it is not closed as it is."""
-    failing = sa.or_(Destination.failures > 0, Destination.open_until.is_not(None))
-    here = Destination.id == sa.bindparam("target_id", type_=sa.Uuid())
-    closed = sa.update(Destination).where(here, failing).values(failures=0, open_until=None)
-    return closed.execution_options(synchronize_session=False)
-
-
 def _save_health(
     session: Session, target_id: uuid.UUID, results: Sequence[Saved], breaker_failures: int, breaker_seconds: float
 ) -> None:
-    """Bring the destination's breaker, pause and mode up to date; touches no row while all is well."""
+    """Bring the destination's breaker, pause and mode up to date; asks for nothing while all is well. Saving has closed the
+    breaker if any call was answered."""
     here = Destination.id == target_id
     quiet = {"synchronize_session": False}
     if any(result.unusable for result in results):  # every other delivery would fare the same
@@ -219,8 +214,6 @@ def _save_health(
     failures = 0
     for result in results:  # in order of completion: a success ends a row of failures
         failures = 0 if result.healthy else failures + (result.healthy is False)
-    if any(result.healthy for result in results):
-        session.execute(_closing(), {"target_id": target_id})
     if failures:
         total = Destination.failures + failures
         # While it is open already (others failed beside us, or this is the probe) its end stays where it is.

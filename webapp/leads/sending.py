@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import Session, aliased, defer, load_only
 
 from webapp.leads import audit, cleansing, fieldmap, kinds, outbox, pacing, suppression, task_texts
 from webapp.leads.claims import DELIVERIES, Claim, Holder, claim, claim_by, claiming
@@ -405,6 +405,7 @@ def _loading() -> sa.Select[*tuple[Any, ...]]:
     told = sa.exists().where(
         DeliveryAttempt.delivery_id == Delivery.id, DeliveryAttempt.attempt == Delivery.attempt - 1
     )
+    whole = (Person.name, Person.email, Person.phone, Person.company, Person.do_not_contact)
     return (
         sa.select(Delivery, Lead, Destination, Person, User, told)
         .join(Lead, Lead.id == Delivery.lead_id)
@@ -413,8 +414,19 @@ def _loading() -> sa.Select[*tuple[Any, ...]]:
         .outerjoin(User, User.id == Lead.assignee_id)
         .where(Delivery.id == any_of("ids"))
         .order_by(Delivery.due_at, Delivery.lead_id, Delivery.step)
+        # Each column of each row costs; what is left out here is loaded by itself, should it be asked for after all.
+        .options(defer(Delivery.payload), *map(defer, _NOT_SENT), load_only(*whole), load_only(User.name, User.email))
         .execution_options(populate_existing=True)
     )
+
+
+#: Of a lead, what no destination is told and no rule of one looks at.
+_NOT_SENT = (
+    Lead.dedupe_key, Lead.content_hash, Lead.import_id, Lead.source_id, Lead.source_type, Lead.source_subtype,
+    Lead.external_post_id, Lead.external_thread_id, Lead.external_message_id, Lead.score_parts, Lead.rescore_at,
+    Lead.suppression_id, Lead.version, Lead.team_id, Lead.route_state, Lead.route_reason, Lead.sla_due_at, Lead.sla_since,
+    Lead.assignment_reason, Lead.touches, Lead.last_contact_at, Lead.follow_up_at, Lead.updated_at,
+)  # fmt: skip
 
 
 class _There(NamedTuple):

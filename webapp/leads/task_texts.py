@@ -13,7 +13,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from webapp.leads import audit, flags, judging_policy, kinds, task_template, workspaces
 from webapp.leads.errors import Conflict, Invalid, Problem
@@ -240,12 +240,10 @@ def use(
     if not leads:
         return {}
     ids = {"ids": list(leads)}
-    rows = {row.lead_id: row for row in session.scalars(_locking(), ids)}
     texts: dict[uuid.UUID, str] = {}
     new: list[tuple[uuid.UUID, str, str]] = []
     begun: list[uuid.UUID] = []
-    for lead_id, now, copywriting in session.execute(_fingerprints(), ids):
-        row = rows.get(lead_id)
+    for lead_id, now, copywriting, row in session.execute(_fixing(), ids):
         if row is not None and row.state is TextState.WRITTEN and _stands(row, now, changing=lead_id in changing):
             assert row.body is not None
             texts[lead_id] = row.body
@@ -262,16 +260,19 @@ def use(
 
 
 @cache
-def _locking() -> sa.Select[TaskText]:
-    """By lead, so that two workers cannot deadlock."""
-    query = sa.select(TaskText).where(TaskText.lead_id == any_of("ids")).order_by(TaskText.lead_id)
-    return query.with_for_update().execution_options(populate_existing=True)
-
-
-@cache
-def _fingerprints() -> sa.Select[*tuple[Any, ...]]:
-    query = sa.select(Lead.id, basis(), Workspace.settings["copywriting"])
-    return query.join(Workspace, Workspace.id == Lead.workspace_id).where(Lead.id == any_of("ids")).order_by(Lead.id)
+def _fixing() -> sa.Select[*tuple[Any, ...]]:
+    """Of leads: id, fingerprint, what is preferred there, and the text there is, locked. By lead, so that two workers cannot
+    deadlock."""
+    texts = sa.select(TaskText).where(TaskText.lead_id == any_of("ids")).order_by(TaskText.lead_id)
+    locked = aliased(TaskText, texts.with_for_update().cte("locked"))
+    return (
+        sa.select(Lead.id, basis(), Workspace.settings["copywriting"], locked)
+        .join(Workspace, Workspace.id == Lead.workspace_id)
+        .outerjoin(locked, locked.lead_id == Lead.id)
+        .where(Lead.id == any_of("ids"))
+        .order_by(Lead.id)
+        .execution_options(populate_existing=True)
+    )
 
 
 #: Arrays, so that it is one statement for any number of texts.
