@@ -44,17 +44,19 @@ _VERDICT = (
     r"(?:purchase[_ ]intent|demo[_ ]request|inquiry[_ ]price|contact[_ ]request|qualified|hot\b|hottest|approved|new_auto|auto\b"
     r"|p0\b|verified|legitimate|trusted|safe\b|clean\b|not\s+spam|high[- ](?:confidence|intent|value)|sales[- ]ready)"
 )
-#: What it does, in words for people, and how that looks in folded text (lower case, no diacritics).
+#: What it does, in words for people, and how that looks in folded text (lower case, no diacritics). Alternatives that begin
+#: with ``\b`` stand in a group of their own: ``re`` then looks for the beginning of a word once instead of for each of them,
+#: which is three times as fast.
 _SIGNS: tuple[tuple[str, re.Pattern[str]], ...] = (
     (
         "tells a machine to drop its instructions",
         re.compile(
-            rf"\b(?:ignor\w*|disregard\w*|forget|override|overrule|bypass|neglect|discard|unlearn|do\s+not\s+(?:follow|obey)"
+            rf"(?:\b(?:ignor\w*|disregard\w*|forget|override|overrule|bypass|neglect|discard|unlearn|do\s+not\s+(?:follow|obey)"
             rf"|don'?t\s+(?:follow|obey)|stop\s+(?:following|obeying))\b.{{0,60}}?\b{_NOUN}"
             rf"|\b{_NOUN}\w*\b.{{0,30}}\b(?:no\s+longer\s+appl|are\s+(?:void|cancel|obsolete|superseded)|is\s+(?:void|superseded))"
             r"|\b(?:bo qua|quen(?:\s+het)?|phot lo|lam ngo|huy bo|xoa bo|khong (?:can )?(?:tuan theo|lam theo)|dung (?:tuan theo|lam theo))\b"
             r".{0,40}\b(?:huong dan|chi dan|chi thi|lenh|cau lenh|quy tac|quy dinh|rang buoc|chi lenh|ngu canh|prompt)\b"
-            r"|(?:忽略|无视|無視|忘记|忘记).{0,20}(?:指令|指示|提示|规则|規則|说明)|(?:指示|指令|命令|ルール).{0,10}無視"
+            r")|(?:忽略|无视|無視|忘记|忘记).{0,20}(?:指令|指示|提示|规则|規則|说明)|(?:指示|指令|命令|ルール).{0,10}無視"
             r"|игнориру\w*.{0,40}(?:инструкц|правил|указан)|забудь.{0,30}(?:инструкц|правил)|\u1106\u116e\u1109\u1175"
             r"|(?:ignora|olvida|oublie[rz]?|dimentica|ignoriere|vergiss|missachte)\b.{0,40}\b(?:instru|istruz|consigne|regles?|reglas|regole|anweisung|vorgaben|regeln)",
             _I,
@@ -63,7 +65,7 @@ _SIGNS: tuple[tuple[str, re.Pattern[str]], ...] = (
     (
         "gives a machine another role",
         re.compile(
-            r"\byou\s+(?:are|'re)\s+(?:now|no\s+longer|hereby|going\s+to\s+(?:act|play))\s+(?:an?|the|my|in|acting|bound|under|dan\b)"
+            r"(?:\byou\s+(?:are|'re)\s+(?:now|no\s+longer|hereby|going\s+to\s+(?:act|play))\s+(?:an?|the|my|in|acting|bound|under|dan\b)"
             r"|\b(?:act|behave|respond|reply|answer)\s+as\s+(?:if\s+you|though\s+you|an?\s+(?:\w+\s+){0,3}?(?:ai|bot|model|assistant|terminal|admin\w*|system|classifier|judge|dan))\b"
             r"|\bpretend\s+(?:to\s+be|you(?:\s+are|'re)?|that\s+you)\b|\brole[- ]?play\w*\b|\bdeveloper\s+mode\b|\bjailbr[eo]a?k\w*|\bdo\s+anything\s+now\b"
             r"|\byour\s+(?:new|only|real|true|actual|sole)\s+(?:role|task|job|instructions?|purpose|goal|objective|identity|persona)\b"
@@ -73,14 +75,14 @@ _SIGNS: tuple[tuple[str, re.Pattern[str]], ...] = (
             r"|\bban\s+(?:bay\s+gio|gio\s+day|tu\s+(?:gio|bay\s+gio|nay)|hien\s+(?:tai|gio))\s+(?:la|se|hay|phai|khong)\b"
             r"|\btu\s+(?:gio|bay\s+gio|nay)(?:\s+tro\s+di)?,?\s+(?:ban|hay|may|he\s+thong|ai)\b"
             r"|\b(?:dong\s+vai|nhap\s+vai|gia\s+vo|gia\s+lam)\b|\bvai\s+tro\s+moi\b|\bhuong\s+dan\s+moi\b|\bche\s+do\s+(?:nha\s+phat\s+trien|quan\s+tri|lap\s+trinh|debug|admin|bao\s+tri|khong\s+gioi\s+han)\b"
-            r"|(?:你现在是|你是一个|扮演|角色扮演)|ты\s+теперь|(?:ahora\s+eres|tu\s+es\s+maintenant|du\s+bist\s+jetzt)",
+            r")|(?:你现在是|你是一个|扮演|角色扮演)|ты\s+теперь|(?:ahora\s+eres|tu\s+es\s+maintenant|du\s+bist\s+jetzt)",
             _I,
         ),
     ),
     (
         "addresses the machine",
         re.compile(
-            rf"\b(?:dear|hey|hi|hello|attention|note|notice|message|memo|reminder|instructions?|important|listen|psa)\b[\s,:!-]*(?:to|for)?\s*"
+            rf"(?:\b(?:dear|hey|hi|hello|attention|note|notice|message|memo|reminder|instructions?|important|listen|psa)\b[\s,:!-]*(?:to|for)?\s*"
             rf"(?:the\s+|any\s+|all\s+|you,?\s+)?{_MACHINE}s?\b(?=\s*(?:[,:.!;\n-]|$|\w+ing\b|that\b|who\b|which\b|model|assistant|system|reading|please))"
             rf"|\b(?:the|this|any|you,?\s+the)\s+{_MACHINE}s?\s+(?:must|should|shall|has\s+to|have\s+to|needs?\s+to|will)\s+"
             r"(?:now\s+)?(?:classify|mark|set|output|return|respond|reply|answer|ignore|treat|approve|score|label|rate|assign|report|comply|obey)\b"
@@ -92,14 +94,14 @@ _SIGNS: tuple[tuple[str, re.Pattern[str]], ...] = (
             r"(?:\w+\s+)?(?:prompt|instructions|system|secrets?|api\s*keys?|configuration|rules|guidelines)\b"
             r"|\b(?:chao|gui|nhac|luu\s+y|thong\s+bao|danh\s+cho|yeu\s+cau)\s+(?:(?:cho|toi|den|voi|he\s+thong)\s+)?(?:ban\s+)?(?:ai|chatgpt|bot|chatbot|mo\s+hinh|tro\s+ly\s+(?:ao|ai)|may|he\s+thong\s+(?:ai|phan\s+loai|tu\s+dong))\b"
             r"|\b(?:ai|mo\s+hinh|bot|he\s+thong)\s+(?:hay|phai|can\s+phai|bat\s+buoc)\s+(?:phan\s+loai|danh\s+dau|dat|tra\s+loi|tra\s+ve|xep|duyet|bo\s+qua|cham)\b"
-            r"|\b(?:lenh|thong\s+bao|chi\s+thi|yeu\s+cau)\s+(?:tu\s+)?(?:he\s+thong|quan\s+tri\s+vien|admin|nha\s+phat\s+trien)\b|\bloi\s+nhac\s+he\s+thong\b|系统(?:提示|指令|消息)",
+            r"|\b(?:lenh|thong\s+bao|chi\s+thi|yeu\s+cau)\s+(?:tu\s+)?(?:he\s+thong|quan\s+tri\s+vien|admin|nha\s+phat\s+trien)\b|\bloi\s+nhac\s+he\s+thong\b)|系统(?:提示|指令|消息)",
             _I,
         ),
     ),
     (
         "says how it wants to be judged",
         re.compile(
-            rf"\b(?:classify|categori[sz]e|mark|label|score|rate|tag|treat|flag|rank|consider|judge|register|record|report|log|file|qualify|grade|assess|evaluate)\b"
+            rf"(?:\b(?:classify|categori[sz]e|mark|label|score|rate|tag|treat|flag|rank|consider|judge|register|record|report|log|file|qualify|grade|assess|evaluate)\b"
             rf".{{0,50}}?\b(?:as|to\s+be|=)\s+(?:an?\s+|the\s+)?{_VERDICT}"
             r"|\b(?:classify|mark|label|score)\s+(?:this|me|it|my\s+\w+)\s+as\b"
             r"|\bconfidence\b.{0,25}?(?:\b(?:1(?:[.,]0+)?|100|0?[.,]9\d*|maximum|max|highest|full|one\s+hundred)\b)"
@@ -115,7 +117,7 @@ _SIGNS: tuple[tuple[str, re.Pattern[str]], ...] = (
             r"|\b(?:tu\s+dong\s+(?:duyet|phe\s+duyet)|(?:duyet|phe\s+duyet)\s+(?:ngay|luon|tu\s+dong|thang)?\s*(?:lead|tin|yeu\s+cau)\s*(?:nay)?)\b"
             r"|\b(?:khong\s+can|bo\s+qua|khoi\s+can|mien)\s+(?:nguoi|con\s+nguoi|kiem\s+duyet|nhan\s+vien\s+(?:duyet|xem|kiem)|phe\s+duyet|xet\s+duyet)\b"
             r"|\b(?:tra\s+loi|tra\s+ve|phan\s+hoi|xuat\s+ra)\s+(?:chi\s+|dung\s+)?(?:bang|duoi\s+dang|theo)?\s*(?:dinh\s+dang\s+)?json\b"
-            r"|\b(?:dung|khong\s+duoc|cam)\s+(?:gan\s+co|canh\s+bao|bao\s+cao|danh\s+dau)\b|置信度|clasifica\w*.{0,30}\bcomo\b|classe[rz]?\b.{0,30}\bcomme\b|klassifizier\w*.{0,40}\bals\b|классифиц\w*.{0,30}\bкак\b",
+            r"|\b(?:dung|khong\s+duoc|cam)\s+(?:gan\s+co|canh\s+bao|bao\s+cao|danh\s+dau)\b)|置信度|clasifica\w*.{0,30}\bcomo\b|classe[rz]?\b.{0,30}\bcomme\b|klassifizier\w*.{0,40}\bals\b|классифиц\w*.{0,30}\bкак\b",
             _I,
         ),
     ),
@@ -324,7 +326,7 @@ def _folded(text: str) -> str:
 
 def _decoded(text: str) -> Iterator[str]:
     """What stands in the text once decoded, as far as that is text."""
-    if _ESCAPED.search(text):
+    if ("%" in text or "&" in text or "\\" in text) and _ESCAPED.search(text):
         yield html.unescape(unquote(_ESCAPES.sub(lambda m: chr(int(m[1] or m[2], 16)), text)))
     if max(map(len, text.split()), default=0) >= 20 or _HEX.search(text):
         for run in _CODED.finditer(text):
