@@ -13,6 +13,7 @@ from webapp.leads import rerun_work
 from webapp.leads.claims import Holder
 from webapp.leads.states import Role
 from webapp.models import Rerun, Run
+from webapp.views import reruns
 
 
 @pytest.fixture
@@ -86,7 +87,22 @@ class TestReruns:
         assert "Re-run 2 leads" in said
         assert "No model is asked here" in said
         assert "Re-run 5 leads" in text_of(client.get("/reruns/new?of=leads&view=all").text)
+        page = client.get("/reruns/new?of=leads&view=all&source=zalo").text
+        assert "Of the queue: Everything, source: Zalo" in " ".join(text_of(page).split())
+        assert re.search(r'href="/runs"\s+aria-current="page"', page)  # they belong to the runs
         assert "nothing to re-run" in text_of(client.get("/reruns/new?of=leads&view=rejected").text)
+
+    @pytest.mark.parametrize(
+        ("given", "said"),
+        [
+            ({}, "Waiting"), ({"view": "backlog"}, "Waits for its team"), ({"of": "runs"}, "All"),
+            ({"status": "new_auto", "q": "A_b"}, "Status: auto, text: A_b"),
+            ({"view": "all", "intent": "inquiry_price,support"}, "Everything, intent: price inquiry, support"),
+            ({"of": "runs", "status": "failed", "source": "google_ads"}, "Status: failed, source: Google Ads"),
+        ],
+    )  # fmt: skip
+    def test_which_leads_is_said_in_words(self, given, said):
+        assert reruns.chosen(given) == said
 
     def test_a_model_s_cost_is_measured_or_said_not_to_be(self, app, client, manager, session, leads, monkeypatch):
         settings = app.extensions["settings"].model_copy(update={"openai_base_url": "http://127.0.0.1:9/v1"})
@@ -116,7 +132,7 @@ class TestReruns:
         assert "leads" in text_of(html)
         rerun_id = page.rpartition("/")[2]
         assert count_in(client.get(f"/runs?rerun={rerun_id}&status=success").text) == 2
-        assert "source: zalo" in client.get("/reruns").text
+        assert "Source: Zalo" in client.get("/reruns").text
 
     def test_a_list_that_has_changed_is_looked_at_again(self, client, manager, session, leads):
         answer = client.post("/reruns", data={"of": "leads", "view": "all", "count": "4"})

@@ -14,9 +14,9 @@ from webapp.leads.errors import Conflict, Invalid
 from webapp.leads.filters import LeadFilter
 from webapp.leads.reruns import UNDER_WAY
 from webapp.leads.run_filters import RunFilter
-from webapp.leads.states import RerunState, Role
+from webapp.leads.states import Intent, LeadStatus, RerunState, Role
 from webapp.security.roles import requires
-from webapp.views import helpers, runs, words
+from webapp.views import helpers, queue, runs, words
 
 bp = Blueprint("reruns", __name__)
 
@@ -97,15 +97,26 @@ def _back(args: dict[str, str]) -> tuple[str, dict[str, str]]:
 
 #: Names of parameters for people, where the plain name does not do.
 _NAMES = {"q": "text", "since": "asked for since", "slower": "took more than (s)", "stage": "with less, or failed, in"}
+_VIEWS = dict(queue.TABS + queue.MORE_TABS)
+_KINDS: dict[str, Any] = {"status": LeadStatus, "intent": Intent}
 
 
 def chosen(args: dict[str, str]) -> str:
-    """A filter in words."""
+    """A filter in words: ``Waiting, intent: price inquiry``."""
     _, rest = _back(args)
-    if args.get("of") != RUNS and "view" not in rest and "status" not in rest:
-        rest = {"view": "waiting", **rest}
-    said = [f"{_NAMES.get(name, words.plain(name))}: {words.plain(value)}" for name, value in rest.items()]
-    return ", ".join(said) or "all"
+    of_runs = args.get("of") == RUNS
+    view = None if of_runs else rest.pop("view", None if "status" in rest else "waiting")
+    said = [_VIEWS.get(view, words.plain(view))] if view else []
+    said += [f"{_NAMES.get(name, words.plain(name))}: {_value(name, value)}" for name, value in rest.items()]
+    return words.capitalize_first(", ".join(said)) or "All"
+
+
+def _value(name: str, value: str) -> str:
+    if name == "source":
+        return words.named(value, "SOURCE")
+    if name not in _KINDS:
+        return value if name == "q" else words.plain(value)
+    return ", ".join(words.member(_KINDS[name], one) for one in value.split(","))
 
 
 @bp.post("/reruns")
