@@ -45,6 +45,18 @@ def test_empty_pages_say_what_is_missing(
     assert "None" not in text_of(answer.text)
 
 
+def test_a_workspace_without_leads_is_told_how_to_get_some(
+    client: FlaskClient, session: Session, workspace: Workspace, login: Callable[..., Any]
+) -> None:
+    login(client, Role.ADMIN)
+    html = client.get("/queue").text
+    assert "No leads yet" in html and "All done" not in html and "Choose one from the list" not in html
+    assert all(path in html for path in ('"/settings/keys"', '"/imports/new"', '"/settings/inbound"'))
+    make_lead(session, workspace, status=LeadStatus.APPROVED)
+    html = client.get("/queue").text
+    assert "No leads yet" not in html and "All done" in html
+
+
 def test_hostile_text_is_shown_as_text(
     client: FlaskClient, session: Session, workspace: Workspace, reviewer: Any
 ) -> None:
