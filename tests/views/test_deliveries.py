@@ -17,7 +17,7 @@ from webapp.leads import replays
 from webapp.leads.claims import Holder
 from webapp.leads.states import DeliveryState, DestinationKind, DestinationMode, ReplayState, Role
 from webapp.models import AuditEvent, Delivery, DeliveryAttempt, Destination, Lead, ReplayRequest, Workspace
-from webapp.views import payloads
+from webapp.views import delivery_health, payloads
 
 
 @pytest.fixture
@@ -327,3 +327,29 @@ def test_a_payload_is_shown_without_secrets_and_long_texts_are_cut():
     assert found["a › api_token"] == "hidden" and found["a › to › 1"] == "[email]" and found["a › to › 2"] == "3"
     assert found["ok"] == "yes" and found["text"].endswith("(900 characters)")
     assert len(payloads.rows(list(range(1, 900)))) == payloads.MOST_ROWS + 1
+
+
+def test_figures_of_a_busy_day_are_kept_for_a_while(app, session, workspace, hook, monkeypatch):
+    delivery = Delivery(
+        workspace_id=workspace.id,
+        lead_id=make_lead(session, workspace).id,
+        destination_id=hook.id,
+        action="lead.approved",
+    )
+    session.add(delivery)
+    session.flush()
+
+    def calls() -> int:
+        one = DeliveryAttempt(
+            workspace_id=workspace.id, delivery_id=delivery.id, attempt=1, outcome="delivered", started_at=sa.func.now()
+        )
+        session.add(one)
+        session.commit()
+        (card,) = delivery_health.cards(session, workspace.id)
+        return sum(column.hour.calls for column in card.columns)
+
+    assert [calls(), calls()] == [1, 2]
+    monkeypatch.setattr(delivery_health, "BUSY", 2)
+    assert [calls(), calls()] == [3, 3]
+    monkeypatch.setattr(time, "monotonic", lambda now=time.monotonic: now() + delivery_health.KEPT_SECONDS)
+    assert calls() == 5

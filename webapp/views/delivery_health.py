@@ -1,5 +1,6 @@
 """How each destination does: a card with its state in words and a small chart of the last day, by the hour."""
 
+import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -47,6 +48,10 @@ class Card:
     base: int = SLOW + GAP
 
 
+#: Figures of a day with more calls than this are made anew only after so many seconds.
+BUSY, KEPT_SECONDS = 5_000, 30.0
+
+
 def cards(session: Session, workspace_id: uuid.UUID) -> list[Card]:
     """One for each destination of the workspace, by name."""
     rows = destinations.listing(session, workspace_id)
@@ -54,7 +59,7 @@ def cards(session: Session, workspace_id: uuid.UUID) -> list[Card]:
         return []
     waiting = destinations.waiting(session, workspace_id)
     hours: dict[uuid.UUID, list[Hour]] = {}
-    for hour in delivery_figures.hourly(session, workspace_id, hours=HOURS):
+    for hour in _last_day(session, workspace_id):
         hours.setdefault(hour.destination_id, []).append(hour)
     now = datetime.now(UTC)
     return [_card(row, hours.get(row.id, []), waiting.get(row.id, {}), now) for row in rows]
@@ -62,8 +67,22 @@ def cards(session: Session, workspace_id: uuid.UUID) -> list[Card]:
 
 def answered(session: Session, workspace_id: uuid.UUID) -> set[uuid.UUID]:
     """The destinations that took a delivery within the last day."""
-    hours = delivery_figures.hourly(session, workspace_id, hours=HOURS)
-    return {hour.destination_id for hour in hours if hour.calls > hour.failed}
+    return {hour.destination_id for hour in _last_day(session, workspace_id) if hour.calls > hour.failed}
+
+
+def _last_day(session: Session, workspace_id: uuid.UUID) -> Sequence[Hour]:
+    """Each call of the day is read for it: after a busy one that takes most of a second, and is not done at each page."""
+    now = time.monotonic()
+    until, hours = _kept.get(workspace_id, (0.0, ()))
+    if until < now:
+        hours = delivery_figures.hourly(session, workspace_id, hours=HOURS)
+        _kept.pop(workspace_id, None)
+        if sum(hour.calls for hour in hours) > BUSY:
+            _kept[workspace_id] = (now + KEPT_SECONDS, hours)
+    return hours
+
+
+_kept: dict[uuid.UUID, tuple[float, Sequence[Hour]]] = {}
 
 
 def _card(row: Destination, hours: Sequence[Hour], waiting: dict[DeliveryState, int], now: datetime) -> Card:
