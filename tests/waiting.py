@@ -7,7 +7,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def until(condition: Callable[[], T], *, seconds: float = 10.0, every: float = 0.02) -> T:
+def until(condition: Callable[[], T], *, seconds: float = 30.0, every: float = 0.02) -> T:
     """The first truthy value of ``condition``; AssertionError after ``seconds``."""
     deadline = time.monotonic() + seconds
     while True:
