@@ -27,6 +27,7 @@ from webapp.leads.states import (
     TaskRequestState,
     TextState,
 )
+from webapp.models.base import interval
 from webapp.models.crm import CrmPull
 from webapp.models.inbound import Fetch, Import
 from webapp.models.work import Delivery, ReplayRequest, Rerun, Run, TaskRequest, TaskText, WorkerSlot
@@ -201,7 +202,7 @@ def claiming(
     due = _some(model.id, condition, backlog.order, rest, "due")
     chosen = sa.select(due.c.id)
     ids = chosen.union_all(sa.select(reserved.c.id)) if ranked else chosen
-    lease = sa.func.make_interval(0, 0, 0, 0, 0, 0, sa.bindparam("lease", type_=sa.Float()))
+    lease = interval(sa.bindparam("lease", type_=sa.Float()))
     return (
         sa.update(model)
         .where(model.id.in_(ids))
@@ -246,7 +247,7 @@ def renew(
     rows = session.execute(
         sa.update(model)
         .where(held, backlog.state == backlog.working)
-        .values(lease_until=sa.func.now() + sa.func.make_interval(0, 0, 0, 0, 0, 0, seconds))
+        .values(lease_until=sa.func.now() + interval(seconds))
         .returning(model.id)
         .execution_options(synchronize_session=False)
     )

@@ -33,6 +33,7 @@ from webapp.leads.ports import Brief, Copywriter, Drained, LeadSnapshot, ModelFa
 from webapp.leads.states import TextAuthor, TextState
 from webapp.leads.task_texts import Preferences
 from webapp.models.account import User, Workspace
+from webapp.models.base import interval
 from webapp.models.lead import Lead, Person
 from webapp.models.work import TaskText
 
@@ -263,7 +264,7 @@ def text_for(session_factory: Callable[[], Any], lead: LeadSnapshot, writing: Wr
 
 def _take(session: Session, text_id: uuid.UUID, attempt: int) -> Claim | None:
     """Write this one now, whoever would have."""
-    lease = sa.func.make_interval(0, 0, 0, 0, 0, 0, 120.0)
+    lease = interval(120.0)
     taken = session.scalar(
         sa.update(TaskText)
         .where(TaskText.id == text_id, TaskText.attempt == attempt, TaskText.state == TextState.WANTED)

@@ -28,6 +28,7 @@ from webapp.leads.kinds.twenty import COMPANY, PERSON
 from webapp.leads.ports import Clients, CrmOutcomes, Deal, Drained, RecordKind, Refused, Throttled
 from webapp.leads.sending import target_of
 from webapp.leads.states import PullState
+from webapp.models.base import interval
 from webapp.models.crm import CrmPull
 from webapp.models.work import Delivery, Destination
 
@@ -321,7 +322,7 @@ class _Pull:
                     progress=asdict(fresh),
                     tries=0,
                     lease_until=None,
-                    due_at=sa.func.now() + _seconds(self._every),
+                    due_at=sa.func.now() + interval(self._every),
                     pulled_at=sa.func.now(),
                     deals_seen=progress.looked_at,
                     reports_made=progress.made,
@@ -336,12 +337,12 @@ class _Pull:
         failure = {"error": error[:500], "failed_at": sa.func.now()} if error else {}
         with self._session_factory() as session:
             self._hold(session)
-            due = sa.func.now() + _seconds(delay)
+            due = sa.func.now() + interval(delay)
             session.execute(
                 self._update(state=PullState.QUEUED, tries=self._tries, lease_until=None, due_at=due, **failure)
             )
             if pause:  # the limit is the credential's, so deliveries keep to it as well
-                until = sa.func.greatest(Destination.paused_until, sa.func.now() + _seconds(pause))
+                until = sa.func.greatest(Destination.paused_until, sa.func.now() + interval(pause))
                 here = sa.update(Destination).where(Destination.id == self._destination_id)
                 session.execute(here.values(paused_until=until).execution_options(synchronize_session=False))
             session.commit()
@@ -442,7 +443,3 @@ def _deleted_before(session: Session, destination_id: uuid.UUID, action: str, af
 def _next_ids(session: Session, after: str, *where: sa.ColumnElement[bool]) -> Sequence[str]:
     ids = sa.select(Delivery.remote_id).where(*where, Delivery.remote_id > after).group_by(Delivery.remote_id)
     return [str(one) for one in session.scalars(ids.order_by(Delivery.remote_id).limit(BATCH))]
-
-
-def _seconds(amount: float) -> sa.ColumnElement[Any]:
-    return sa.func.make_interval(0, 0, 0, 0, 0, 0, amount)

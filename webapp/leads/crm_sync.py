@@ -23,7 +23,7 @@ from webapp.leads.states import (
     DestinationMode,
     LeadStatus,
 )
-from webapp.models.base import scoped
+from webapp.models.base import interval, scoped
 from webapp.models.lead import Decision, Lead, Person
 from webapp.models.work import Delivery, Destination, SyncRequest
 
@@ -89,7 +89,7 @@ def _among(column: InstrumentedAttribute[uuid.UUID], ids: Iterable[uuid.UUID]) -
 
 def _held(undo_seconds: int) -> sa.ColumnElement[bool]:
     """Its undo window runs: a decision can be taken back, or has just been, or nothing was tried before its time."""
-    window = sa.func.make_interval(0, 0, 0, 0, 0, 0, undo_seconds)
+    window = interval(undo_seconds)
     decided = sa.exists().where(
         Decision.lead_id == Lead.id,
         sa.func.coalesce(Decision.undone_at + window, Decision.undo_until) > sa.func.now(),

@@ -40,6 +40,7 @@ from webapp.leads.ports import (
 )
 from webapp.leads.sending import target_of
 from webapp.leads.states import DestinationMode, TaskRequestState
+from webapp.models.base import interval
 from webapp.models.work import Destination, TaskRequest
 
 log = logging.getLogger(__name__)
@@ -291,8 +292,8 @@ class _Round:
                     progress=asdict(self._progress) if state not in OVER else {},
                     tries=self._tries,
                     error=error,
-                    due_at=now + sa.func.make_interval(0, 0, 0, 0, 0, 0, delay),
-                    lease_until=now + sa.func.make_interval(0, 0, 0, 0, 0, 0, LEASE_SECONDS) if running else None,
+                    due_at=now + interval(delay),
+                    lease_until=now + interval(LEASE_SECONDS) if running else None,
                     finished_at=now if state in OVER else None,
                     **more,
                 )

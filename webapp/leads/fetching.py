@@ -28,6 +28,7 @@ from webapp.leads.judging_policy import Preferences
 from webapp.leads.ports import Drained, Fetched, Fetcher, FetchTask, Throttled
 from webapp.leads.states import Door, FetchKind, FetchState
 from webapp.models.account import Workspace
+from webapp.models.base import interval
 from webapp.models.faults import is_database_away
 from webapp.models.inbound import Fetch
 from webapp.models.lead import Lead
@@ -129,10 +130,6 @@ def _host_is_free() -> sa.ColumnElement[bool]:
     return sa.or_(Fetch.kind != FetchKind.PAGE, ~busy)
 
 
-def _seconds(value: float) -> sa.ColumnElement[Any]:
-    return sa.func.make_interval(0, 0, 0, 0, 0, 0, value)
-
-
 class _Turns:
     """What one drain does between its calls. All in one thread; only :meth:`_attempt` runs in the pool's."""
 
@@ -212,7 +209,7 @@ def _load(session: Session, claims: Sequence[Claim], policy: FetchPolicy) -> lis
         host = row.target.split("/", 3)[2] if row.kind == FetchKind.PAGE and row.target.count("/") > 1 else None
         if host in hosts:
             row.state, row.lease_until = FetchState.PENDING, None
-            row.due_at = sa.func.now() + _seconds(policy.host_pause)
+            row.due_at = sa.func.now() + interval(policy.host_pause)
             continue
         if host is not None:
             hosts.add(host)
@@ -255,7 +252,7 @@ def _settle(session: Session, outcome: _Outcome, policy: FetchPolicy) -> int:
         return 0
     row.state, row.tries, row.last_error, row.lease_until = outcome.state, outcome.tries, outcome.error, None
     if outcome.state is FetchState.PENDING:
-        row.due_at = sa.func.now() + _seconds(outcome.delay)
+        row.due_at = sa.func.now() + interval(outcome.delay)
     else:
         row.finished_at = sa.func.now()
     if outcome.state is FetchState.DONE:
@@ -283,7 +280,7 @@ def _settle(session: Session, outcome: _Outcome, policy: FetchPolicy) -> int:
 
 def _rest(session: Session, row: Fetch, pause: float) -> None:
     """Leave the other pages of this host alone for a while."""
-    until = sa.func.now() + _seconds(pause)
+    until = sa.func.now() + interval(pause)
     session.execute(
         sa.update(Fetch)
         .where(

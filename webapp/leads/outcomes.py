@@ -14,9 +14,9 @@ from sqlalchemy.orm import Session
 from webapp.leads import alerting, audit, jsontext, withdrawing
 from webapp.leads.outbox import what_it_is
 from webapp.leads.ports import Target, Unusable
-from webapp.leads.sending import Job, seconds
+from webapp.leads.sending import Job
 from webapp.leads.states import DeliveryState, DestinationMode
-from webapp.models.base import new_id
+from webapp.models.base import interval, new_id
 from webapp.models.work import Destination
 
 
@@ -207,7 +207,7 @@ def _save_health(
     if any(result.unusable for result in results):  # every other delivery would fare the same
         values = {
             "failures": sa.func.greatest(Destination.failures, breaker_failures),
-            "open_until": sa.func.now() + seconds(breaker_seconds),
+            "open_until": sa.func.now() + interval(breaker_seconds),
         }
         session.execute(sa.update(Destination).where(here).values(**values).execution_options(**quiet))
         return
@@ -221,13 +221,13 @@ def _save_health(
             total >= breaker_failures,
             sa.or_(Destination.open_until.is_(None), Destination.open_until <= sa.func.now()),
         )
-        until = sa.case((opens, sa.func.now() + seconds(breaker_seconds)), else_=Destination.open_until)
+        until = sa.case((opens, sa.func.now() + interval(breaker_seconds)), else_=Destination.open_until)
         session.execute(
             sa.update(Destination).where(here).values(failures=total, open_until=until).execution_options(**quiet)
         )
     pause = max((result.pause for result in results if result.pause), default=None)
     if pause:
-        paused = sa.func.greatest(Destination.paused_until, sa.func.now() + seconds(pause))
+        paused = sa.func.greatest(Destination.paused_until, sa.func.now() + interval(pause))
         session.execute(sa.update(Destination).where(here).values(paused_until=paused).execution_options(**quiet))
     if any(result.gone for result in results):
         session.execute(sa.update(Destination).where(here).values(mode=DestinationMode.OFF).execution_options(**quiet))

@@ -41,6 +41,7 @@ from webapp.leads.judging import WITH_MODEL, Heard, Policy
 from webapp.leads.qualify_keys import InProgress, KeyOf
 from webapp.leads.states import DECIDED_STATUSES, PRIORITY_VIEW, Door, RunStatus, RunTrigger
 from webapp.leads.textnorm import normalize_message
+from webapp.models.base import interval
 from webapp.models.faults import is_contention, is_database_away
 from webapp.models.lead import Lead, Touch
 from webapp.models.work import Run
@@ -276,7 +277,7 @@ def _take(session: Session, run_id: uuid.UUID) -> claims.Claim | None:
         .values(
             status=RunStatus.RUNNING, attempt=Run.attempt + 1, slot=None, incarnation=None, rq_job_id=None,
             started_at=sa.func.coalesce(Run.started_at, sa.func.now()),
-            lease_until=sa.func.now() + sa.func.make_interval(0, 0, 0, 0, 0, 0, _OWN_LEASE_SECONDS),
+            lease_until=sa.func.now() + interval(_OWN_LEASE_SECONDS),
         )
         .returning(Run.attempt)
         .execution_options(synchronize_session=False)

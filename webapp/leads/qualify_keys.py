@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from webapp.leads.errors import Conflict
 from webapp.leads.intake import Tenant
 from webapp.leads.states import Door
+from webapp.models.base import interval
 from webapp.models.lead import IdempotencyKey
 
 #: Seconds after which a holder that renews no more counts as dead, and how often it renews.
@@ -125,7 +126,7 @@ def bind(session: Session, key: KeyOf, lead_id: UUID) -> None:
 
 def renew(connection: sa.Connection, key: KeyOf, lease: datetime) -> datetime:
     """The next lease. InProgress when another request has taken over."""
-    until = sa.func.clock_timestamp() + sa.func.make_interval(0, 0, 0, 0, 0, 0, LEASE_SECONDS)
+    until = sa.func.clock_timestamp() + interval(LEASE_SECONDS)
     renewed = connection.scalar(_mine(key, lease).values(lease_until=until).returning(IdempotencyKey.lease_until))
     if renewed is None:
         raise InProgress

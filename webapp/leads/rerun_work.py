@@ -18,7 +18,7 @@ from webapp.leads import audit, claims, reruns
 from webapp.leads.claims import RERUNS, Claim, Holder, SlotTaken
 from webapp.leads.ports import Drained
 from webapp.leads.states import RerunState, RunStatus
-from webapp.models.base import new_id
+from webapp.models.base import interval, new_id
 from webapp.models.work import Rerun, Run
 
 log = logging.getLogger(__name__)
@@ -73,10 +73,10 @@ def _go_on(session_factory: sessionmaker[Session], claim: Claim, is_time: Callab
             room = min(BIT, AHEAD - open_runs, rerun.total - rerun.position)
             if room > 0:
                 done += _queue(session, rerun, room)
-                rerun.lease_until = sa.func.now() + sa.func.make_interval(0, 0, 0, 0, 0, 0, claims.LEASE_SECONDS)
+                rerun.lease_until = sa.func.now() + interval(claims.LEASE_SECONDS)
             if room <= 0 or is_time():
                 rerun.state, rerun.lease_until = RerunState.QUEUED, None
-                rerun.due_at = sa.func.now() + sa.func.make_interval(0, 0, 0, 0, 0, 0, LOOK_AGAIN_SECONDS)
+                rerun.due_at = sa.func.now() + interval(LOOK_AGAIN_SECONDS)
                 return done
 
 

@@ -27,6 +27,7 @@ from webapp.leads.states import (
     next_action_for,
 )
 from webapp.models.account import Membership, User
+from webapp.models.base import interval
 from webapp.models.lead import Decision, Lead, Presence
 from webapp.models.work import Delivery
 
@@ -262,7 +263,7 @@ def who_is_here(session: Session, lead_id: uuid.UUID) -> Sequence[Present]:
         .join(User, User.id == Presence.user_id)
         .where(
             Presence.lead_id == lead_id,
-            Presence.seen_at > sa.func.now() - sa.func.make_interval(0, 0, 0, 0, 0, 0, PRESENT_SECONDS),
+            Presence.seen_at > sa.func.now() - interval(PRESENT_SECONDS),
         )
         .order_by(Presence.since, User.name)
     )

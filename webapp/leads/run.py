@@ -35,6 +35,7 @@ from webapp.leads.run_progress import Progress
 from webapp.leads.run_stages import Item, Outcome
 from webapp.leads.stages import classify, route
 from webapp.leads.states import LeadStatus, RunStatus, RunTrigger
+from webapp.models.base import interval
 from webapp.models.faults import is_database_away
 from webapp.models.lead import Lead
 from webapp.models.work import Run
@@ -341,7 +342,7 @@ def _retry_or_fail(session: Session, crash: _Crash) -> None:
         Run.error: crash.reason,
         Run.lease_until: None,
         Run.finished_at: sa.func.now() if failed else None,
-        Run.due_at: sa.func.now() + sa.func.make_interval(0, 0, 0, 0, 0, 0, 2 * 4 ** (crash.attempt - 1)),
+        Run.due_at: sa.func.now() + interval(2 * 4 ** (crash.attempt - 1)),
     }
     lead_id = session.scalar(
         sa.update(Run)

@@ -20,7 +20,7 @@ from webapp.leads.ports import DeliveryRequest, LeadSnapshot, Target
 from webapp.leads.states import DeliveryOperation, DeliveryState, DestinationKind, DestinationMode
 from webapp.leads.types import Fact, best
 from webapp.models.account import User
-from webapp.models.base import any_of
+from webapp.models.base import any_of, interval
 from webapp.models.lead import Lead, Person
 from webapp.models.work import Delivery, DeliveryAttempt, Destination
 
@@ -42,11 +42,6 @@ class Job:
     check_first: bool
     request: DeliveryRequest
     cut_off: bool = False
-
-
-def seconds(value: float | sa.BindParameter[float]) -> sa.ColumnElement[Any]:
-    """An interval for PostgreSQL's clock."""
-    return sa.func.make_interval(0, 0, 0, 0, 0, 0, value)
 
 
 @cache
@@ -343,7 +338,7 @@ def _winning_probes() -> sa.UpdateBase:
     return (
         sa.update(Destination)
         .where(Destination.id.in_(half_open.with_for_update(skip_locked=True).scalar_subquery()))
-        .values(open_until=sa.func.now() + seconds(sa.bindparam("hold", type_=sa.Float())))
+        .values(open_until=sa.func.now() + interval(sa.bindparam("hold", type_=sa.Float())))
         .returning(*_SET_UP)
         .execution_options(synchronize_session=False)
     )

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session, aliased
 from webapp.leads import alerting, audit, kinds, outbox
 from webapp.leads.kinds.base import Unknown
 from webapp.leads.kinds.webhook import EVENTS
-from webapp.leads.sending import seconds, target_of
+from webapp.leads.sending import target_of
 from webapp.leads.states import (
     DeliveryOperation,
     DeliveryState,
@@ -25,7 +25,7 @@ from webapp.leads.states import (
     LeadStatus,
     Trigger,
 )
-from webapp.models.base import any_of
+from webapp.models.base import any_of, interval
 from webapp.models.lead import Lead
 from webapp.models.work import Delivery, Destination
 
@@ -78,7 +78,7 @@ def withdraw(
             DeliveryOperation.WITHDRAW,
             delivery.revision + 1,
         )
-        delivery.due_at = sa.func.now() + seconds(due_in_seconds)
+        delivery.due_at = sa.func.now() + interval(due_in_seconds)
         delivery.tries, delivery.last_error = 0, None
         if decision_id is not None:
             delivery.decision_id = decision_id

@@ -46,6 +46,11 @@ def any_of(name: str) -> sa.CollectionAggregate[Any]:
     return sa.any_(sa.bindparam(name, type_=sa.ARRAY(sa.Uuid())))
 
 
+def interval(seconds: Any) -> sa.ColumnElement[Any]:
+    """So many seconds, to be added to a moment of PostgreSQL's clock. ``seconds``: a number, or an expression of one."""
+    return sa.func.make_interval(0, 0, 0, 0, 0, 0, seconds)
+
+
 _last_tick = 0
 
 

@@ -38,6 +38,7 @@ from webapp.leads.intake_bulk import Outcome, Taken
 from webapp.leads.ports import Drained
 from webapp.leads.states import ImportState
 from webapp.models.account import Workspace
+from webapp.models.base import interval
 from webapp.models.faults import is_contention, is_database_away
 from webapp.models.inbound import Import
 
@@ -317,7 +318,7 @@ class _Run:
                 created_count=Import.created_count + created,
                 touched_count=Import.touched_count + touched,
                 failed_count=Import.failed_count + len({number for number, _ in problems}),
-                lease_until=sa.func.now() + sa.func.make_interval(0, 0, 0, 0, 0, 0, LEASE_SECONDS),
+                lease_until=sa.func.now() + interval(LEASE_SECONDS),
             )
             .execution_options(synchronize_session=False)
         )

@@ -17,6 +17,7 @@ from webapp.leads import audit, claims
 from webapp.leads.claims import LEASE_SECONDS, UNDOS, Claim, Holder, SlotTaken
 from webapp.leads.ports import Drained
 from webapp.leads.states import DECIDED_STATUSES, DeliveryState, ImportState, RunStatus
+from webapp.models.base import interval
 from webapp.models.inbound import Import
 from webapp.models.lead import Decision, Lead, Person, Presence, Touch
 from webapp.models.people import DuplicateSuggestion, PersonMerge
@@ -96,7 +97,7 @@ def _step(session: Session, claim: Claim, batch: int, at: _Pass) -> tuple[int, b
     ).first()
     if found is None:
         return 0, False
-    found.lease_until = sa.func.now() + sa.func.make_interval(0, 0, 0, 0, 0, 0, LEASE_SECONDS)
+    found.lease_until = sa.func.now() + interval(LEASE_SECONDS)
     if found.tries > MAX_TRIES:
         _give_up(session, found)
         return 0, False
@@ -146,7 +147,7 @@ def _give_up(session: Session, found: Import) -> None:
 
 
 def _release(session: Session, claim: Claim, *, seconds: float = 0.0) -> None:
-    later = sa.func.now() + sa.func.make_interval(0, 0, 0, 0, 0, 0, seconds)
+    later = sa.func.now() + interval(seconds)
     session.execute(
         sa.update(Import)
         .where(Import.id == claim.id, Import.attempt == claim.attempt, Import.state == ImportState.UNDOING)
