@@ -1,7 +1,5 @@
 """Runs on a real database: what a run writes, what it must not touch, and what happens when it goes wrong."""
 
-from dataclasses import replace
-
 import phonenumbers
 import pytest
 import sqlalchemy as sa
@@ -327,7 +325,7 @@ class TestCrashes:
     """A verdict that the database refuses (confidence beyond 1) crashes the run that has it when it is saved."""
 
     def poison(self, text):
-        return replace(says(0.9)(text), confidence=7.0 if "poison" in text else 0.9)
+        return says(0.9)(text)._replace(confidence=7.0 if "poison" in text else 0.9)
 
     def test_neighbours_are_done_and_the_culprit_alone_is_tried_three_times(self, session, session_factory, workspace):
         good = [make_lead(session, workspace) for _ in range(3)]
