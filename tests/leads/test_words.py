@@ -55,6 +55,14 @@ def test_what_is_remembered_is_bounded_and_changes_nothing(monkeypatch: pytest.M
     assert max(map(len, lexicon.known)) <= 40
 
 
+def test_addresses_and_numbers_of_telephones_are_not_remembered() -> None:
+    lexicon = Lexicon()
+    text = "hi jane@acme.example or acme.example, https://a.b/c +84-912-345-678 123456789012345678 12.345.678"
+    for _ in range(2):
+        assert keys_of(text, lexicon) == keys_of(text, Lexicon())
+    assert set(lexicon.known) == {"hi", "or", "12.345.678"}
+
+
 def test_a_piece_of_many_words_is_not_remembered() -> None:
     lexicon = Lexicon()
     marks = "!?.,;:()%$" * 4

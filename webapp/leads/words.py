@@ -2,7 +2,7 @@
 
 A text is split at its spaces, and every piece is looked up among those met before: what it was cut into, the keys of its
 words for the rules' tries, what they say about the language, their weights in the model. Only new pieces are read letter
-by letter. What is remembered is a bounded cache of such pieces, never of messages.
+by letter. What is remembered is a bounded cache of such pieces, never of messages, addresses and long numbers.
 """
 
 import re
@@ -88,7 +88,8 @@ class Lexicon:
     def _learn(self, piece: str) -> list[Word]:
         words: list[Word] = []
         at = 0
-        for match in (_SPECIAL if _may_be_special(piece) else _WORDS).finditer(piece):
+        special = _may_be_special(piece)
+        for match in (_SPECIAL if special else _WORDS).finditer(piece):
             start = match.start()
             if start and not words:
                 words.append(Word("", "", 0, False, 0, _NO_PAIRS))
@@ -99,7 +100,7 @@ class Lexicon:
         if not words:
             words.append(Word("", "", 0, False, 0, _NO_PAIRS))
         words[-1].advance = len(piece) + 1 - at
-        if len(piece) <= _LONGEST and len(words) <= _FEW:
+        if len(piece) <= _LONGEST and len(words) <= _FEW and not special and not _may_be_phone(piece):
             if len(self.known) >= _MOST:
                 self.known.clear()
             self.known[piece] = words
@@ -130,6 +131,10 @@ class Lexicon:
 
 def _may_be_special(piece: str) -> bool:
     return "@" in piece or "://" in piece or ("." in piece and _DOMAIN_HINT.search(piece) is not None)
+
+
+def _may_be_phone(piece: str) -> bool:
+    return len(piece) >= _PHONE_DIGITS.start and sum([c.isdecimal() for c in piece]) >= _PHONE_DIGITS.start
 
 
 class Words:
