@@ -13,7 +13,8 @@ RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev
 COPY requirements-build.txt .
 COPY script script
 COPY webapp webapp
-RUN PYTHONPATH=/app:/app/script /venv/bin/python -m embedded.compiling
+RUN PYTHONPATH=/app:/app/script /venv/bin/python -m embedded.compiling \
+    && ls -d .compiled/*/ || { cat .compiled/*.failed; exit 1; }
 
 FROM python:3.12-slim
 RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin leadops
@@ -22,6 +23,8 @@ WORKDIR /app
 COPY . .
 COPY --from=compile /app/.compiled .compiled
 RUN python -m compileall -q webapp jobs
+# It is these sources that were compiled, and they load here.
+RUN /venv/bin/python -c "from webapp.leads import verdict; assert not verdict.__file__.endswith('.py')"
 ENV PATH=/venv/bin:$PATH \
     PYTHONPATH=/app:/app/script \
     PYTHONUNBUFFERED=1 \

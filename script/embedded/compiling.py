@@ -1,13 +1,15 @@
 """Compile the judge for this machine: ``python -m embedded.compiling``. Takes half a minute, and a C compiler.
 
-Where it cannot be done the console runs all the same, and judges at half the speed; a failure is told once and not
-tried again until the sources change. Nothing is written next to the sources.
+Where it cannot be done the console runs all the same, and judges at half the speed. Sources that do not compile are told of
+once and not tried again until they change; what is lacking (a compiler, mypy) is asked for each time. Nothing is written
+next to the sources.
 """
 
 import argparse
 import fcntl
-import importlib.util
+import importlib.metadata
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,8 +19,11 @@ from pathlib import Path
 
 from webapp.leads import compiled
 
-ROOT = compiled.SOURCES.parents[1]
-REQUIREMENTS = ROOT / "requirements-build.txt"
+REQUIREMENTS = compiled.ROOT / "requirements-build.txt"
+#: The server's start waits for it.
+_INSTALL_SECONDS, _BUILD_SECONDS, _PROOF_SECONDS = 120, 600, 60
+#: What was made before, of other sources or by other Pythons.
+_KEPT = 2
 #: Of the types of others it is enough to know the domain's own.
 _CHECKED = """
 [mypy]
@@ -31,7 +36,11 @@ warn_return_any = false
 [mypy-webapp.leads.*]
 follow_imports = silent
 """
+#: Run as plain Python, with what was made put in front.
 _PROOF = """
+import pathlib, sys
+import webapp.leads
+webapp.leads.__path__[:0] = webapp.leads.compiled.search_path(pathlib.Path(sys.argv[1]))
 from webapp.leads import verdict
 assert not verdict.__file__.endswith(".py"), verdict.__file__
 assert verdict.judge("How much is it for 40 seats?").intent == "inquiry_price"
@@ -67,12 +76,13 @@ def _failed(wanted: Path) -> Path:
 
 
 def _make(wanted: Path) -> None:
-    """Compile, or write down why that failed; what was made of other sources goes."""
-    for old in compiled.HOME.iterdir():
-        if old.is_dir():
-            shutil.rmtree(old)
-        elif old.suffix == _failed(wanted).suffix:
-            old.unlink()
+    """Compile, or write down why that failed. Of what was made before only the newest stays."""
+    made = [one for one in compiled.HOME.iterdir() if one.name != ".lock"]
+    for old in sorted(made, key=lambda one: one.stat().st_mtime)[:-_KEPT]:
+        shutil.rmtree(old) if old.is_dir() else old.unlink()
+    if problem := _install():
+        _say(f"mypy cannot be installed, so the judge runs as plain Python, at half the speed: {problem}")
+        return
     with tempfile.TemporaryDirectory(dir=compiled.HOME) as work:
         if problem := _compile(Path(work), wanted):
             _failed(wanted).write_text(problem, encoding="utf-8")
@@ -89,25 +99,38 @@ def _lacking() -> str:
     return ""
 
 
+def _install() -> str:
+    """The mypy that is asked for, where there is none or another. Returns what went wrong, which may pass."""
+    pinned = re.search(r"^mypy==(\S+)", REQUIREMENTS.read_text(encoding="utf-8"), re.MULTILINE)
+    try:
+        if pinned and importlib.metadata.version("mypy") == pinned[1]:
+            return ""
+    except importlib.metadata.PackageNotFoundError:
+        pass
+    pip = ("-m", "pip", "install", "-qq", "--disable-pip-version-check", "--no-input", "--retries=1")
+    return _problem(*pip, "-r", str(REQUIREMENTS), seconds=_INSTALL_SECONDS)
+
+
 def _compile(work: Path, wanted: Path) -> str:
     """Build in ``work``, try it, and put it where it is ``wanted``. Returns what went wrong."""
-    steps = [[sys.executable, "-m", "embedded.compiling", "--build", str(work)]]
-    if importlib.util.find_spec("mypyc") is None:
-        pip = [sys.executable, "-m", "pip", "install", "-qq", "--disable-pip-version-check", "--no-input"]
-        steps.insert(0, [*pip, "-r", str(REQUIREMENTS)])
-    for step in steps:
-        done = subprocess.run(step, cwd=ROOT, capture_output=True, text=True, check=False)
-        if done.returncode:
-            return done.stdout + done.stderr
-    (work / "lib").rename(wanted)
-    environment = {name: value for name, value in os.environ.items() if name != "LEADOPS_PLAIN"}
-    proof = subprocess.run(
-        [sys.executable, "-c", _PROOF], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-    )
-    if proof.returncode:
-        shutil.rmtree(wanted)
-        return proof.stdout + proof.stderr
-    return ""
+    problem = _problem("-m", "embedded.compiling", "--build", str(work), seconds=_BUILD_SECONDS)
+    problem = problem or _problem("-c", _PROOF, str(work / "lib"), seconds=_PROOF_SECONDS)
+    if not problem:
+        (work / "lib").rename(wanted)
+    return problem
+
+
+def _problem(*arguments: str, seconds: int) -> str:
+    """Of Python with these arguments: what it says when it fails."""
+    try:
+        done = subprocess.run(
+            [sys.executable, *arguments],
+            cwd=compiled.ROOT, env=os.environ | {"LEADOPS_PLAIN": "1"},
+            capture_output=True, text=True, check=False, timeout=seconds,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return f"it took longer than {seconds} s"
+    return (done.stdout + done.stderr or f"it ended with {done.returncode}") if done.returncode else ""
 
 
 def _build(work: Path) -> None:
