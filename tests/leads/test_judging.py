@@ -133,7 +133,7 @@ class TestCombining:
         both = judging.combine(said(confidence=0.7), opinion(confidence=0.9))
         assert both.confidence == pytest.approx(0.862)
         assert (both.intent, both.judge) == (Intent.INQUIRY_PRICE, "rules+stub")
-        assert both.reasons == ("by rules", "the model says inquiry price (90%)")
+        assert both.reasons == ("by rules", "the model says price inquiry (90%)")
 
     def test_a_model_that_is_hardly_sure_adds_hardly_anything(self):
         assert judging.combine(said(confidence=0.7), opinion(confidence=0.1)).confidence < 0.75
@@ -216,6 +216,10 @@ class TestLaterMessages:
         assert (raised.intent, raised.confidence <= 0.69) == (Intent.COMPLAINT, True)
         assert raised.evidence == self.judged(SURE).evidence
         assert judging.LATER in raised.tags
+
+    def test_why_is_told_in_the_words_that_pages_have_for_an_intent(self):
+        raised = judging.raised(self.judged("thanks!"), ["how much is it?"])
+        assert raised.reasons[-1] == "a later message of theirs says more (price inquiry, P1)"
 
     @pytest.mark.parametrize("later", ["do you ship to Norway?", "thanks!", "asdf ghjk", "we sell cheap SEO backlinks"])
     def test_what_does_not_leaves_the_verdict(self, later):

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from tests.leads.writing import snapshot
-from webapp.clients.crm import as_html, as_text
+from webapp.clients.crm import as_html, as_text, verdict_markdown
 from webapp.leads import task_check, task_template
 from webapp.leads.ports import Suggestion, Usage
 from webapp.leads.states import Intent, NextAction, Priority, TaskStep
@@ -130,6 +130,23 @@ class TestTemplate:
         for word in ("E-mail", "Phone", "Company", "Score", "Decided by"):
             assert word not in text
         assert "1. Answer them where they wrote." in text
+
+    @pytest.mark.parametrize(
+        ("source", "said"),
+        [
+            ("website_form", "biểu mẫu trên website"),
+            ("unknown", "chưa rõ"),
+            ("google_ads", "Google Ads"),
+            ("Hội chợ", "Hội chợ"),
+        ],
+    )
+    def test_in_vietnamese_the_source_is_too(self, source, said):
+        assert f"- **Nguồn:** {said}\n" in task_template.render(snapshot(source=source, lang="vi"), "vi")
+
+    def test_a_note_for_a_crm_says_why_in_words(self):
+        said = snapshot(reasons=("inquiry_price (3): “price”", "the model says inquiry price (90%)"))
+        why = verdict_markdown(said).partition("## Why\n\n")[2]
+        assert why == "- price inquiry (3): “price”\n- the model says price inquiry (90%)"
 
     @pytest.mark.parametrize(
         ("over", "first"),

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from flask import Flask
+from flask import Flask, before_render_template
 from flask.testing import FlaskClient
 from sqlalchemy.orm import Session
 
@@ -18,7 +18,7 @@ from tests.views.conftest import fragment
 from webapp.extensions import limiter
 from webapp.leads import audit, run
 from webapp.leads.states import DeliveryState, DestinationKind, LeadStatus, Role, RunStatus
-from webapp.models import Delivery, DeliveryAttempt, Destination, Lead, Membership, Run, User, Workspace
+from webapp.models import Delivery, DeliveryAttempt, Destination, Lead, Membership, Presence, Run, User, Workspace
 from webapp.views import evidence, export
 from webapp.views.lead import stored_verdict
 
@@ -166,6 +166,24 @@ def test_a_lead_with_a_long_history_takes_no_more_statements(
         sa.event.remove(session.get_bind(), "before_cursor_execute", note)
     assert "User 4" in html
     assert len(asked) <= few
+
+
+def test_nobody_waits_for_a_lead_whose_page_is_put_together(
+    app: Flask, client: FlaskClient, session: Session, workspace: Workspace, reviewer: Any
+) -> None:
+    lead = make_lead(session, workspace)
+    take = sa.select(Lead.id).where(Lead.id == lead.id).with_for_update(nowait=True)
+    taken = []
+
+    def decide(*_: Any, **__: Any) -> None:
+        taken.append(session.scalar(take))
+        session.rollback()
+
+    with before_render_template.connected_to(decide, app):
+        client.get(f"/queue/{lead.id}")
+        client.get(f"/queue/{lead.id}", headers=fragment("pane"))
+    assert taken and set(taken) == {lead.id}
+    assert session.scalar(sa.select(sa.func.count()).select_from(Presence)) == 1
 
 
 def test_new_leads_wait_to_be_asked_for(

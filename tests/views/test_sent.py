@@ -56,6 +56,14 @@ def test_an_event_is_told_in_words() -> None:
     }  # fmt: skip
 
 
+def test_what_people_wrote_is_shown_as_they_wrote_it() -> None:
+    own = {"message": "task", "name": "note", "company": "HIGH", "platform": "vi", "external_id": "0" * 32}
+    assert lines(DestinationKind.WEBHOOK, {"type": "lead.approved", "data": own}) == {
+        "Event": "notice of an approval", "Name": "note", "Company": "HIGH", "Platform": "vi", "External id": "0" * 32,
+        "Message": "task",
+    }  # fmt: skip
+
+
 def test_a_message_of_slack_is_read_without_its_marks() -> None:
     blocks = [
         {"type": "section", "text": {"type": "mrkdwn", "text": "*<https://x.example/1|P1 · Support: A &amp; B>*"}},
@@ -76,7 +84,32 @@ def test_a_message_of_slack_is_read_without_its_marks() -> None:
     ],
 )  # fmt: skip
 def test_of_an_answer_the_words_are_shown(excerpt: str | None, words: str) -> None:
-    assert sent.said(excerpt) == words
+    assert sent.said(excerpt, 400) == words
+
+
+@pytest.mark.parametrize(
+    ("excerpt", "words"),
+    [
+        (r'{"message":"Tr\u01b0\u1eddng kh\u00f4ng có\nline \ud83d\ude00"}', "Trường không có\nline 😀"),
+        (r'{"message":"cut \ud83d"}', "cut ?"), (r'{"message":"C:\x"}', r"C:\x"), ('{"message":"a\nb"}', "a\nb"),
+    ],
+)  # fmt: skip
+def test_escapes_of_an_answer_are_undone(excerpt: str, words: str) -> None:
+    assert sent.said(excerpt, 400) == words
+
+
+def test_a_description_says_more_than_a_name() -> None:
+    assert (
+        sent.said('{"error":"invalid_grant","error_description":"Invalid JWT Signature."}', 400)
+        == "Invalid JWT Signature."
+    )
+    assert sent.said('{"title":"Bad Request","status":400,"detail":"No such owner."}', 400) == "No such owner."
+
+
+def test_a_record_that_was_taken_says_nothing_of_its_own() -> None:
+    assert sent.said('{"id":"1","title":"Call Jane","message":"How much is it?","reason":"x"}', 201) == ""
+    assert sent.said('{"ok":false,"error":"channel_not_found"}', 200) == "channel_not_found"
+    assert sent.said("250 2.0.0 queued", None) == "250 2.0.0 queued"
 
 
 def test_a_status_has_its_name() -> None:

@@ -105,7 +105,7 @@ def verdict_title(lead: LeadSnapshot) -> str:
 
 def verdict_markdown(lead: LeadSnapshot) -> str:
     """What a note says: the verdict with its reasons."""
-    reasons = "\n".join(f"- {escape(one_line(reason))}" for reason in lead.reasons)
+    reasons = "\n".join(f"- {escape(one_line(vocabulary.sentence(reason)))}" for reason in lead.reasons)
     return task_markdown(lead) + (f"\n\n## Why\n\n{reasons}" if reasons else "")
 
 

@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from webapp.leads import suspicion, verdict
+from webapp.leads import suspicion, verdict, vocabulary
 from webapp.leads.judging_policy import RULES_ONLY
 from webapp.leads.judging_policy import Mode as Mode
 from webapp.leads.judging_policy import Policy as Policy
@@ -148,7 +148,7 @@ def combine(said: Verdict, opinion: Opinion, *, prefer_model: bool = False) -> V
     rules': a model points at no words.
     """
     believed = min(max(opinion.confidence, 0.0), 1.0)
-    named = opinion.intent.value.replace("_", " ")
+    named = vocabulary.INTENT[opinion.intent]
     reasons = (
         *said.reasons,
         f"the model says {named} ({believed:.0%})" + (f": {opinion.reason}" if opinion.reason else ""),
@@ -200,7 +200,7 @@ def raised(said: Verdict, later: Iterable[str], *, judge: Judge = verdict.judge)
             found = new
     if found is None:
         return None
-    named = f"{found.intent.value.replace('_', ' ')}, {found.priority.value}"
+    named = f"{vocabulary.INTENT[found.intent]}, {found.priority.value}"
     taken = said._replace(intent=found.intent, priority=found.priority, next_action=found.next_action)
     return _for_review(taken, LATER, f"a later message of theirs says more ({named})")
 

@@ -72,6 +72,14 @@ _INTENT_VI = {
     Intent.ENGAGEMENT: "tương tác",
     Intent.UNKNOWN: "chưa rõ",
 }
+#: Those that are no names.
+_SOURCE_VI = {
+    "form": "biểu mẫu",
+    "website_form": "biểu mẫu trên website",
+    "contact_form": "biểu mẫu liên hệ",
+    "csv_import": "tệp CSV",
+    "unknown": "chưa rõ",
+}
 _DUE = {
     Priority.P0: ("now", "ngay bây giờ"),
     Priority.P1: ("today", "trong hôm nay"),
@@ -164,7 +172,7 @@ def _facts(lead: LeadSnapshot, at: int, word: dict[str, str]) -> str:
         ("email", lead.email or ""),
         ("phone", lead.phone_e164 or lead.phone or ""),
         ("company", lead.company or ""),
-        ("source", vocabulary.source(lead.source)),
+        ("source", (at and _SOURCE_VI.get(lead.source.lower())) or vocabulary.source(lead.source)),
         ("decided_by", lead.decided_by or ""),
     ]
     return "\n".join(f"- **{word[name]}:** {escape(one_line(value))}" for name, value in facts if value)

@@ -53,6 +53,21 @@ SOURCE = {
     "email": "e-mail",
     "unknown": "unknown source",
 }
+#: As sentences of the domain name them: ``inquiry_price``, ``inquiry price``.
+VALUES: Mapping[str, str] = {
+    form: said
+    for table in (INTENT, NEXT_ACTION)
+    for member, said in table.items()
+    for form in (member.value, member.value.replace("_", " "))
+    if "_" in member.value and form != said
+}
+
+
+def sentence(text: str, values: Mapping[str, str] = VALUES) -> str:
+    """A sentence that the domain wrote, with any value of a closed vocabulary in it put into words."""
+    for value, said in values.items():
+        text = text.replace(value, said)
+    return text
 
 
 def source(value: str) -> str:

@@ -1,6 +1,7 @@
 """One lead: what was said, what the machine made of it and why, what has happened, what can be done."""
 
 import uuid
+from collections.abc import Sequence
 from typing import Any
 
 from flask import Blueprint, request
@@ -40,11 +41,19 @@ def show(lead_id: uuid.UUID) -> Any:
 def page(lead_id: uuid.UUID, *, args: dict[str, str] | None = None, status: int = 200, **extra: Any) -> Any:
     """The lead beside its list; for htmx the lead alone, with the rows and counts that toasts speak of."""
     args = helpers.filter_args() if args is None else args
-    shown = pane(db.session(), history.lead(db.session(), helpers.here(), lead_id)) | extra
-    response = _beside(shown, args, status)
-    # The heartbeat; last, since what was read before a commit would be read again for the page, row by row.
-    db.session.commit()
-    return response
+    present = _present(db.session(), lead_id)
+    shown = pane(db.session(), history.lead(db.session(), helpers.here(), lead_id), present) | extra
+    return _beside(shown, args, status)
+
+
+def _present(session: Session, lead_id: uuid.UUID) -> Sequence[review.Present]:
+    """Who has the lead open; reviewers claim it softly by opening it. Committed before anything of the lead is read: the
+    heartbeat holds its row, which a decision or a run would wait for, and what is read before a commit is read again."""
+    if not helpers.may(Role.REVIEWER):
+        return review.who_is_here(session, lead_id)
+    present = review.be_present(session, helpers.here(), lead_id, helpers.me())
+    session.commit()
+    return present
 
 
 def _beside(shown: dict[str, Any], args: dict[str, str], status: int) -> Any:
@@ -60,12 +69,8 @@ def _beside(shown: dict[str, Any], args: dict[str, str], status: int) -> Any:
     return helpers.show("pages/queue.html", "pane", pane=shown, status=status, **around)
 
 
-def pane(session: Session, lead: Lead) -> dict[str, Any]:
-    """Everything that the lead's side of the page shows. Reviewers claim the lead softly by opening it."""
-    if helpers.may(Role.REVIEWER):
-        present = review.be_present(session, lead.workspace_id, lead.id, helpers.me())
-    else:
-        present = review.who_is_here(session, lead.id)
+def pane(session: Session, lead: Lead, present: Sequence[review.Present]) -> dict[str, Any]:
+    """Everything that the lead's side of the page shows. ``present``: who has it open."""
     verdict = stored_verdict(lead)
     runs, events = history.runs_of(session, lead), history.events_of(session, lead)
     decision = history.last_decision(session, lead) if lead.status in DECIDED_STATUSES else None
@@ -124,8 +129,7 @@ def stored_verdict(lead: Lead) -> Verdict | None:
 @requires(Role.REVIEWER)
 def heartbeat(lead_id: uuid.UUID) -> Any:
     """Tell that the page is still open; answers who else has it."""
-    present = review.be_present(db.session(), helpers.here(), lead_id, helpers.me())
-    db.session.commit()
+    present = _present(db.session(), lead_id)
     return helpers.show("pages/here.html", present=present, me=helpers.me())
 
 

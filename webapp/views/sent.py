@@ -2,8 +2,8 @@
 
 ``payloads`` shows the same as it was sent, for who has to compare."""
 
+import json
 import re
-import uuid
 from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any, NamedTuple
@@ -78,10 +78,18 @@ _BREAKS = re.compile(r"</(?:p|h\d|li|blockquote|div|ol|ul)>\s*|<br\s*/?>\s*", re
 _HEADING, _SPACE = re.compile(r"<h\d[ >]", re.IGNORECASE), "\u200b"
 _ITEM = re.compile(r"<li[^>]*>", re.IGNORECASE)
 _HTML = re.compile(r"</(?:p|h\d|li|ol|ul|blockquote|div)>", re.IGNORECASE)
+_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _MARK = re.compile(r"\s*\[lead-ops:[0-9a-f-]{36}\]")
 _SLACK = re.compile(r"<([^|>]+)\|([^>]*)>")
-#: Where services say what is the matter, in JSON that may have been cut.
-_SAID = re.compile(r'"(?:message|error_description|detail|error|title|reason)"\s*:\s*"((?:[^"\\]|\\.)*)"')
+#: Whose values are those of a vocabulary; what other fields hold are people's own words.
+_OF_VOCABULARIES = frozenset(
+    {"Intent", "Priority", "Status", "State", "Source", "Lead source", "Language", "Next action", "Kind of task"}
+)
+#: Where services say what is the matter, in JSON that may have been cut; the first of these that says something counts.
+_SAID = re.compile(r'"(\w+)"\s*:\s*"((?:[^"\\]|\\.)+)"')
+_SAY = ("error_description", "message", "detail", "error", "title", "reason")
+#: Of an answer of success: the others may be the record's own.
+_SAY_THOUGH_TAKEN = ("error_description", "detail", "error")
 
 
 class Line(NamedTuple):
@@ -106,7 +114,7 @@ def of(delivery: Delivery) -> list[Line]:
     lines = [
         Line(label, text, "\n" in text or len(text) > _LONG)
         for label, value in found
-        if (text := _text(value)) and not _is_id(text)
+        if (text := _text(value, label)) and not _is_id(text)
     ]
     return sorted(lines, key=_place)[:MOST]
 
@@ -127,15 +135,25 @@ def answered(status: int | None) -> str:
         return str(status)
 
 
-def said(excerpt: str | None) -> str:
-    """What the other side said, if there are words for people in it."""
+def said(excerpt: str | None, status: int | None) -> str:
+    """What the other side said, if there are words for people in it. ``status``: of HTTP, if any came."""
     text = (excerpt or "").strip()
     if text.startswith(("{", "[")):
-        found = _SAID.search(text)
-        return re.sub(r"\\(.)", r"\1", found[1]) if found else ""
+        found = dict(reversed(_SAID.findall(text)))  # the first of each name is the outermost
+        names = _SAY_THOUGH_TAKEN if status and status < HTTPStatus.BAD_REQUEST else _SAY
+        return next((_unquoted(found[name]) for name in names if name in found), "")
     if text.startswith("<"):
         return Markup(text).striptags()[:200]
     return text
+
+
+def _unquoted(text: str) -> str:
+    """What stood between the quotes of a JSON string."""
+    try:
+        plain = str(json.loads(f'"{text}"', strict=False))
+    except ValueError:
+        return text
+    return plain.encode(errors="replace").decode()  # half a character (a lone surrogate) fits on no page
 
 
 def _leaves(path: tuple[str, ...], value: Any) -> Iterator[tuple[str, Any]]:
@@ -170,7 +188,7 @@ def _label(name: str) -> str:
     return words.capitalize_first(text) or "Content"
 
 
-def _text(value: Any) -> str:
+def _text(value: Any, label: str = "") -> str:
     if value is None or value == "":
         return ""
     if isinstance(value, bool):
@@ -179,7 +197,11 @@ def _text(value: Any) -> str:
     if (moment := times.parsed(text)) is not None:
         return times.moment(moment)
     text = _MARK.sub("", _plain(text)).strip()
-    text = masked(words.EFFECT.get(text) or words.value(text))
+    if label == "Event":
+        text = words.EFFECT.get(text, text)
+    elif label in _OF_VOCABULARIES:
+        text = words.value(text)
+    text = masked(text)
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}… ({len(text):,} characters)"
 
 
@@ -193,10 +215,7 @@ def _plain(text: str) -> str:
 
 
 def _is_id(text: str) -> bool:
-    try:
-        return bool(uuid.UUID(text))
-    except ValueError:
-        return False
+    return _ID.fullmatch(text) is not None
 
 
 def _of_slack(payload: dict[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -390,20 +390,14 @@ def stage_said(value: str) -> Status:
         return STAGE_STATUS[StageStatus.DEGRADED]
 
 
-_VALUES = {
-    member.value: said for table in (INTENT, NEXT_ACTION) for member, said in table.items() if "_" in member.value
-}
-_VALUES |= {plain(value): said for value, said in _VALUES.items() if plain(value) != said}
-_VALUES |= {member.value: said.word for member, said in STATUS.items() if "_" in member.value}
+_VALUES = vocabulary.VALUES | {member.value: said.word for member, said in STATUS.items() if "_" in member.value}
 #: As CRMs spell the members of their vocabularies: ``NOT_STARTED``.
 _CONSTANT = re.compile(r"[A-Z]{2,}(_[A-Z]+)+|TODO|DONE|HIGH|MEDIUM|LOW|COMPLETED")
 
 
 def sentence(text: str) -> str:
     """A sentence that the domain wrote, with any value of a closed vocabulary in it put into words."""
-    for value, said in _VALUES.items():
-        text = text.replace(value, said)
-    return text
+    return vocabulary.sentence(text, _VALUES)
 
 
 def value(text: str) -> str:

@@ -208,6 +208,11 @@ def test_spam_is_no_better_for_being_new_or_for_where_it_comes_from():
     assert reasons(spam)["freshness"] == "does not count for spam"
 
 
+def test_reasons_name_an_intent_in_the_words_that_pages_have_for_it():
+    assert reasons(scored(facts()))["intent"].startswith("price inquiry (")
+    assert reasons(scored(facts(), verdict(Intent.INQUIRY, Priority.P2)))["intent"].startswith("product inquiry (")
+
+
 class TestFailures:
     def test_a_component_that_fails_costs_only_itself_and_says_so(self, monkeypatch):
         whole = scored(facts(budget=100.0))

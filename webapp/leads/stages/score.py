@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from types import MappingProxyType
 
+from webapp.leads import vocabulary
 from webapp.leads.states import QUALIFIABLE_INTENTS, Intent, Priority
 from webapp.leads.types import Decay, Fact, LeadFacts, Score, ScorePart, SourceRecord, Verdict, best
 
@@ -198,8 +199,8 @@ def loses_a_point_after(parts: Sequence[ScorePart]) -> float | None:
 
 
 def _intent(given: _Given) -> Share:
-    words = given.verdict.intent.value.replace("_", " ")
-    return _INTENT.get(given.verdict.intent, 0.0), f"{words} ({given.verdict.confidence:.0%} sure)"
+    named = vocabulary.INTENT[given.verdict.intent]
+    return _INTENT.get(given.verdict.intent, 0.0), f"{named} ({given.verdict.confidence:.0%} sure)"
 
 
 def _urgency(given: _Given) -> Share:
@@ -333,7 +334,7 @@ def _worth_nothing(given: _Given) -> Share | None:
     """Spam is no better for being new, or from a good source."""
     if _INTENT.get(given.verdict.intent, 0.0) > 0:
         return None
-    return 0.0, f"does not count for {given.verdict.intent.value.replace('_', ' ')}"
+    return 0.0, f"does not count for {vocabulary.INTENT[given.verdict.intent]}"
 
 
 _COMPONENTS: Mapping[str, Callable[[_Given], Share]] = {
