@@ -6,6 +6,7 @@ Everything here runs in one short transaction of the caller's.
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -55,7 +56,7 @@ _SAVE = sa.text(
     """
     WITH found AS (
         SELECT * FROM json_to_recordset(CAST(:results AS json)) AS f (
-            id uuid, destination_id uuid, healthy bool, attempt int, state text, tries int, ambiguous bool, delay float8, remote_id text, payload jsonb,
+            id uuid, destination_id uuid, attempt int, state text, tries int, ambiguous bool, delay float8, remote_id text, payload jsonb,
             error text, attempt_id uuid, ms int, http_status int, outcome text, excerpt text, sent_as text,
             event_id uuid, event text, details jsonb
         )
@@ -88,15 +89,9 @@ _SAVE = sa.text(
             f.http_status, f.outcome, f.error, f.excerpt
         FROM saved AS s JOIN found AS f ON f.id = s.id
         WHERE f.outcome <> 'not_called'
-    ), answered AS (
-        SELECT id FROM destinations
-        WHERE id IN (SELECT f.destination_id FROM saved AS s JOIN found AS f ON f.id = s.id WHERE f.healthy)
-            AND (failures > 0 OR open_until IS NOT NULL)
-        ORDER BY id FOR UPDATE
-    ), closed AS (
-        UPDATE destinations SET failures = 0, open_until = NULL WHERE id IN (SELECT id FROM answered)
     )
-    SELECT id FROM saved
+    SELECT s.id, d.failures > 0 OR d.open_until IS NOT NULL AS failing
+    FROM saved AS s JOIN found AS f ON f.id = s.id JOIN destinations AS d ON d.id = f.destination_id
     """
 )
 
@@ -112,19 +107,23 @@ def save(session: Session, results: Sequence[Saved], *, breaker_failures: int, b
         return
     # As JSON, whatever their number: eighteen arrays cost as much as the rest of saving.
     given = {"results": jsontext.dumps([_row(result) for result in results]), "system": audit.SYSTEM}
-    ours = {row.id for row in session.execute(_SAVE, given)}
+    ours = {row.id: row.failing for row in session.execute(_SAVE, given)}
     kept = [result for result in results if result.job.claim.id in ours]
+    failing = {result.job.target.id for result in kept if ours[result.job.claim.id]}
     for result in kept:
         if result.gone:
             facts = _facts(result)
             audit.record(session, result.job.target.workspace_id, "DESTINATION_GONE", **facts)
     if sent := [result.job.claim.id for result in kept if result.state in _SETTLED]:
         withdrawing.after_sending(session, sent)
+    # Alerts first, then destinations, each in their order, so that two workers cannot deadlock.
     targets = {result.job.target.id: result.job.target for result in kept}
     for target in sorted(targets.values(), key=lambda target: str(target.id)):
         _alarm(session, target, [result for result in kept if result.job.target.id == target.id])
     for target_id in sorted({result.job.target.id for result in kept}, key=str):
         about = [result for result in kept if result.job.target.id == target_id]
+        if target_id in failing and any(result.healthy for result in about):
+            session.execute(_closing(), {"target_id": target_id})
         _save_health(session, target_id, about, breaker_failures, breaker_seconds)
 
 
@@ -132,7 +131,6 @@ def _row(result: Saved) -> dict[str, Any]:
     return {
         "id": result.job.claim.id,
         "destination_id": result.job.target.id,
-        "healthy": result.healthy,
         "attempt": result.job.claim.attempt,
         "state": result.state.value,
         "tries": result.tries,
@@ -197,11 +195,17 @@ def _save_problem(session: Session, target: Target, results: Sequence[Saved]) ->
         alerting.usable(session, target)
 
 
+@cache
+def _closing() -> sa.UpdateBase:
+    """The breaker of a destination that answered."""
+    closed = sa.update(Destination).where(Destination.id == sa.bindparam("target_id", type_=sa.Uuid()))
+    return closed.values(failures=0, open_until=None).execution_options(synchronize_session=False)
+
+
 def _save_health(
     session: Session, target_id: uuid.UUID, results: Sequence[Saved], breaker_failures: int, breaker_seconds: float
 ) -> None:
-    """Bring the destination's breaker, pause and mode up to date; asks for nothing while all is well. Saving has closed the
-    breaker if any call was answered."""
+    """Bring the destination's breaker, pause and mode up to date; touches no row while all is well."""
     here = Destination.id == target_id
     quiet = {"synchronize_session": False}
     if any(result.unusable for result in results):  # every other delivery would fare the same
