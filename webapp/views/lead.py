@@ -43,7 +43,9 @@ def page(lead_id: uuid.UUID, *, args: dict[str, str] | None = None, status: int 
     args = helpers.filter_args() if args is None else args
     present = _present(db.session(), lead_id)
     shown = pane(db.session(), history.lead(db.session(), helpers.here(), lead_id), present) | extra
-    return _beside(shown, args, status)
+    response = _beside(shown, args, status)
+    db.session.commit()  # a text that the model is to write, since somebody has looked
+    return response
 
 
 def _present(session: Session, lead_id: uuid.UUID) -> Sequence[review.Present]:
