@@ -1,10 +1,9 @@
 """Saving what came of calls, by several workers at once."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -54,20 +53,23 @@ def save(session_factory: Factory, results: list[Saved]) -> None:
 
 
 @contextmanager
-def together(session_factory: Factory, parties: int) -> Iterator[None]:
-    """Nobody goes on behind the saving of deliveries until all have come so far."""
-    barrier = threading.Barrier(parties)
+def heard(session_factory: Factory, hear: Callable[[str], object]) -> Iterator[None]:
+    """``hear`` is told of each statement once it is done, in the thread that has executed it."""
     engine = session_factory.kw["bind"]
-
-    def wait(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        if "json_to_recordset" in statement:
-            barrier.wait(20)
-
-    event.listen(engine, "after_cursor_execute", wait)
+    tell = lambda _connection, _cursor, statement, *_: hear(statement)  # noqa: E731
+    event.listen(engine, "after_cursor_execute", tell)
     try:
         yield
     finally:
-        event.remove(engine, "after_cursor_execute", wait)
+        event.remove(engine, "after_cursor_execute", tell)
+
+
+@contextmanager
+def together(session_factory: Factory, parties: int) -> Iterator[None]:
+    """Nobody goes on behind the saving of deliveries until all have come so far."""
+    barrier = threading.Barrier(parties)
+    with heard(session_factory, lambda statement: "json_to_recordset" in statement and barrier.wait(20)):
+        yield
 
 
 def test_two_workers_of_whom_each_has_good_news_of_what_the_other_has_bad_news_of(
@@ -97,26 +99,14 @@ def test_two_workers_of_one_destination_that_comes_back(
     assert session.scalars(sa.select(Destination.failures).where(Destination.id == one.id)).one() in (0, 1)
 
 
-@contextmanager
-def noted(session_factory: Factory) -> Iterator[list[str]]:
-    """The statements that are executed meanwhile."""
-    statements: list[str] = []
-    engine = session_factory.kw["bind"]
-    note = lambda _connection, _cursor, statement, *_: statements.append(statement)  # noqa: E731
-    event.listen(engine, "after_cursor_execute", note)
-    try:
-        yield statements
-    finally:
-        event.remove(engine, "after_cursor_execute", note)
-
-
 def test_a_breaker_that_is_closed_is_left_alone(
     session: Session, workspace: Workspace, session_factory: Factory, receiver: WebhookReceiver
 ) -> None:
     destination = webhook_destination(session, workspace, receiver)
     planned(session, workspace)
     (job,) = claimed(session_factory, destination)
-    with noted(session_factory) as statements:
+    statements: list[str] = []
+    with heard(session_factory, statements.append):
         save(session_factory, [answered(job)])
     assert statements and not [one for one in statements if one.startswith("UPDATE destinations")]
 
@@ -135,7 +125,8 @@ def test_many_deliveries_are_loaded_with_no_more_statements_than_one(
             )
             deliver.plan(session, lead, due_in_seconds=0)
         session.commit()
-        with noted(session_factory) as statements:
+        statements: list[str] = []
+        with heard(session_factory, statements.append):
             assert len(claimed(session_factory, destination)) == number
         counts.append(len(statements))
         destination.mode = DestinationMode.OFF
