@@ -9,13 +9,16 @@ from typing import Any
 
 import pytest
 from flask import Flask
-from playwright.sync_api import Browser, BrowserContext, Page, Playwright, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Playwright, expect, sync_playwright
 from sqlalchemy.orm import Session
 from werkzeug.serving import make_server
 
 from tests.factories import PASSWORD, make_user
 from webapp.leads.states import Role
 from webapp.models import User, Workspace
+
+PATIENCE_MS = 30_000  # a busy machine takes longer than Playwright's 5 s for the larger pages
+expect.set_options(timeout=PATIENCE_MS)
 
 CDN = "https://cdn.jsdelivr.net/**"
 DESK, PHONE = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
@@ -105,7 +108,7 @@ def contexts(browser: Browser, live_server: str) -> Iterator[Callable[..., Brows
 
     def new(**kwargs: Any) -> BrowserContext:
         opened.append(browser.new_context(**kwargs))
-        opened[-1].set_default_timeout(10_000)
+        opened[-1].set_default_timeout(PATIENCE_MS)
         return opened[-1]
 
     yield new

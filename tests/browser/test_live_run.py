@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from playwright.sync_api import Browser, Page, expect
 from sqlalchemy.orm import Session
 
-from tests.browser.conftest import CDN, DESK, PHONE, log_in
+from tests.browser.conftest import CDN, DESK, PATIENCE_MS, PHONE, log_in
 from tests.conftest import environment
 from tests.factories import make_lead, make_user
 from tests.fakes.llm import TOKEN, LlmFake, plausible
@@ -81,7 +81,7 @@ def _ready(url: str) -> bool:
 def page(browser: Browser, web: str, session: Session, workspace: Workspace) -> Iterator[Page]:
     user = make_user(session, workspace, role=Role.REVIEWER)
     context = browser.new_context(viewport=DESK)
-    context.set_default_timeout(20_000)
+    context.set_default_timeout(PATIENCE_MS)
     context.route(CDN, lambda route: route.abort())
     opened = context.new_page()
     log_in(opened, web, user)

@@ -100,7 +100,7 @@ def test_redis_stopped_intake_login_and_review_go_on_and_work_catches_up(stack: 
     assert max(answer.seconds for answer in answers.values()) < FAST_SECONDS
 
     back = time.monotonic()
-    until(lambda: stack.runs_done() and all_delivered(stack, 2), seconds=20)
+    until(lambda: stack.runs_done() and all_delivered(stack, 2))
     record_property("caught_up_seconds", round(time.monotonic() - back, 2))
     until(lambda: ready(stack).json["status"] == "ok")
     assert len(stack.twenty.tasks) == 2
