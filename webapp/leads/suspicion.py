@@ -18,6 +18,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import unquote
 
+from ahocorasick_rs import AhoCorasick, Implementation
+
 from webapp.leads.states import OPEN_STATUSES, LeadStatus, status_for
 from webapp.leads.textnorm import fold_search
 from webapp.leads.types import Verdict
@@ -201,40 +203,92 @@ _HINTS: tuple[tuple[str, ...], ...] = (
         "union", "' or", "'or", "=cmd", "= cmd", "hyperlink", "![",
     ),
 )  # fmt: skip
-_HINTED = tuple((words, pattern, hints) for (words, pattern), hints in zip(_SIGNS, _HINTS, strict=True))
+#: For signs whose hints stand in very many messages ("ai" in "email", "your "): words of which one, or ``_NAMED_AI``, is in
+#: whatever the pattern finds as well. They are single words, as any white space may stand between two.
+_HOLDS: dict[str, tuple[str, ...]] = {
+    "gives a machine another role": (
+        "now", "longer", "hereby", "going", "act", "behave", "respond", "reply", "answer", "pretend", "role", "developer",
+        "jailbr", "anything", "task", "job", "instruction", "purpose", "goal", "objective", "identity", "persona", "directive",
+        "rules", "llm", "language", "bot", "automated", "large", "opposite", "simulat", "gio", "nay", "hien", "vai", "gia",
+        "huong", "che", "你现在", "扮演", "你是一", "теперь", "eres", "maintenant", "bist",
+    ),
+    "addresses the machine": (
+        "a.i.", "llm", "gpt", "claude", "gemini", "copilot", "bot", "classifier", "language", "assistant", "machine", "prompt",
+        "instruction", "directive", "override", "overwrite", "command", "notice", "update", "message", "system", "user", "data",
+        "input", "untrusted", "lead", "customer", "transcript", "admin", "trusted", "sudo", "safe", "unlock", "passphrase",
+        "secret", "api", "configuration", "rules", "guidelines", "hinh", "tro", "may", "thong", "tri", "phat", "系统",
+    ),
+}  # fmt: skip
+#: "ai" where a pattern takes it for a name: a word, unless behind "to" and "for", which may stand before it without a space.
+_NAMED_AI = re.compile(r"ai(?:(?<=\bai)|(?<=toai)|(?<=forai))s?\b")
+#: Words of which one is in whatever ``_CYPHER`` finds.
+_CYPHER_HINTS = ("rot", "base", "decode", "giai", "backwards", "reverse", "nguoc", "hex", "caesar", "morse")
+#: What words in a text speak for, as bits: a cypher, perhaps the name "ai", that name; from ``_FIRST`` on, the signs.
+_NAMES_CYPHER, _MAYBE_AI, _AI, _FIRST = 1, 2, 4, 8
+
+
+def _bits() -> tuple[dict[str, int], tuple[tuple[str, re.Pattern[str], int, int], ...]]:
+    """The bits that each word sets, and each sign with two sets of bits: its pattern finds nothing where none of the one, or
+    none of the other, is set."""
+    bits = dict.fromkeys(_CYPHER_HINTS, _NAMES_CYPHER) | {"ai": _MAYBE_AI}
+    searches = []
+    bit = _FIRST
+    for (sign, pattern), hints in zip(_SIGNS, _HINTS, strict=True):
+        holds = _HOLDS.get(sign, ())
+        for word in hints:
+            bits[word] = bits.get(word, 0) | bit
+        for word in holds:
+            bits[word] = bits.get(word, 0) | bit << 1
+        searches.append((sign, pattern, bit, bit << 1 | _AI if holds else bit))
+        bit <<= 2
+    return bits, tuple(searches)
+
+
+_BITS, _SEARCHES = _bits()
+#: Finds all these words in one pass over a text, whatever their number.
+_WORDS = AhoCorasick(_BITS, implementation=Implementation.DFA)
 _TAGS = range(0xE0000, 0xE0080)
 _HIDING = frozenset("\u200b\u2060\ufeff\u00ad\u180e\u2061\u2062\u2063\u2064")
 _TURNING = frozenset("\u202d\u202e")
 _HIDDEN = re.compile(f"[{''.join(_HIDING | _TURNING)}\U000e0000-\U000e007f]")
 _LOOKALIKE = re.compile("[\u0131\u0251\u0261\u0370-\u052f\u07cb]")
-_UNSEEN = {ord(one): None for one in (*_HIDING, *_TURNING, "\u200c", "\u200d", "\u200e", "\u200f")}
-_UNSEEN |= dict.fromkeys([*_TAGS, *range(0x2066, 0x206A), *range(0x202A, 0x202D)])
+_ODD = re.compile(f"[{_HIDDEN.pattern[1:-1]}{_LOOKALIKE.pattern[1:-1]}]")
+_UNSEEN = re.compile(f"[{_HIDDEN.pattern[1:-1]}\u200c-\u200f\u2066-\u2069\u202a-\u202c]+")
 _TWINS = str.maketrans("аеорсухіјѕԁһкмтвнгԛѡɡıοαερτυνικߋ", "aeopcyxijsdhkmtbhrqwgioaeptuviko")
 _LEET = str.maketrans("013457@$!|", "oieastasil")
+_LEETED = re.compile(r"[0134@$](?:(?<=[a-z].)[a-z]|(?<=\b[013@])[a-z]{2})")
 _SPACED = re.compile(r"(?:\b\w[\s._*·-]{1,2}){5,}\w\b")
+#: Part of whatever that finds; a search that begins with certain characters is fast.
+_PART_OF_SPACED = re.compile(r"[\s.*·-]\w[\s._*·-]{1,2}\w[\s._*·-]")
 _CODED = re.compile(r"[A-Za-z0-9+/_-]{20,}={0,2}|(?:[0-9a-fA-F]{2}[\s:]?){12,}")
-_HEX = re.compile(r"\b(?:[0-9a-fA-F]{2}[\s:]){8}")
+_PAIRS = 8
+_HEX = re.compile(rf"\b(?:[0-9a-fA-F]{{2}}[\s:]){{{_PAIRS}}}")
 #: Words without which a text of some length is hardly in a language that people write to us.
-_COMMON = re.compile(
-    r"\b(?:a|the|to|i|you|we|is|for|and|in|of|my|cho|toi|em|anh|minh|co|gia|khong|ban|price)\b", re.IGNORECASE
-)
+_COMMON = frozenset(
+    [
+        "a", "the", "to", "i", "you", "we", "is", "for", "and", "in", "of", "my", "cho", "toi", "em", "anh", "minh", "co", "gia",
+        "khong", "ban", "price",
+    ]
+)  # fmt: skip
+_HOLDS_COMMON = re.compile(rf"\b(?:{'|'.join(sorted(_COMMON))})\b")
 _ESCAPED = re.compile(r"%[0-9a-fA-F]{2}|&#?\w{2,8};|\\u[0-9a-fA-F]{4}|\\x[0-9a-fA-F]{2}")
 _ESCAPES = re.compile(r"\\u([0-9a-fA-F]{4})|\\x([0-9a-fA-F]{2})")
 _CYPHER = re.compile(r"rot-?13|base-?64|decode|giai\s*ma|backwards|reverse|nguoc|hex|caesar|morse", re.IGNORECASE)
-_CYPHER_HINTS = ("rot", "base", "decode", "giai", "backwards", "reverse", "nguoc", "hex", "caesar", "morse")
 
 
 def signs(text: str) -> tuple[str, ...]:
     """What speaks for a suspicion, in words that complete "it …"; empty: none."""
     text = text[:_LONGEST]
-    found = dict.fromkeys(_hiding(text))
-    for look in _looks(text):
-        found |= dict.fromkeys(_found_in(look))
-    if not found:
-        for decoded in _decoded(text):
-            if any(True for look in _looks(decoded) for _ in _found_in(look)):
-                found["hides orders in encoded text"] = None
-                break
+    plain = _folded(text)
+    met = _met(plain)
+    odd = _is_odd(text)
+    found = dict.fromkeys(_hiding(text) if odd else ())
+    if met:
+        found |= dict.fromkeys(_found_in(plain, met))
+    for look in _other_looks(text, plain, odd):
+        found |= dict.fromkeys(_found_in(look, _met(look)))
+    if not found and any(map(_is_suspect, _decoded(text, plain, met))):
+        found["hides orders in encoded text"] = None
     return tuple(found)
 
 
@@ -279,18 +333,38 @@ def suspected(verdict: Mapping[str, Any]) -> bool:
     return INJECTION in (verdict.get("tags") or ())
 
 
-def _found_in(look: str) -> Iterator[str]:
-    for words, pattern, hints in _HINTED:
-        for hint in hints:  # a loop, since `any` would cost more than the looking
-            if hint in look:
-                if pattern.search(look):
-                    yield words
-                break
+def _met(look: str) -> int:
+    """The bits of the words in a folded text."""
+    try:
+        words = _WORDS.find_matches_as_strings(look, overlapping=True)
+    except UnicodeEncodeError:  # a lone surrogate, which escapes may give; no word holds one
+        words = _WORDS.find_matches_as_strings(look.encode(errors="replace").decode(), overlapping=True)
+    met = 0
+    for word in words:
+        met |= _BITS[word]
+    if met & _MAYBE_AI and _NAMED_AI.search(look):
+        met |= _AI
+    return met
+
+
+def _found_in(look: str, met: int) -> Iterator[str]:
+    for sign, pattern, hints, holds in _SEARCHES:
+        if met & hints and met & holds and pattern.search(look):
+            yield sign
+
+
+def _is_suspect(decoded: str) -> bool:
+    plain = _folded(decoded)
+    looks = (plain, *_other_looks(decoded, plain, _is_odd(decoded)))
+    return any(True for look in looks for _ in _found_in(look, _met(look)))
+
+
+def _is_odd(text: str) -> bool:
+    """Does it hold characters that hide words?"""
+    return not text.isascii() and _ODD.search(text) is not None
 
 
 def _hiding(text: str) -> Iterator[str]:
-    if text.isascii() or not _HIDDEN.search(text):
-        return
     tags = sum(ord(one) in _TAGS for one in text)
     if (
         tags > 8 * text.count("\U0001f3f4")
@@ -300,53 +374,45 @@ def _hiding(text: str) -> Iterator[str]:
         yield "hides characters that nobody sees"
 
 
-def _looks(text: str) -> Iterator[str]:
-    """``text`` in the forms in which orders may stand in it, folded."""
-    plain = _folded(text)
-    yield plain
-    if not text.isascii():
-        if _LOOKALIKE.search(text):
-            yield _folded(text.casefold().translate(_TWINS))
-        if _HIDDEN.search(text):
-            yield _folded("".join(chr(ord(one) - 0xE0000) for one in text if ord(one) in _TAGS[0x20:]))
-    if _SPACED.search(plain):
+def _other_looks(text: str, plain: str, odd: bool) -> Iterator[str]:
+    """The forms, folded, in which orders may stand in ``text`` other than ``plain``, which is it folded."""
+    if odd and _LOOKALIKE.search(text):
+        yield _folded(text.casefold().translate(_TWINS))
+    if odd and _HIDDEN.search(text):
+        yield _folded("".join(chr(ord(one) - 0xE0000) for one in text if ord(one) in _TAGS[0x20:]))
+    if _PART_OF_SPACED.search(plain) and _SPACED.search(plain):
         loose = unicodedata.normalize("NFKC", text)
         words = (re.sub(r"[\s._*·-]+", "", run) for run in re.split(r"\s{2,}|(?<=\w\w)\s|\s(?=\w\w)", loose))
         yield _folded(" ".join(words))
-    if any(one in plain for one in "0134@$") and re.search(r"[a-z][0134@$][a-z]|\b[013@][a-z]{2}", plain):
+    if _LEETED.search(plain):
         yield plain.translate(_LEET)
 
 
 def _folded(text: str) -> str:
     """Lower case, without diacritics, invisible characters and double spaces; ends of lines stay."""
-    shown = text if text.isascii() else unicodedata.normalize("NFKC", text).translate(_UNSEEN)
+    shown = text if text.isascii() else _UNSEEN.sub("", unicodedata.normalize("NFKC", text))
     folded = fold_search(shown)
     return re.sub(r"[^\S\n]+", " ", folded) if "  " in folded or "\t" in folded else folded
 
 
-def _decoded(text: str) -> Iterator[str]:
-    """What stands in the text once decoded, as far as that is text."""
+def _decoded(text: str, plain: str, met: int) -> Iterator[str]:
+    """What stands in the text once decoded, as far as that is text. ``plain``: it folded, with the words ``met`` in it."""
     if ("%" in text or "&" in text or "\\" in text) and _ESCAPED.search(text):
         yield html.unescape(unquote(_ESCAPES.sub(lambda m: chr(int(m[1] or m[2], 16)), text)))
-    if max(map(len, text.split()), default=0) >= 20 or _HEX.search(text):
+    words = (plain if text.isascii() else text).split()
+    sizes = list(map(len, words))
+    if max(sizes, default=0) >= 20 or ((":" in text or sizes.count(2) >= _PAIRS - 1) and _HEX.search(text)):
         for run in _CODED.finditer(text):
             yield from _plain_texts(run[0])
-    names_one = _names_a_cypher(text)
+    # Folding leaves every letter in which the pattern sees one of its own as that letter, but for the dotless i.
+    names_one = (met & _NAMES_CYPHER or "\u0131" in text) and _CYPHER.search(text)
     if names_one:
         joined = _CODED.search(re.sub(r"\s+", "", text))
         if joined:  # broken into lines
             yield from _plain_texts(joined[0])
-    if names_one or (text.isascii() and not _COMMON.search(text)):
+    if names_one or (text.isascii() and _COMMON.isdisjoint(words) and not _HOLDS_COMMON.search(plain)):
         yield codecs.encode(text, "rot13")
         yield text[::-1]
-
-
-def _names_a_cypher(text: str) -> bool:
-    if text.isascii():  # then lower case is all that the pattern's ignoring of it comes to
-        plain = text.lower()
-        if not any(hint in plain for hint in _CYPHER_HINTS):
-            return False
-    return _CYPHER.search(text) is not None
 
 
 def _plain_texts(run: str) -> Iterator[str]:
