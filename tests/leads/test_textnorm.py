@@ -1,10 +1,11 @@
 """Normalisation: the forms compare as they should and offsets lead back to the text as sent."""
 
+import re
 import unicodedata
 
 import pytest
 
-from webapp.leads.textnorm import compose, fold, fold_search, normalize_message, tone_key
+from webapp.leads.textnorm import _UNSEEN, compose, fold, fold_search, normalize_message, tone_key
 
 
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
@@ -52,3 +53,25 @@ def test_tone_key_knows_both_places_of_the_mark_but_not_other_tones() -> None:
 
 def test_search_leaves_out_the_marks_of_all_planes() -> None:
     assert fold_search("Đặt\U0001e944 \U000101fdhàng\u20d0") == "dat hang"
+
+
+@pytest.mark.parametrize("beside", ["a{}b", "Đá {} z", "👍{}"])
+def test_search_folds_every_character_the_same_among_whatever_else(beside: str) -> None:
+    """The short ways for text that is ASCII without its marks, and for text of the first plane, leave out no more."""
+    for code in (
+        *range(0x3100),
+        *range(0xA000, 0xABFF),
+        *range(0xD7B0, 0xD900),
+        *range(0xF900, 0x10000),
+        *range(0x1D100, 0x1D300),
+    ):
+        text = beside.format(chr(code))
+        apart = unicodedata.normalize("NFD", text.casefold())
+        kept = "".join(char for char in apart if not unicodedata.combining(char))
+        assert fold_search(text) == kept.replace("đ", "d"), hex(code)
+
+
+def test_nothing_unseen_is_printable() -> None:
+    """So text that can be printed needs no looking for it."""
+    unseen = re.findall(_UNSEEN.pattern.removesuffix("+"), "".join(map(chr, range(0x10000))))
+    assert len(unseen) > 50 and not any(char.isprintable() for char in unseen)

@@ -50,6 +50,9 @@ def fold(text: str) -> Mapped:
 #: Combining characters of the first plane, which ``re`` finds by a table, and where the few others are.
 _MARKS = re.compile(f"[{''.join(chr(code) for code in range(0x300, 0x10000) if unicodedata.combining(chr(code)))}]+")
 _BEYOND = re.compile("[\U00010000-\U0001efff]")
+#: What is neither ASCII nor one of the marks on Latin letters (U+034F joins letters and is none): leaving out the marks then
+#: leaves ASCII.
+_OTHER = re.compile("[^\x00-\x7f\u0300-\u034e\u0350-\u036f]")
 
 
 def fold_search(text: str) -> str:
@@ -59,9 +62,12 @@ def fold_search(text: str) -> str:
     decomposed = unicodedata.normalize("NFD", text.casefold())
     if decomposed.isascii():
         return decomposed
+    decomposed = decomposed.replace("đ", "d")
+    if not _OTHER.search(decomposed):
+        return decomposed.encode("ascii", "ignore").decode()
     if _BEYOND.search(decomposed):
         decomposed = "".join(char for char in decomposed if not unicodedata.combining(char))
-    return _MARKS.sub("", decomposed).replace("đ", "d")
+    return _MARKS.sub("", decomposed)
 
 
 #: What no reader sees: invisible characters, and control characters that are no white space.
@@ -76,8 +82,10 @@ def normalize_message(text: str) -> str:
     Unicode form, case, white space and invisible characters do not tell two messages apart; words, diacritics
     and punctuation do, so that nobody's changed question is swallowed as a repeat.
     """
-    plain = _UNSEEN.sub("", unicodedata.normalize("NFKC", text)).casefold()
-    return " ".join(unicodedata.normalize("NFC", plain).split())
+    plain = unicodedata.normalize("NFKC", text)
+    if not plain.isprintable():  # nothing unseen is
+        plain = _UNSEEN.sub("", plain)
+    return " ".join(unicodedata.normalize("NFC", plain.casefold()).split())
 
 
 def tone_key(word: str) -> str:

@@ -2,7 +2,7 @@
 
 import re
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -225,11 +225,12 @@ class Mapper:
         payload = values
         if attributes:
             sealed = self.seal(attributes)
-            payload = values | {
-                column: sealed[name]
-                for column, name in self._mapped(values)
-                if name in sealed and sealed[name] != attributes[name]
-            }
+            if sealed != attributes:
+                payload = values | {
+                    column: sealed[name]
+                    for column, name in self._mapped(values)
+                    if column in values and name in sealed and sealed[name] != attributes[name]
+                }
             attributes = sealed
         name = found.get("name") or " ".join(part for part in (found.get("first_name"), found.get("last_name")) if part)
         return LeadIn(
@@ -251,22 +252,24 @@ class Mapper:
             payload=self.seal(payload),
         )
 
-    def _mapped(self, values: Mapping[str, Any]) -> list[tuple[str, str]]:
+    def _mapped(self, values: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+        """The columns that are fields; not all of them need be in ``values``."""
+        if not self.open_ended or values.keys() <= self._known:
+            return self.mapping.items()
         pairs = [(column, name) for column, name in self.mapping.items() if column in values]
-        if self.open_ended and not values.keys() <= self._known:
-            taken = {name for _, name in pairs}
-            for column in values:
-                name = None if column in self._known else _cached_guess(column)
-                if name and name not in taken:
-                    pairs.append((column, name))
-                    taken.add(name)
+        taken = {name for _, name in pairs}
+        for column in values:
+            name = None if column in self._known else _cached_guess(column)
+            if name and name not in taken:
+                pairs.append((column, name))
+                taken.add(name)
         return pairs
 
     def _fields(self, values: dict[str, Any]) -> tuple[dict[str, str], list[Problem]]:
         found: dict[str, str] = {}
         problems: list[Problem] = []
         for column, name in self._mapped(values):
-            value = values[column]
+            value = values.get(column)
             if value is None or value == "":
                 continue
             if not isinstance(value, str):
