@@ -203,20 +203,23 @@ _HINTS: tuple[tuple[str, ...], ...] = (
         "union", "' or", "'or", "=cmd", "= cmd", "hyperlink", "![",
     ),
 )  # fmt: skip
-#: For signs whose hints stand in very many messages ("ai" in "email", "your "): words of which one, or ``_NAMED_AI``, is in
-#: whatever the pattern finds as well. They are single words, as any white space may stand between two.
+#: For signs whose hints stand in very many messages ("ai" in "email", "your "), or whose pattern takes long: words of which
+#: one, or ``_NAMED_AI``, is in whatever the pattern finds as well. They are single words, as any white space may stand between.
 _HOLDS: dict[str, tuple[str, ...]] = {
     "gives a machine another role": (
         "now", "longer", "hereby", "going", "act", "behave", "respond", "reply", "answer", "pretend", "role", "developer",
-        "jailbr", "anything", "task", "job", "instruction", "purpose", "goal", "objective", "identity", "persona", "directive",
+        "jailbr", "task", "job", "instruction", "purpose", "goal", "objective", "identity", "persona", "directive",
         "rules", "llm", "language", "bot", "automated", "large", "opposite", "simulat", "gio", "nay", "hien", "vai", "gia",
         "huong", "che", "你现在", "扮演", "你是一", "теперь", "eres", "maintenant", "bist",
     ),
     "addresses the machine": (
         "a.i.", "llm", "gpt", "claude", "gemini", "copilot", "bot", "classifier", "language", "assistant", "machine", "prompt",
         "instruction", "directive", "override", "overwrite", "command", "notice", "update", "message", "system", "user", "data",
-        "input", "untrusted", "lead", "customer", "transcript", "admin", "trusted", "sudo", "safe", "unlock", "passphrase",
-        "secret", "api", "configuration", "rules", "guidelines", "hinh", "tro", "may", "thong", "tri", "phat", "系统",
+        "input", "lead", "customer", "transcript", "admin", "trusted", "sudo", "safe", "unlock", "passphrase",
+        "secret", "api", "configuration", "rules", "guidelines", "hinh", "tro", "may", "thong", "tri", "系统",
+    ),
+    "holds an answer or marks meant for a machine": (
+        ":", "<", ">", "[", "#", "：", "＞", "end_", "begin_", "```", "to=", "header", *(a + b for a in "-=*~_" for b in "-=*~_"),
     ),
 }  # fmt: skip
 #: "ai" where a pattern takes it for a name: a word, unless behind "to" and "for", which may stand before it without a space.
