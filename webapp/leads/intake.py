@@ -60,9 +60,10 @@ class Tenant:
     judging: Preferences = NO_PREFERENCES
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class LeadIn:
-    """A lead as a door understood it, words as sent. ``payload``: the raw body, sensitive values already sealed."""
+    """A lead as a door understood it, words as sent. ``payload``: the raw body, sensitive values already sealed. Nobody changes
+    one; with so many fields, a frozen class would take five times as long to make it."""
 
     door: Door
     message: str
