@@ -222,6 +222,7 @@ def drain_imports() -> int:
             tenant_of=wiring.tenant_of,
             max_seconds=MAX_SECONDS,
             alone_seconds=ALONE_SECONDS,
+            helpers=wiring.settings().import_helpers,
             stop=lambda: should_stop(),
         ),
     )

@@ -99,6 +99,14 @@ class Settings(BaseSettings):
     run_workers: int = setting(1, "RUN_WORKERS", "Worker processes for runs.", ge=1, le=64)
     delivery_workers: int = setting(1, "DELIVERY_WORKERS", "Worker processes for deliveries.", ge=1, le=64)
     import_workers: int = setting(1, "IMPORT_WORKERS", "Worker processes for imports.", ge=1, le=64)
+    import_helpers: int = setting(
+        1,
+        "IMPORT_HELPERS",
+        "Processes in which an import worker prepares the rows of larger files while it writes those before; with `0` it "
+        "prepares them itself.",
+        ge=0,
+        le=16,
+    )
     fetch_workers: int = setting(1, "FETCH_WORKERS", "Worker processes for what is fetched from outside.", ge=1, le=64)
     log_level: LogLevel = setting("INFO", "LOG_LEVEL", "`DEBUG`, `INFO`, `WARNING`, `ERROR` or `CRITICAL`.")
     public_url: str = setting(

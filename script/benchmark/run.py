@@ -127,7 +127,11 @@ def show_imports(made: Stack, _: int) -> dict[str, Any]:
         f"import of {found['rows']:,} CSV rows, one worker", f"{found['rows_per_second']:,}/s",
         f"{found['created']:,} leads, {found['failed']} bad rows; its CPU {found['worker_cpu_share']:.0%}",
     )  # fmt: skip
-    row("import worker's memory", f"{found['rss_mib']['100%']} MiB", f"{found['rss_mib']['10%']} MiB after a tenth")
+    row(
+        "import worker's memory",
+        f"{found['memory_mib']['100%']} MiB",
+        f"{found['memory_mib']['10%']} MiB after a tenth",
+    )
     return found
 
 

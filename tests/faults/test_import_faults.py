@@ -1,7 +1,9 @@
-"""Import workers that are killed at any moment: whole chunks are taken in, none twice, none lost."""
+"""Import workers that are killed at any moment, and their helpers: whole chunks are taken in, none twice, none lost."""
 
+import os
 import random
 
+import psutil
 import pytest
 import sqlalchemy as sa
 
@@ -9,7 +11,7 @@ from tests.factories import make_workspace
 from tests.faults.processes import kill, wait_until
 from tests.leads.importing import queued
 from webapp.leads import imports
-from webapp.leads.imports.process import CHUNK_ROWS
+from webapp.leads.imports.chunks import CHUNK_ROWS
 from webapp.leads.states import ImportState
 from webapp.models import AuditEvent, Import, ImportProblem, Lead, Person, Run, Touch
 
@@ -39,6 +41,15 @@ def number(session, model):
     return session.scalar(sa.select(sa.func.count()).select_from(model))
 
 
+def somebody_is_left(group):
+    """Of the process group that a worker began: its helpers are in it."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 def waits_for_a_lock(session):
     with session.get_bind().connect() as connection:
         return connection.scalar(sa.text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"))
@@ -53,6 +64,7 @@ def test_killed_at_chunks_and_inside_them_an_import_loses_and_repeats_nothing(se
         worker = processes.worker("imports")
         wait_until(lambda mark=mark: state(session, found).rows_done >= mark * CHUNK_ROWS, 60)
         kill(worker)
+        wait_until(lambda group=worker.pid: not somebody_is_left(group), 60)
         done = state(session, found).rows_done
         assert done % CHUNK_ROWS == 0
         assert found.created_count == number(session, Lead) == number(session, Run)
@@ -85,6 +97,21 @@ def test_killed_at_chunks_and_inside_them_an_import_loses_and_repeats_nothing(se
         "LEAD_SIGNAL_CREATED": ROWS - bad - again,
         "LEAD_TOUCHED": again,
     }
+
+
+def test_without_its_helper_a_worker_takes_the_rest_in_by_itself(session, processes, tmp_path):
+    found = queued(session, make_workspace(session), tmp_path, data())
+    worker = processes.worker("imports")
+    wait_until(lambda: state(session, found).rows_done >= CHUNK_ROWS, 60)
+    (helper,) = psutil.Process(worker.pid).children()
+    assert helper.cmdline()[0] == "leadops: worker imports-1: rows"
+    helper.kill()
+    wait_until(lambda: state(session, found).state is ImportState.DONE, 120)
+    assert (found.rows_done, found.tries) == (ROWS, 0)
+    assert found.failed_count == sum(n % 10 == 3 for n in range(ROWS))
+    assert found.created_count == number(session, Lead) == number(session, Run)
+    assert session.scalar(sa.select(sa.func.sum(Lead.touches))) == ROWS - found.failed_count
+    assert psutil.Process(worker.pid).children() == []
 
 
 def test_an_undo_goes_on_after_its_worker_was_killed(session, processes, tmp_path):

@@ -20,7 +20,7 @@ from webapp.extensions import db
 from webapp.leads import answers, callbacks, imports, intake_bulk
 from webapp.leads.claims import FROM_BATCHES
 from webapp.leads.errors import Invalid, Problem
-from webapp.leads.imports.process import INTERNAL
+from webapp.leads.imports.chunks import INTERNAL
 from webapp.leads.imports.reading import Broken, Row, rows
 from webapp.leads.intake import LeadIn
 from webapp.leads.intake_bulk import Outcome

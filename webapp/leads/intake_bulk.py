@@ -34,7 +34,13 @@ RANK = FROM_FILES
 #: Looks at a chunk before its caller is asked to come again; each time somebody else has taken one of it in since.
 _ATTEMPTS = 10
 
+#: What intake made of a lead: its columns as JSON (``_text``), and those of them that are asked for here.
 Row = dict[str, Any]
+_ASKED_FOR = (
+    "id", "person_new_id", "identity_key", "person_name", "email_normalized", "email", "name", "author_name", "phone_e164",
+    "company", "external_id", "dedupe_key", "door", "message", "payload", "import_id", "event_id", "event", "consent",
+    "consent_at", "attribution", "status",
+)  # fmt: skip
 
 
 class Outcome(StrEnum):
@@ -89,8 +95,7 @@ def prepare(tenant: Tenant, lead: LeadIn, *, key: intake.Key | None = None) -> R
     row = intake.row_for(tenant, lead)
     if key:
         row["run_key"] = key.value
-    row["_text"] = intake_sql.as_json(row)
-    return row
+    return {name: row[name] for name in _ASKED_FOR} | {"_text": intake_sql.as_json(row)}
 
 
 def accept_many(session: Session, tenant: Tenant, leads: Sequence[LeadIn], *, rank: int | None = None) -> list[Taken]:
@@ -104,7 +109,9 @@ def accept_rows(session: Session, tenant: Tenant, rows: Sequence[Row], *, rank: 
     if not rows:
         return []
     for held in suppression.hold_back(session, tenant.id, rows):
-        held["_text"] = intake_sql.as_json(held)
+        held["_text"] = intake_sql.as_json_with(
+            held["_text"], suppression_id=held["suppression_id"], status=held["status"], event=held["event"]
+        )
     for _ in range(_ATTEMPTS):
         plan = _resolve(session, tenant, rows)
         try:

@@ -281,6 +281,12 @@ def as_json(row: dict[str, Any]) -> str:
     return orjson.dumps(found).decode()
 
 
+def as_json_with(text: str, **changed: Any) -> str:
+    """What :func:`as_json` made of a row, with other values for some columns."""
+    nested = {name: orjson.Fragment(value) for name, value in changed.items() if name in _NESTED}
+    return orjson.dumps(orjson.loads(text) | changed | nested).decode()
+
+
 _STORED = """
 SELECT k.key, k.request_hash, k.lead_id, l.created_at FROM idempotency_keys k JOIN leads l ON l.id = k.lead_id
 WHERE k.workspace_id = %(workspace_id)s AND k.door = %(door)s AND k.key = ANY (%(keys)s::text[]) AND k.expires_at > now()

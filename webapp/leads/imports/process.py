@@ -3,7 +3,7 @@
 A chunk is one transaction: its leads, the problems of its rows, and how far the file has been read, under the import's
 row lock and with the fencing token. A worker killed at any moment has therefore taken in whole chunks only, and its
 successor goes on behind the last one. While PostgreSQL writes a chunk (in a thread, which waits for the socket), the
-next ones are read and judged, :data:`AHEAD` at most; behind one that could not be written nothing more is.
+next ones are prepared (``beside``), :data:`AHEAD` at most; behind one that could not be written nothing more is.
 
 What goes wrong, and what then: a row → a problem of that row, also where PostgreSQL refuses it; broken JSON, or a file that is gone → the import
 fails with what came before kept; PostgreSQL away → the drain breaks off, and a later one goes on; anything else → the
@@ -15,9 +15,10 @@ import logging
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from contextlib import closing
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,12 +29,14 @@ from sqlalchemy.orm import Session, sessionmaker
 from webapp.leads import audit, callbacks, claims, intake_bulk, intake_sql
 from webapp.leads.claims import IMPORTS, LEASE_SECONDS, UNDOS, Claim, Holder, SlotTaken
 from webapp.leads.errors import Invalid, NotFound, Problem, Transient
+from webapp.leads.imports import beside
+from webapp.leads.imports.chunks import CHUNK_ROWS, INTERNAL, Chunk, Source
 from webapp.leads.imports.columns import Mapper, Seal
 from webapp.leads.imports.files import path_of
 from webapp.leads.imports.preview import layout_of
-from webapp.leads.imports.reading import Broken, Row, rows
+from webapp.leads.imports.reading import Broken
 from webapp.leads.imports.records import told
-from webapp.leads.intake import LeadIn, Tenant
+from webapp.leads.intake import Tenant
 from webapp.leads.intake_bulk import Outcome, Taken
 from webapp.leads.ports import Drained
 from webapp.leads.states import ImportState
@@ -44,9 +47,6 @@ from webapp.models.inbound import Import
 
 log = logging.getLogger(__name__)
 
-#: Rows of one transaction, and the bytes of the file after which a chunk is full as well.
-CHUNK_ROWS = 1_000
-CHUNK_BYTES = 4 << 20
 #: Chunks that may wait to be written, so that a slow commit does not stop the reading.
 AHEAD = 2
 
@@ -56,18 +56,6 @@ STOPPED = "The import was stopped by an error of ours. Upload the file again; th
 
 SessionFactory = sessionmaker[Session]
 TenantOf = Callable[[Workspace], Tenant]
-INTERNAL = "could not be taken in because of an error of ours"
-
-
-@dataclass(slots=True)
-class Chunk:
-    """Rows read and judged, ready to be written. ``good``: (row number, prepared row); ``end``: the byte behind."""
-
-    first: int
-    end: int
-    size: int = 0
-    good: list[tuple[int, intake_bulk.Row]] = field(default_factory=list)
-    problems: list[tuple[int, Problem]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +82,13 @@ def process(
     max_seconds: float = 5.0,
     alone_seconds: float = 0.0,
     chunk_rows: int = CHUNK_ROWS,
+    helpers: int = 0,
     stop: Callable[[], bool] = lambda: False,
 ) -> Drained:
     """Work due imports until none is left, ``max_seconds`` have passed or ``stop()`` says so; a chunk is never cut
     short. Imports take turns; as long as no other one nor an undo waits, a turn lasts up to ``alone_seconds``, since
-    each end of one costs as much as a chunk. ``done`` counts rows. ``seal`` encrypts sensitive values; ``tenant_of`` tells what
+    each end of one costs as much as a chunk. ``helpers``: processes that prepare rows beside this one. ``done`` counts
+    rows. ``seal`` encrypts sensitive values; ``tenant_of`` tells what
     intake has to know of a workspace. Raises SlotTaken, and SQLAlchemy's and psycopg's errors when the database is
     away."""
     began = time.monotonic()
@@ -113,7 +103,7 @@ def process(
             job = _claim(session_factory, holder, tenant_of)
             if job is None:
                 return Drained(done, False)
-            run = _Run(session_factory, job, Path(folder), seal, chunk_rows, writer)
+            run = _Run(session_factory, job, Path(folder), seal, chunk_rows, helpers, writer)
             if job.found.tries > MAX_TRIES:
                 log.error("import %s is given up: %d claims got no further", job.claim.id, MAX_TRIES)
                 run.give_up()
@@ -153,10 +143,11 @@ class _Run:
         folder: Path,
         seal: Seal,
         chunk_rows: int,
+        helpers: int,
         writer: ThreadPoolExecutor,
     ) -> None:
         self._session_factory, self._job, self._folder = session_factory, job, folder
-        self._chunk_rows, self._writer = chunk_rows, writer
+        self._chunk_rows, self._helpers, self._writer = chunk_rows, helpers, writer
         self._pending: deque[Future[int]] = deque()
         self._broken = False  # a chunk could not be written; the writer's alone
         self._done = 0
@@ -203,9 +194,10 @@ class _Run:
         found = self._job.found
         path = path_of(self._folder, found.stored_as)
         layout = layout_of(path, found)
-        with path.open("rb") as file:
-            start = found.position or layout.begins_at
-            for chunk in self._chunks(rows(file, layout, start), start):
+        start = found.position or layout.begins_at
+        source = Source(path, layout, start, found.rows_done + 1, self._mapper, self._job.tenant, self._chunk_rows)
+        with closing(beside.chunks(source, self._helpers)) as chunks:
+            for chunk in chunks:
                 self._settle(AHEAD - 1)
                 self._pending.append(self._writer.submit(self._write, chunk))
                 if over():
@@ -216,46 +208,6 @@ class _Run:
         """Wait until at most ``left`` chunks are still to be written."""
         while len(self._pending) > left:
             self._done += self._pending.popleft().result()
-
-    # Reading
-
-    def _chunks(self, source: Iterator[Row], start: int) -> Iterator[Chunk]:
-        number = self._job.found.rows_done
-        chunk = Chunk(number + 1, start)
-        begin = start
-        broken: Broken | None = None
-        while True:
-            try:
-                row = next(source, None)
-            except Broken as error:
-                row, broken = None, error
-            if row is None:
-                break
-            number += 1
-            self._judge(chunk, number, row)
-            chunk.size += 1
-            chunk.end = row.end
-            if chunk.size >= self._chunk_rows or row.end - begin >= CHUNK_BYTES:
-                yield chunk
-                begin, chunk = row.end, Chunk(number + 1, row.end)
-        if chunk.size:
-            yield chunk
-        if broken is not None:
-            raise broken
-
-    def _judge(self, chunk: Chunk, number: int, row: Row) -> None:
-        try:
-            made = self._mapper.lead(row)
-            if isinstance(made, LeadIn):
-                chunk.good.append((number, intake_bulk.prepare(self._job.tenant, made)))
-            else:
-                chunk.problems += [(number, problem) for problem in made]
-        except Invalid as error:
-            found = error.details or (Problem("row", error.message),)
-            chunk.problems += [(number, problem) for problem in found]
-        except Exception:  # a bug of ours must cost no more than the row
-            log.exception("import %s, row %d", self._job.claim.id, number)
-            chunk.problems.append((number, Problem("row", INTERNAL)))
 
     # Writing
 
