@@ -1,13 +1,14 @@
 """What tests of imports share: files taken in as a door does, worked as a worker does."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy.orm import Session, sessionmaker
 
-from webapp.leads import imports
+from webapp.leads import imports, intake_bulk
 from webapp.leads.claims import Holder
-from webapp.leads.intake import Tenant
+from webapp.leads.intake import LeadIn, Tenant
 from webapp.leads.ports import Drained
 from webapp.models import Import, Workspace
 from webapp.security.keys import tenant_of as _tenant_of
@@ -46,3 +47,13 @@ def queued(session: Session, workspace: Workspace, folder: Path, data: bytes | s
 def work(session_factory: sessionmaker[Session], folder: Path, **more: Any) -> Drained:
     values: dict[str, Any] = {"folder": folder, "seal": as_sent, "tenant_of": tenant_of, "max_seconds": 60.0} | more
     return imports.process(session_factory, values.pop("holder", Holder()), **values)
+
+
+def accept_many(session: Session, tenant: Tenant, leads: Sequence[LeadIn], **more: Any) -> list[intake_bulk.Taken]:
+    """As a chunk of a file is taken in; Invalid for a lead that cannot be."""
+    rows = []
+    for one in intake_bulk.prepare_each(tenant, leads):
+        if isinstance(one, Exception):
+            raise one
+        rows.append(one)
+    return intake_bulk.accept_rows(session, tenant, rows, **more)

@@ -8,7 +8,8 @@ from sqlalchemy.exc import IntegrityError
 
 from tests import factories
 from tests.factories import make_lead
-from webapp.leads import intake, intake_bulk, rulebook, ruleset_changes, run, verdict
+from tests.leads.importing import accept_many
+from webapp.leads import intake, rulebook, ruleset_changes, run, verdict
 from webapp.leads.claims import Holder
 from webapp.leads.errors import Conflict, Invalid, NotFound
 from webapp.leads.intake import LeadIn
@@ -176,7 +177,7 @@ class TestJudgedBy:
         lead = make_lead(session, workspace, MESSAGE)
         assert (lead.intent, lead.priority) == (Intent.PURCHASE_INTENT, Priority.P1)
         assert lead.verdict["ruleset"] == f"{default_ruleset().version}+1"
-        (taken,) = intake_bulk.accept_many(session, tenant(workspace), [LeadIn(Door.V1, MESSAGE, email="b@x.example")])
+        (taken,) = accept_many(session, tenant(workspace), [LeadIn(Door.V1, MESSAGE, email="b@x.example")])
         session.commit()
         assert session.get_one(Lead, taken.lead_id).intent is Intent.PURCHASE_INTENT
         theirs = make_lead(session, other, MESSAGE)

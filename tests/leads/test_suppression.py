@@ -13,8 +13,9 @@ from tests.factories import make_lead, make_user, make_workspace
 from tests.fakes.webhook_receiver import WebhookReceiver
 from tests.leads.delivering import drain as deliver_due
 from tests.leads.delivering import webhook_destination
+from tests.leads.importing import accept_many
 from tests.leads.test_run import drain, fresh, says
-from webapp.leads import intake, intake_bulk, outbox, queries, review, suppression, suppression_walk
+from webapp.leads import intake, outbox, queries, review, suppression, suppression_walk
 from webapp.leads.errors import Conflict, Invalid, NotFound
 from webapp.leads.filters import LeadFilter
 from webapp.leads.review import Actor
@@ -244,7 +245,7 @@ class TestIntake:
             intake.LeadIn(Door.IMPORT, "asdf asdf", email="x@acme.example"),
             intake.LeadIn(Door.IMPORT, "How much is it for us?", email="y@acme.example"),
         ]
-        taken = intake_bulk.accept_many(session, tenant, rows)
+        taken = accept_many(session, tenant, rows)
         session.commit()
         held = [session.get_one(Lead, one.lead_id).suppression_id is not None for one in taken]
         assert held == [True, True, False]

@@ -20,9 +20,8 @@ from webapp.extensions import db
 from webapp.leads import answers, callbacks, imports, intake_bulk
 from webapp.leads.claims import FROM_BATCHES
 from webapp.leads.errors import Invalid, Problem
-from webapp.leads.imports.chunks import INTERNAL
+from webapp.leads.imports.chunks import INTERNAL, prepare
 from webapp.leads.imports.reading import Broken, Row, rows
-from webapp.leads.intake import LeadIn
 from webapp.leads.intake_bulk import Outcome
 from webapp.leads.states import Door, Scope
 from webapp.security.keys import Principal
@@ -142,21 +141,14 @@ def _inline(principal: Principal, layout: imports.Layout, found: list[Row]) -> R
         open_ended=layout.format != "csv",
         callback_problem=partial(callbacks.problem_of, allowed=allowed),
     )
-    results: list[dict[str, Any]] = []
-    good: list[tuple[int, intake_bulk.Row]] = []
-    for index, row in enumerate(found):
-        results.append({"index": index, "status": "invalid", "id": None, "problems": []})
-        try:
-            made = mapper.lead(row)
-            if isinstance(made, LeadIn):
-                good.append((index, intake_bulk.prepare(principal.workspace, made)))
-            else:
-                results[index]["problems"] = _told(made)
-        except Invalid as error:
-            results[index]["problems"] = _told(error.details or (Problem("row", error.message),))
-        except Exception:  # a bug of ours must cost no more than the row
-            log.exception("row %d of a batch", index)
-            results[index] |= _FAILED
+    results: list[dict[str, Any]] = [
+        {"index": index, "status": "invalid", "id": None, "problems": []} for index in range(len(found))
+    ]
+    good, problems = prepare(mapper, principal.workspace, found)
+    for index, problem in problems:
+        if problem.reason == INTERNAL:
+            results[index]["status"] = "failed"
+        results[index]["problems"] += _told((problem,))
     taken = intake_bulk.accept_each(db.session(), principal.workspace, [row for _, row in good], rank=FROM_BATCHES)
     for (index, _), one in zip(good, taken, strict=True):
         if one is None:

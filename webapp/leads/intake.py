@@ -238,14 +238,30 @@ _texts_of = attrgetter(*_TEXTS)
 
 def judge(lead: LeadIn, rules: Ruleset | None = None) -> Verdict:
     """The verdict at intake: the rules' (None: the shipped ones), microseconds, no network."""
+    return judge_all([lead], rules)[0]
+
+
+def judge_all(leads: Sequence[LeadIn], rules: Ruleset | None = None) -> list[Verdict]:
+    """:func:`judge` of many, one stage after the other for all of them: the rules, and what looks for suspicious words,
+    fill a processor's cache each by itself, and going to and fro between them costs a third more."""
+    said = [_first_look(lead, rules) for lead in leads]
+    checked = [
+        one if surely else suspicion.checked(one, lead.message) for (one, surely), lead in zip(said, leads, strict=True)
+    ]
+    return [
+        one if one.confidence <= lead.confidence_cap else one._replace(confidence=lead.confidence_cap)
+        for one, lead in zip(checked, leads, strict=True)
+    ]
+
+
+def _first_look(lead: LeadIn, rules: Ruleset | None) -> tuple[Verdict, bool]:
+    """The verdict on what it says, and whether that is none of its writer's words."""
     handed_over = lead.door is Door.CRM or lead.source_type == "leadgen"
     if handed_over and (lead.email or lead.phone) and not lead.message.strip():
-        said = verdict.of_contact_details()
-    elif lead.door is Door.WEB:
-        said = verdict.of_public_page()
-    else:
-        said = suspicion.checked(verdict.judge(lead.message, rules=rules), lead.message)
-    return said if said.confidence <= lead.confidence_cap else said._replace(confidence=lead.confidence_cap)
+        return verdict.of_contact_details(), True
+    if lead.door is Door.WEB:
+        return verdict.of_public_page(), True
+    return verdict.judge(lead.message, rules=rules), False
 
 
 def cleaned_of(lead: LeadIn, person: dedupe.Identity) -> dict[str, Any]:
@@ -258,12 +274,12 @@ def cleaned_of(lead: LeadIn, person: dedupe.Identity) -> dict[str, Any]:
     return cleaned
 
 
-def row_for(tenant: Tenant, lead: LeadIn) -> dict[str, Any]:
-    """The row that the statements of intake take: normalised, judged, with fresh ids. Invalid when it cannot be
-    stored."""
+def row_for(tenant: Tenant, lead: LeadIn, said: Verdict | None = None) -> dict[str, Any]:
+    """The row that the statements of intake take: normalised, judged (``said``: it was already), with fresh ids.
+    Invalid when it cannot be stored."""
     if problems := check(lead):
         raise Invalid("some fields cannot be stored", details=problems)
-    said = judge(lead, tenant.rules)
+    said = said or judge(lead, tenant.rules)
     region, region_from = cleansing.region_of(
         lead.phone, lead.attributes, lead.email, said.lang, default=tenant.default_region
     )

@@ -1,8 +1,8 @@
 """The rows of a file, read, mapped and judged, in chunks that are ready to be written. No database here."""
 
 import logging
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from webapp.leads import intake_bulk
@@ -22,13 +22,14 @@ INTERNAL = "could not be taken in because of an error of ours"
 
 @dataclass(slots=True)
 class Chunk:
-    """``good``: (row number, prepared row); ``end``: the byte of the file behind it."""
+    """``first``: the number of its first row; ``end``: the byte of the file behind its last; ``good``, ``problems``: by row
+    number."""
 
     first: int
     end: int
-    size: int = 0
-    good: list[tuple[int, intake_bulk.Row]] = field(default_factory=list)
-    problems: list[tuple[int, Problem]] = field(default_factory=list)
+    size: int
+    good: list[tuple[int, intake_bulk.Row]]
+    problems: list[tuple[int, Problem]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +55,17 @@ class Source:
     def chunks(self, turn: int = 0, turns: int = 1) -> Iterator[Chunk]:
         """Every ``turns``-th of them, beginning with number ``turn``; the rows of the others are only read. Broken
         when the rest of the file cannot be read, behind what can; OSError."""
+        for begin, end, found in self._read():
+            if turn == 0:
+                yield self._chunk(begin, end, found)
+            turn = turn - 1 if turn else turns - 1
+
+    def _read(self) -> Iterator[tuple[int, int, list[Row]]]:
+        """(number of the first row, the byte behind the last, the rows) of chunk after chunk."""
+        found: list[Row] = []
+        first, begin = self.first, self.start
+        broken: Broken | None = None
         with self.path.open("rb") as file:
-            chunk, begin, mine = Chunk(self.first, self.start), self.start, turn == 0
-            number, broken = self.first - 1, None
             source = rows(file, self.layout, self.start)
             while True:
                 try:
@@ -65,31 +74,51 @@ class Source:
                     row, broken = None, error
                 if row is None:
                     break
-                number += 1
-                if mine:
-                    self._prepare(chunk, number, row)
-                chunk.size += 1
-                chunk.end = row.end
-                if chunk.size >= self.chunk_rows or row.end - begin >= CHUNK_BYTES:
-                    if mine:
-                        yield chunk
-                    turn = turn - 1 if turn else turns - 1
-                    chunk, begin, mine = Chunk(number + 1, row.end), row.end, turn == 0
-            if chunk.size and mine:
-                yield chunk
-            if broken is not None:
-                raise broken
+                found.append(row)
+                if len(found) >= self.chunk_rows or row.end - begin >= CHUNK_BYTES:
+                    yield first, row.end, found
+                    first, begin, found = first + len(found), row.end, []
+        if found:
+            yield first, found[-1].end, found
+        if broken is not None:
+            raise broken
 
-    def _prepare(self, chunk: Chunk, number: int, row: Row) -> None:
+    def _chunk(self, first: int, end: int, found: list[Row]) -> Chunk:
+        good, problems = prepare(self.mapper, self.tenant, found, first)
+        return Chunk(first, end, len(found), good, problems)
+
+
+Good = list[tuple[int, intake_bulk.Row]]
+Problems = list[tuple[int, Problem]]
+
+
+def prepare(mapper: Mapper, tenant: Tenant, found: Sequence[Row], first: int = 0) -> tuple[Good, Problems]:
+    """Rows, numbered from ``first`` on, as what intake makes of them, and what keeps the others from being leads
+    (:data:`INTERNAL`: a bug of ours, which must cost no more than the row)."""
+    good: Good = []
+    problems: Problems = []
+    leads: list[tuple[int, LeadIn]] = []
+    for number, row in enumerate(found, start=first):
         try:
-            made = self.mapper.lead(row)
-            if isinstance(made, LeadIn):
-                chunk.good.append((number, intake_bulk.prepare(self.tenant, made)))
-            else:
-                chunk.problems += [(number, problem) for problem in made]
-        except Invalid as error:
-            found = error.details or (Problem("row", error.message),)
-            chunk.problems += [(number, problem) for problem in found]
-        except Exception:  # a bug of ours must cost no more than the row
-            log.exception("import %s, row %d", self.mapper.import_id, number)
-            chunk.problems.append((number, Problem("row", INTERNAL)))
+            made = mapper.lead(row)
+        except Exception as error:
+            problems += [(number, problem) for problem in _problems(error)]
+            continue
+        if isinstance(made, LeadIn):
+            leads.append((number, made))
+        else:
+            problems += [(number, problem) for problem in made]
+    prepared = intake_bulk.prepare_each(tenant, [lead for _, lead in leads])
+    for (number, _), one in zip(leads, prepared, strict=True):
+        if isinstance(one, Exception):
+            problems += [(number, problem) for problem in _problems(one)]
+        else:
+            good.append((number, one))
+    return good, problems
+
+
+def _problems(error: Exception) -> tuple[Problem, ...]:
+    if isinstance(error, Invalid):
+        return error.details or (Problem("row", error.message),)
+    log.error("a row could not be prepared", exc_info=error)
+    return (Problem("row", INTERNAL),)
