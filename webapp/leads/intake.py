@@ -288,7 +288,7 @@ def row_for(tenant: Tenant, lead: LeadIn, said: Verdict | None = None) -> dict[s
     if region_from != "default" and person.phone:
         cleaned |= {"phone_region": region, "phone_region_from": region_from}
     status = suspicion.status_of(said, auto_from=tenant.auto_from, draft_from=tenant.draft_from)
-    lead_id, person_id, run_id, event_id = new_ids(4)
+    lead_id, (person_id, run_id, event_id) = new_ids(3)
     return {
         "id": lead_id,
         "workspace_id": tenant.id,

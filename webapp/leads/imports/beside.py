@@ -93,21 +93,16 @@ def _prepare(source: Source, turn: int, turns: int, writer: Connection) -> None:
             writer.send(error)
 
 
-#: Ids travel as whole numbers: pickling takes longer for them than for all the rest of a row.
-_IDS = ("id", "person_new_id", "event_id", "import_id")
-
-
 def _packed(chunk: Chunk) -> Chunk:
+    """Ids travel as whole numbers: pickling takes longer for them than for all the rest of a row."""
     for _, row in chunk.good:
-        for name in _IDS:
-            row[name] = row[name].int
+        row["id"] = row["id"].int
     return chunk
 
 
 def _unpacked(chunk: Chunk) -> Chunk:
     for _, row in chunk.good:
-        for name in _IDS:
-            row[name] = UUID(int=row[name])
+        row["id"] = UUID(int=row["id"])
     return chunk
 
 
