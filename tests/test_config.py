@@ -56,6 +56,8 @@ def test_parts_with_a_socket_folder() -> None:
         ({"PORT": "0"}, "PORT"),
         ({"PORT": "70000"}, "PORT"),
         ({"WEB_WORKERS": "-1"}, "WEB_WORKERS"),
+        ({"IMPORT_HELPERS": "-1"}, "IMPORT_HELPERS"),
+        ({"IMPORT_HELPERS": "many"}, "IMPORT_HELPERS"),
         ({"LOG_LEVEL": "loud"}, "LOG_LEVEL"),
         ({"UNDO_WINDOW_SECONDS": "soon"}, "UNDO_WINDOW_SECONDS"),
         ({"DEFAULT_REGION": "Vietnam"}, "DEFAULT_REGION"),

@@ -129,7 +129,7 @@ def show_imports(made: Stack, _: int) -> dict[str, Any]:
     )  # fmt: skip
     row(
         "import worker's memory",
-        f"{found['memory_mib']['100%']} MiB",
+        f"{found['memory_mib']['90%']} MiB",
         f"{found['memory_mib']['10%']} MiB after a tenth",
     )
     return found

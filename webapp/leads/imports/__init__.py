@@ -6,6 +6,8 @@
                preview   preview(folder, import, mapping=) → the first 20 rows as they would come in
     steered    records   create → start → (cancel) → undo; get, page, progress, problems, problems_csv
     worked     process   process(…), process_undos(…): chunk by chunk, resumable, called by the queue's workers
+               ├ beside  chunks prepared by processes of their own, in order
+               ├ chunks  rows → chunks of prepared leads and problems
                ├ reading rows of a file from any row on, in constant memory (lines: bytes → text)
                ├ (webapp.leads.intake_bulk: a chunk of leads in one transaction)
                └ undoing what an import brought in, taken back batch by batch
