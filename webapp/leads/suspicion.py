@@ -15,6 +15,7 @@ import html
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping
+from itertools import product
 from typing import Any
 from urllib.parse import unquote
 
@@ -40,12 +41,17 @@ _NOUN = (
     r"|safeguard|guardrail|programming|training)s?\b)"
 )
 _MACHINE = (
-    r"(?:ai|a\.i\.|llm|gpt|chatgpt|claude|gemini|copilot|bot|chatbot|classifier|language\s+model|assistant|machine)"
+    r"(?:ai|a\.i\.?|llm|gpt|chatgpt|claude|gemini|copilot|bot|chatbot|classifier|language\s+model|assistant|machine)"
 )
 _VERDICT = (
     r"(?:purchase[_ ]intent|demo[_ ]request|inquiry[_ ]price|contact[_ ]request|qualified|hot\b|hottest|approved|new_auto|auto\b"
     r"|p0\b|verified|legitimate|trusted|safe\b|clean\b|not\s+spam|high[- ](?:confidence|intent|value)|sales[- ]ready)"
 )
+#: In Vietnamese "ai" is "who" as well, "may" any device, and people ask an admin for much: what follows one that is told what to
+#: do, what may stand before it, and who runs the machine.
+_TOLD = r"(?=\s*(?::|(?:dang\s+)?(?:doc|xu\s+ly)\b|(?:(?:hay|phai)\s+)?(?:phan\s+loai|danh\s+dau|bo\s+qua|cham\s+diem|duyet\s+(?:lead|tin))\b))"
+_TO = r"(?:(?:cho|toi|den|voi|he\s+thong)\s+)?"
+_OWNER = r"(?:he\s+thong|quan\s+tri\s+vien|admin|nha\s+phat\s+trien)\b"
 #: What it does, in words for people, and how that looks in folded text (lower case, no diacritics). Alternatives that begin
 #: with ``\b`` stand in a group of their own: ``re`` then looks for the beginning of a word once instead of for each of them,
 #: which is three times as fast.
@@ -54,10 +60,11 @@ _SIGNS: tuple[tuple[str, re.Pattern[str]], ...] = (
         "tells a machine to drop its instructions",
         re.compile(
             rf"(?:\b(?:ignor\w*|disregard\w*|forget|override|overrule|bypass|neglect|discard|unlearn|do\s+not\s+(?:follow|obey)"
-            rf"|don'?t\s+(?:follow|obey)|stop\s+(?:following|obeying))\b.{{0,60}}?\b{_NOUN}"
-            rf"|\b{_NOUN}\w*\b.{{0,30}}\b(?:no\s+longer\s+appl|are\s+(?:void|cancel|obsolete|superseded)|is\s+(?:void|superseded))"
-            r"|\b(?:bo qua|quen(?:\s+het)?|phot lo|lam ngo|huy bo|xoa bo|khong (?:can )?(?:tuan theo|lam theo)|dung (?:tuan theo|lam theo))\b"
-            r".{0,40}\b(?:huong dan|chi dan|chi thi|lenh|cau lenh|quy tac|quy dinh|rang buoc|chi lenh|ngu canh|prompt)\b"
+            rf"|don['’]?t\s+(?:follow|obey)|stop\s+(?:following|obeying))\b.{{0,60}}?\b{_NOUN}"
+            rf"|\b{_NOUN}\w*\b.{{0,30}}\b(?:no\s+longer\s+appl|are\s+(?:void|obsolete|superseded)|is\s+(?:void|superseded))"
+            r"|\b(?:instru[ck]|istruzion|anweisung|prompt|rule|directive|command|guideline|constraint|restriction|safeguard|guardrail)\w*\b.{0,30}\bare\s+cancel"
+            r"|\b(?:bo\s+qua|quen(?:\s+het)?|phot\s+lo|lam\s+ngo|huy\s+bo|xoa\s+bo|khong\s+(?:can\s+)?(?:tuan\s+theo|lam\s+theo)|dung\s+(?:tuan\s+theo|lam\s+theo))\b"
+            r".{0,40}\b(?:huong\s+dan|chi\s+dan|chi\s+thi|lenh|cau\s+lenh|quy\s+tac|quy\s+dinh|rang\s+buoc|chi\s+lenh|ngu\s+canh|prompt)\b"
             r")|(?:忽略|无视|無視|忘记|忘记).{0,20}(?:指令|指示|提示|规则|規則|说明)|(?:指示|指令|命令|ルール).{0,10}無視"
             r"|игнориру\w*.{0,40}(?:инструкц|правил|указан)|забудь.{0,30}(?:инструкц|правил)|\u1106\u116e\u1109\u1175"
             r"|(?:ignora|olvida|oublie[rz]?|dimentica|ignoriere|vergiss|missachte)\b.{0,40}\b(?:instru|istruz|consigne|regles?|reglas|regole|anweisung|vorgaben|regeln)",
@@ -67,7 +74,7 @@ _SIGNS: tuple[tuple[str, re.Pattern[str]], ...] = (
     (
         "gives a machine another role",
         re.compile(
-            r"(?:\byou\s+(?:are|'re)\s+(?:now|no\s+longer|hereby|going\s+to\s+(?:act|play))\s+(?:an?|the|my|in|acting|bound|under|dan\b)"
+            r"(?:\byou(?:\s+are|['’]re)\s+(?:now|no\s+longer|hereby|going\s+to\s+(?:act|play))\s+(?:an?|the|my|in\s+(?:\w+\s+){0,3}?(?:mode|role|character|simulation)\b|acting|bound|under|dan\b)"
             r"|\b(?:act|behave|respond|reply|answer)\s+as\s+(?:if\s+you|though\s+you|an?\s+(?:\w+\s+){0,3}?(?:ai|bot|model|assistant|terminal|admin\w*|system|classifier|judge|dan))\b"
             r"|\bpretend\s+(?:to\s+be|you(?:\s+are|'re)?|that\s+you)\b|\brole[- ]?play\w*\b|\bdeveloper\s+mode\b|\bjailbr[eo]a?k\w*|\bdo\s+anything\s+now\b"
             r"|\byour\s+(?:new|only|real|true|actual|sole)\s+(?:role|task|job|instructions?|purpose|goal|objective|identity|persona)\b"
@@ -85,18 +92,21 @@ _SIGNS: tuple[tuple[str, re.Pattern[str]], ...] = (
         "addresses the machine",
         re.compile(
             rf"(?:\b(?:dear|hey|hi|hello|attention|note|notice|message|memo|reminder|instructions?|important|listen|psa)\b[\s,:!-]*(?:to|for)?\s*"
-            rf"(?:the\s+|any\s+|all\s+|you,?\s+)?{_MACHINE}s?\b(?=\s*(?:[,:.!;\n-]|$|\w+ing\b|that\b|who\b|which\b|model|assistant|system|reading|please))"
+            rf"(?:the\s+|any\s+|all\s+|you,?\s+)?\b{_MACHINE}s?\b(?=\s*(?:[,:.!;\n-]|$|\w+ing\b|that\b|who\b|which\b|model|assistant|system|reading|please))"
             rf"|\b(?:the|this|any|you,?\s+the)\s+{_MACHINE}s?\s+(?:must|should|shall|has\s+to|have\s+to|needs?\s+to|will)\s+"
             r"(?:now\s+)?(?:classify|mark|set|output|return|respond|reply|answer|ignore|treat|approve|score|label|rate|assign|report|comply|obey)\b"
             r"|\b(?:system|developer|hidden|initial|original|internal)\s+(?:prompt|instructions?|directives?)s?\b|\bprompt\s+injection\b"
             r"|\b(?:system|admin(?:istrator)?|security|developer)\s+(?:override|overwrite|directive|command|notice|update|message)\b"
             r"|\bend\s+of\s+(?:the\s+)?(?:system|prompt|user|message|data|input|untrusted|lead|customer|instructions?|transcript)\b"
-            r"|\b(?:begin|start)\s+(?:of\s+)?(?:the\s+)?(?:system|prompt|instructions?|admin|trusted)\b|\b(?:sudo|override\s+code|safe\s*word|unlock\s+code|passphrase)\b"
+            r"|\b(?:begin|start)\s+(?:of\s+)?(?:the\s+)?(?:prompt|instructions?|trusted)\b|\b(?:begin|start)\s+of\s+(?:the\s+)?(?:system|admin)\b"
+            r"|\bbegin\s+(?:system|admin)\b(?=\s*(?:$|[^\w\s]|(?:prompt|instructions?|message|mode)\b))|\b(?:sudo|override\s+code|safe\s*word|unlock\s+code|passphrase)\b"
             r"|\b(?:reveal|print|repeat|leak|dump|expose|output|show|tell|give|list)\s+(?:me\s+|us\s+)?(?:all\s+)?(?:of\s+)?(?:your|the\s+(?:system|hidden|above|previous|secret))\s+"
-            r"(?:\w+\s+)?(?:prompt|instructions|system|secrets?|api\s*keys?|configuration|rules|guidelines)\b"
-            r"|\b(?:chao|gui|nhac|luu\s+y|thong\s+bao|danh\s+cho|yeu\s+cau)\s+(?:(?:cho|toi|den|voi|he\s+thong)\s+)?(?:ban\s+)?(?:ai|chatgpt|bot|chatbot|mo\s+hinh|tro\s+ly\s+(?:ao|ai)|may|he\s+thong\s+(?:ai|phan\s+loai|tu\s+dong))\b"
+            r"(?:\w+\s+)?(?:prompt|instructions|secrets?|api\s*keys?|configuration|rules|guidelines)\b"
+            r"|\b(?:reveal|print|repeat|leak|dump|expose|output)\s+(?:me\s+|us\s+)?(?:all\s+)?(?:of\s+)?(?:your|the\s+(?:hidden|above|previous|secret))\s+(?:\w+\s+)?system\b"
+            rf"|\b(?:chao|gui|nhac|luu\s+y|thong\s+bao|danh\s+cho|yeu\s+cau)\s+{_TO}(?:(?:ban\s+)?(?:chatgpt|bot|chatbot|mo\s+hinh|tro\s+ly\s+(?:ao|ai)|he\s+thong\s+(?:ai|phan\s+loai|tu\s+dong))\b"
+            rf"|ban\s+ai\b|(?:ban\s+)?(?:ai|may)\b{_TOLD})|\b(?:chao|nhac|luu\s+y|yeu\s+cau)\s+{_TO}ai\b|\b(?:gui|thong\s+bao)\s+{_TO}ai\b(?=\s*[,!;\n-])"
             r"|\b(?:ai|mo\s+hinh|bot|he\s+thong)\s+(?:hay|phai|can\s+phai|bat\s+buoc)\s+(?:phan\s+loai|danh\s+dau|dat|tra\s+loi|tra\s+ve|xep|duyet|bo\s+qua|cham)\b"
-            r"|\b(?:lenh|thong\s+bao|chi\s+thi|yeu\s+cau)\s+(?:tu\s+)?(?:he\s+thong|quan\s+tri\s+vien|admin|nha\s+phat\s+trien)\b|\bloi\s+nhac\s+he\s+thong\b)|系统(?:提示|指令|消息)",
+            rf"|\b(?:lenh|thong\s+bao|chi\s+thi)\s+(?:tu\s+)?{_OWNER}|\byeu\s+cau\s+(?:tu\s+{_OWNER}|{_OWNER}{_TOLD})|\bloi\s+nhac\s+he\s+thong\b)|系统(?:提示|指令|消息)",
             _I,
         ),
     ),
@@ -113,7 +123,7 @@ _SIGNS: tuple[tuple[str, re.Pattern[str]], ...] = (
             r"|\b(?:respond|reply|answer|output|return)\s+(?:only\s+|just\s+|exactly\s+|strictly\s+)*(?:with|in|as)?\s*(?:valid\s+|raw\s+|this\s+|the\s+(?:following\s+)?)?(?:json|the\s+words?|exactly|verbatim)\b"
             r"|\b(?:auto(?:matically)?[- _]?approve|approve\s+(?:this|me|it|my|the\s+lead)\b|pre-?approved\s+by\s+(?:the\s+)?(?:admin|system|security))"
             r"|\b(?:without|skip(?:ping)?|bypass(?:ing)?|no\s+need\s+(?:for|of)|avoid|needs?\s+no|do(?:es)?\s+not\s+need)\s+(?:any\s+|the\s+|a\s+)?(?:human|manual|person(?:'s)?|reviewer)(?:'s)?\s*(?:review|approval|check|oversight|queue|look)?\b"
-            r"|\b(?:do\s+not|don'?t|never)\s+(?:flag|escalate|report|mark)\s+(?:this|it|me|my)\b|\bclean\s*(?:[:=]|to)\s*[\"'`]?true\b|\bnot\s+suspicious\b"
+            r"|\b(?:do\s+not|don['’]?t|never)\s+(?:flag|escalate|report|mark)\s+(?:this|it|me|my)\b|\bclean\s*(?:[:=]|to)\s*[\"'`]?true\b|\bnot\s+suspicious\b"
             r"|\bphan\s+loai\b.{0,30}\b(?:la|thanh|nhu)\b|\bdanh\s+dau\b.{0,25}\b(?:la|thanh|duyet|uu\s+tien|an\s+toan|hop\s+le)\b|\bdo\s+tin\s+cay\b|\bmuc\s+(?:do\s+)?tin\s+(?:cay|tuong)\b"
             r"|\b(?:dat|gan|chinh|nang|sua|cho)\b.{0,20}\b(?:uu\s+tien|y\s+dinh|trang\s+thai|diem|intent|nguong)\b.{0,15}(?:\bp?0\b|1(?:[.,]0)?\b|100|cao\s+nhat|toi\s+da|purchase|\bauto\b)"
             r"|\b(?:tu\s+dong\s+(?:duyet|phe\s+duyet)|(?:duyet|phe\s+duyet)\s+(?:ngay|luon|tu\s+dong|thang)?\s*(?:lead|tin|yeu\s+cau)\s*(?:nay)?)\b"
@@ -159,52 +169,64 @@ _SIGNS: tuple[tuple[str, re.Pattern[str]], ...] = (
         ),
     ),
 )
-#: For each of them, words of which one is in whatever it finds. Looking for those first takes a fraction of the time.
+#: The shortest rulers, and what stands before the name "máy".
+_RULERS = tuple(map("".join, product("-=*~_", repeat=3)))
+_BEFORE_MAY = (
+    "chao", "gui", "nhac", "luu y", "thong bao", "danh cho", "yeu cau", "cho", "toi", "den", "voi", "he thong", "ban",
+)  # fmt: skip
+#: For each of them, words of which one is in whatever it finds, once any white space is a single space. Looking for those first
+#: takes a fraction of the time. ``tests/leads/test_suspicion.py`` walks through the patterns to show that none is missing.
 _HINTS: tuple[tuple[str, ...], ...] = (
     (
-        "ignor", "disregard", "forget", "overrid", "overrul", "bypass", "neglect", "discard", "unlearn", "obey", "n't follow",
-        "not follow", "following", "instru", "prompt", "directive", "void", "superseded", "bo qua", "quen", "phot lo", "lam ngo",
+        "ignor", "disregard", "forget", "overrid", "overrul", "bypass", "neglect", "discard", "unlearn", "obey", "t follow",
+        "following", "longer appl", "are cancel", "void", "obsolete", "superseded", "bo qua", "quen", "phot lo", "lam ngo",
         "huy bo", "xoa bo", "tuan theo", "lam theo", "忽略", "无视", "無視", "忘记", "игнор", "забудь", "\u1106\u116e\u1109\u1175", "olvida", "oublie",
         "dimentica", "vergiss", "missachte",
     ),
     (
-        "you are", "you're", "act as", "as if you", "as though", "as a", "pretend", "role", "developer mode", "jailbr", "anything now",
-        "your ", "new instruction", "new system", "new directive", "new rules", "from now", "if you", "opposite day", "simulat",
-        "bay gio", "gio day", "tu gio", "tu nay", "hien tai", "hien gio", "dong vai", "nhap vai", "gia vo", "gia lam", "vai tro",
-        "huong dan moi", "che do", "你现在", "扮演", "你是一", "теперь", "eres", "tu es", "du bist",
+        "you are", "you're", "you’re", "act as", "as if you", "as though", "as a", "pretend", "role", "developer mode", "jailbr",
+        "anything now", "your", "new instruction", "new system", "new directive", "new rules", "from now", "if you", "opposite day",
+        "simulat", "bay gio", "gio day", "tu gio", "tu nay", "hien tai", "hien gio", "dong vai", "nhap vai", "gia vo", "gia lam",
+        "vai tro", "huong dan moi", "che do", "你现在", "扮演", "你是一", "теперь", "eres", "tu es", "du bist",
     ),
     (
-        "ai", "a.i.", "llm", "gpt", "claude", "gemini", "copilot", "bot", "classifier", "language model", "assistant", "machine",
-        "prompt", "instruction", "directive", "override", "overwrite", "command", "notice", "update", "message", "end of", "sudo",
-        "safe word", "safeword", "unlock", "passphrase", "trusted", "your ", "hidden", "mo hinh", "tro ly", "he thong", "loi nhac", "系统",
-        "chao may", "gui may",
+        "ai", "a.i", "llm", "gpt", "claude", "gemini", "copilot", "bot", "classifier", "language model", "assistant", "machine",
+        "prompt", "instruction", "directive", "override", "overwrite", "command", "notice", "update", "message", "end of",
+        "of admin", "of system", "of the admin", "of the system", "begin admin", "begin system", "sudo", "safe word", "safeword",
+        "unlock", "passphrase", "trusted", "your", "the system", "hidden", "the above", "the previous", "the secret", "mo hinh", "tro ly",
+        "he thong", "quan tri vien", "nha phat trien", "lenh admin", "lenh tu admin", "thong bao admin", "chi thi admin",
+        "tu admin", "yeu cau admin", "loi nhac", "系统", *(f"{word} may" for word in _BEFORE_MAY),
     ),
     (
-        "classif", "categori", "mark", "label", "score", "rate ", "tag ", "treat", "flag", "rank", "consider", "judge", "register",
-        "record", "report", "log ", "file ", "qualif", "grade", "assess", "evaluat", "confidence", "intent", "priority", "status",
-        "verdict", "next_action", "new_", "json", "the word", "exactly", "verbatim", "approve", "human", "manual", "reviewer",
-        "person", "escalat", "clean", "suspicious", "phan loai", "danh dau", "tin cay", "tin tuong", "uu tien", "y dinh",
-        "trang thai", "diem", "nguong", "duyet", "con nguoi", "nguoi", "nhan vien", "gan co", "canh bao", "bao cao", "置信度",
+        "purchase", "demo request", "demo_request", "inquiry price", "inquiry_price", "contact request", "contact_request",
+        "qualified", "hottest", *(f"{word} hot" for word in ("as", "be", "=", "a", "an", "the")), "approve", "auto", "p0", "verified",
+        "legitimate", "trusted", "safe", "clean", "not spam", "high value", "high-value", "sales ready", "sales-ready", "this as",
+        "it as", "me as", *(f"{word} my" for word in ("classify", "mark", "label", "score")), "confidence", "intent", "priority",
+        "score", "status", "verdict", "next_action", "new_", "json", "the word", "exactly", "verbatim", "human", "manual", "person",
+        "reviewer", *(f"{word} {what}" for word in ("t", "never") for what in ("flag", "escalate", "report", "mark")),
+        "suspicious", "phan loai", "danh dau", "tin cay", "tin tuong", "uu tien", "y dinh", "trang thai", "diem", "nguong", "duyet",
+        "con nguoi", "can nguoi", "qua nguoi", "mien nguoi", "nhan vien", "gan co", "canh bao", "bao cao", "置信度",
         "clasifica", "classe", "klassifizier", "классиф",
     ),
     (
         "threshold", "_from", "guardrail", "moderation", "undo", "routing", "classifier", "webhook", "settings", "injection",
         "crm", "slack", "twenty", "pipeline", "salesforce", "hubspot", "tool", "function", "deliver", "api", "sql", "shell",
-        "command", "drop table", "rm -rf", "admin", "leads", "customer", "contacts", "database", "cai dat", "cau hinh", "nguong",
-        "bo loc", "kiem duyet", "phan quyen", "quan tri",
+        "command", "drop table", "rm -rf", "admin", "the whole", "your entire", "the full",
+        *(f"{verb} {which}" for verb in ("export", "exfiltrate", "leak", "dump", "email", "send me") for which in ("all", "every")),
+        "cai dat", "cau hinh", "nguong", "bo loc", "kiem duyet", "phan quyen", "quan tri",
     ),
     (
         "intent", "confidence", "next_action", "verdict", "is_injection", "tool_call", "priority", "role", "clean", "status", "<", "[",
-        "##", "system", "assistant", "developer", "human", "he thong", "chatgpt", "admin", "user", "ai:", "ai :", "root", "operator",
-        "---", "===", "***", "~~~", "___", "end_", "begin_", "```", "header",
+        "##", "system", "assistant", "developer", "human", "he thong", "chatgpt", "admin", "user", "ai:", "ai :", "ai#", "ai #",
+        "root", "operator", "end_", "begin_", "```", "header", *_RULERS,
     ),
     (
         "<", "onerror", "onload", "onclick", "onmouse", "onfocus", "ontoggle", "script", "data:text", "{{", "${", "{%", "document.",
         "union", "' or", "'or", "=cmd", "= cmd", "hyperlink", "![",
     ),
 )  # fmt: skip
-#: For signs whose hints stand in very many messages ("ai" in "email", "your "), or whose pattern takes long: words of which
-#: one, or ``_NAMED_AI``, is in whatever the pattern finds as well. They are single words, as any white space may stand between.
+#: For signs whose hints stand in very many messages ("ai" in "email", "your"), or whose pattern takes long: words of which
+#: one, or ``_NAMED_AI``, is in whatever the pattern finds as well.
 _HOLDS: dict[str, tuple[str, ...]] = {
     "gives a machine another role": (
         "now", "longer", "hereby", "going", "act", "behave", "respond", "reply", "answer", "pretend", "role", "developer",
@@ -213,17 +235,17 @@ _HOLDS: dict[str, tuple[str, ...]] = {
         "huong", "che", "你现在", "扮演", "你是一", "теперь", "eres", "maintenant", "bist",
     ),
     "addresses the machine": (
-        "a.i.", "llm", "gpt", "claude", "gemini", "copilot", "bot", "classifier", "language", "assistant", "machine", "prompt",
+        "a.i", "llm", "gpt", "claude", "gemini", "copilot", "bot", "classifier", "language", "assistant", "machine", "prompt",
         "instruction", "directive", "override", "overwrite", "command", "notice", "update", "message", "system", "user", "data",
         "input", "lead", "customer", "transcript", "admin", "trusted", "sudo", "safe", "unlock", "passphrase",
         "secret", "api", "configuration", "rules", "guidelines", "hinh", "tro", "may", "thong", "tri", "系统",
     ),
     "holds an answer or marks meant for a machine": (
-        ":", "<", ">", "[", "#", "：", "＞", "end_", "begin_", "```", "to=", "header", *(a + b for a in "-=*~_" for b in "-=*~_"),
+        ":", "<", ">", "[", "#", "：", "＞", "end_", "begin_", "```", "to=", "header", *_RULERS,
     ),
 }  # fmt: skip
-#: "ai" where a pattern takes it for a name: a word, unless behind "to" and "for", which may stand before it without a space.
-_NAMED_AI = re.compile(r"ai(?:(?<=\bai)|(?<=toai)|(?<=forai))s?\b")
+#: "ai" where a pattern takes it for a name: as a word.
+_NAMED_AI = re.compile(r"ai(?<=\bai)s?\b")
 #: Words of which one is in whatever ``_CYPHER`` finds.
 _CYPHER_HINTS = ("rot", "base", "decode", "giai", "backwards", "reverse", "nguoc", "hex", "caesar", "morse")
 #: What words in a text speak for, as bits: a cypher, perhaps the name "ai", that name; from ``_FIRST`` on, the signs.
@@ -337,7 +359,9 @@ def suspected(verdict: Mapping[str, Any]) -> bool:
 
 
 def _met(look: str) -> int:
-    """The bits of the words in a folded text."""
+    """The bits of the words in a folded text. In the words any white space counts as one space, line ends too."""
+    if not look.isprintable():  # nor is any white space but the space
+        look = " ".join(look.split())
     try:
         words = _WORDS.find_matches_as_strings(look, overlapping=True)
     except UnicodeEncodeError:  # a lone surrogate, which escapes may give; no word holds one
