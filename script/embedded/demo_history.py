@@ -66,7 +66,7 @@ def make_older(session: Session, workspace_id: uuid.UUID, lead_ids: Sequence[uui
         if lead_id not in by:
             newest_last = len(lead_ids) - number
             by[lead_id] = timedelta(minutes=newest_last * (18 if number % 2 else 2))
-    for lead_id, age in by.items():
+    for lead_id, age in sorted(by.items()):  # locked in the order in which workers lock them, so that none is stopped
         session.execute(
             sa.update(Lead)
             .where(Lead.id == lead_id, Lead.workspace_id == workspace_id)
