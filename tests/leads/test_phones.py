@@ -27,7 +27,7 @@ def written(number: phonenumbers.PhoneNumber, rnd: random.Random) -> list[str]:
     near, code = "".join(digits), number.country_code
     return [phonenumbers.format_number(number, form) for form in _FORMATS] + [
         f"+{code}{near}", f"+{code} (0){near}", f"(+{code}) {near[:3]}-{near[3:]}", f"({near[:3]}) {near[3:]}", f"0{near}",
-        near, near[:-1], f"{near}7", f"{code}{near}", f"00{code}{near}", f"1{near}", f"011{code}{near}", f"8{near}",
+        near, near[:-1], f"{near}7", f"{code}{near}", f"00{code}{near}", f"1{near}", f"011{code}{near}", f"8{near}", f"0{near[1:]}", f"+{code}0{near[1:]}", f"+{code}0{near}",
     ]  # fmt: skip
 
 
@@ -57,7 +57,9 @@ def test_every_regions_numbers_are_read_as_the_library_reads_them() -> None:
         ("0912 345 678", "VN", ("84", "912345678")),
         ("(020) 7946-0018", "GB", ("44", "2079460018")),
         ("0912345678 ext 5", "VN", None),
-        ("+39 06 69812345", "IT", None),  # the zero belongs to the number
+        ("+39 06 69812345", "IT", ("39", "0669812345")),  # the zero belongs to the number
+        ("0966496171", "US", ("1", "0966496171")),  # where it cannot, the library keeps it as well
+        ("+390069812345", "IT", None),
         ("0084912345678", "VN", None),
         ("84912345678", "VN", None),
         ("+84\u0661\u0662\u0663\u0664\u0665\u0666\u0667\u0668\u0669", "VN", None),

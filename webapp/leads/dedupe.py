@@ -89,7 +89,8 @@ def normalize_phone(phone: str | None, *, region: str) -> str | None:
 def parsed_phone(phone: str, region: str) -> phonenumbers.PhoneNumber | None:
     """What the digits say; None when they cannot be a number. Shared by its callers, who must not change it."""
     if found := phones.plain(phone, region):
-        return phonenumbers.PhoneNumber(country_code=int(found[0]), national_number=int(found[1]))
+        zero = True if found[1].startswith("0") else None  # which numbers of Italy began, and keep abroad
+        return phonenumbers.PhoneNumber(int(found[0]), int(found[1]), italian_leading_zero=zero)
     try:
         return phonenumbers.parse(phone, region)
     except phonenumbers.NumberParseException:

@@ -33,8 +33,8 @@ class _Plan:
 
 
 def plain(phone: str, region: str) -> tuple[str, str] | None:
-    """(country calling code, national number), digits, of a possible number; None: ask ``phonenumbers``, which may find
-    one all the same. ``region``: where a number without country code is from."""
+    """(country calling code, national number), digits, of a possible number; a zero that it begins with belongs to it.
+    None: ask ``phonenumbers``, which may find one all the same. ``region``: where a number without country code is from."""
     if not _PLAIN.fullmatch(phone):
         return None
     digits = phone.translate(_NO_DIGITS)
@@ -53,7 +53,7 @@ def plain(phone: str, region: str) -> tuple[str, str] | None:
         without = national[dialled.end() :]
         if plan.number.fullmatch(without) or not plan.number.fullmatch(national):
             national = without
-    if len(national) not in plan.lengths or national.startswith("0"):  # that one may belong to the number
+    if len(national) not in plan.lengths or national.startswith("00"):
         return None
     return plan.code, national
 

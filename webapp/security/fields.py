@@ -32,8 +32,18 @@ def is_sealed(value: Any) -> bool:
     return isinstance(value, str) and value.startswith(_MARK)
 
 
+def _is_plain(payload: dict[Any, Any]) -> bool:
+    """Has nothing in it that is sensitive, or could hold something that is? The usual row of a file."""
+    for key, value in payload.items():
+        if isinstance(value, _CONTAINERS) or not isinstance(key, str) or is_sensitive(key):
+            return False
+    return True
+
+
 def _copy(payload: Any, change: Callable[[Any], Any]) -> Any:
     """A copy of a JSON payload, however deep, with ``change`` made to each value under a sensitive name."""
+    if isinstance(payload, dict) and _is_plain(payload):
+        return payload.copy()
     made: list[Any] = [None]
     todo: list[tuple[Any, Any, Any]] = [(made, 0, payload)]  # container of the copy, key there, what to copy
     while todo:
