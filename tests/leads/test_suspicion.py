@@ -300,3 +300,10 @@ def test_half_a_character_among_escapes_stops_nothing() -> None:
 
 def test_words_that_come_thousands_of_times_are_no_burden() -> None:
     assert suspicion.signs("ai email your bot " * 1_000) == ()
+
+
+@pytest.mark.parametrize("many", ["-", "=-_*~", "\n", "\r", "<\n", "[\n"])
+def test_nor_are_marks_and_line_ends(many: str) -> None:
+    """They once took half a minute, or for ever."""
+    around = "email your bot, system human status [ : "
+    assert suspicion.signs(around + many * (19_900 // len(many))) == ()

@@ -91,7 +91,7 @@ _SIGNS: tuple[tuple[str, re.Pattern[str]], ...] = (
     (
         "addresses the machine",
         re.compile(
-            rf"(?:\b(?:dear|hey|hi|hello|attention|note|notice|message|memo|reminder|instructions?|important|listen|psa)\b[\s,:!-]*(?:to|for)?\s*"
+            rf"(?:\b(?:dear|hey|hi|hello|attention|note|notice|message|memo|reminder|instructions?|important|listen|psa)\b[\s,:!-]*(?:(?:to|for)\s*)?"
             rf"(?:the\s+|any\s+|all\s+|you,?\s+)?\b{_MACHINE}s?\b(?=\s*(?:[,:.!;\n-]|$|\w+ing\b|that\b|who\b|which\b|model|assistant|system|reading|please))"
             rf"|\b(?:the|this|any|you,?\s+the)\s+{_MACHINE}s?\s+(?:must|should|shall|has\s+to|have\s+to|needs?\s+to|will)\s+"
             r"(?:now\s+)?(?:classify|mark|set|output|return|respond|reply|answer|ignore|treat|approve|score|label|rate|assign|report|comply|obey)\b"
@@ -151,11 +151,11 @@ _SIGNS: tuple[tuple[str, re.Pattern[str]], ...] = (
         re.compile(
             r"[\"'“”]?\b(?:intent|confidence|next_action|verdict|is_injection|tool_calls?)\b[\"'“”]\s*:|[{,]\s*(?:intent|confidence|priority|role|clean|verdict)\s*:"
             r"|[\"'](?:role|priority|clean|status)[\"']\s*:\s*[\"']?(?:system|assistant|developer|p0|true|new_auto|approved)"
-            r"|<\s*/?\s*(?:system|assistant|user|human|instructions?|prompt|lead_message|message-[\w-]*|data|context|verdict|output|admin|override|tool\w*|function\w*|invoke|developer|untrusted|input|document|im_start|im_end|think(?:ing)?|answer|result|response|json)\b[^<>]{0,80}>"
-            r"|<\|[^|<>]{0,40}\|?>|\[\s*/?\s*(?:inst|system|assistant|sys|admin|developer|end|/?prompt|instructions?)\b[^\]]{0,20}\]|<<\s*/?\s*(?:sys|system)\b"
+            r"|<\s*(?:/\s*)?(?:system|assistant|user|human|instructions?|prompt|lead_message|message-[\w-]*|data|context|verdict|output|admin|override|tool\w*|function\w*|invoke|developer|untrusted|input|document|im_start|im_end|think(?:ing)?|answer|result|response|json)\b[^<>]{0,80}>"
+            r"|<\|[^|<>]{0,40}\|?>|\[\s*(?:/\s*)?(?:inst|system|assistant|sys|admin|developer|end|/?prompt|instructions?)\b[^\]]{0,20}\]|<<\s*(?:/\s*)?(?:sys|system)\b"
             r"|#{2,}\s*(?:system|instruction|assistant|response|new\s+task|override|prompt|end|admin|task|he\s+thong|chi\s+thi)\w*"
-            r"|(?:^|[\n.|>]|\s{2,})\s*(?:system|assistant|developer|human|he\s+thong|chatgpt)\s*(?:\([^)]{0,20}\))?\s*(?::|>|＞|：)"
-            r"|(?:^|\n)\s*(?:admin|user|ai|root|operator)\s*(?:#|:)\s*\S|[-=*~_]{3,}\s*(?:end|begin|start|stop|het|ket\s+thuc|bat\s+dau)\b|\b(?:end|begin)_(?:of_)?(?:text|turn|prompt|message)\b|```\s*(?:json|system|prompt|yaml|xml)|\bassistant\s+to=|\bheader_id\b|\bstart_header\b",
+            r"|(?:^|(?<=[\n.|>])|(?<=\s\s)|(?<=[.|>]\s)|(?<=\s)(?<!..))(?:system|assistant|developer|human|he\s+thong|chatgpt)\s*(?:\([^)]{0,20}\)\s*)?(?::|>|＞|：)"
+            r"|(?:^|\n)[^\S\n]*(?:admin|user|ai|root|operator)\s*(?:#|:)\s*\S|(?<![-=*~_])[-=*~_]{3,}\s*(?:end|begin|start|stop|het|ket\s+thuc|bat\s+dau)\b|\b(?:end|begin)_(?:of_)?(?:text|turn|prompt|message)\b|```\s*(?:json|system|prompt|yaml|xml)|\bassistant\s+to=|\bheader_id\b|\bstart_header\b",
             _I,
         ),
     ),
