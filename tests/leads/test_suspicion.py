@@ -302,7 +302,7 @@ def test_words_that_come_thousands_of_times_are_no_burden() -> None:
     assert suspicion.signs("ai email your bot " * 1_000) == ()
 
 
-@pytest.mark.parametrize("many", ["-", "=-_*~", "\n", "\r", "<\n", "[\n"])
+@pytest.mark.parametrize("many", ["-", "#", "=-_*~", "\n", "\r", "<\n", "[\n"])
 def test_nor_are_marks_and_line_ends(many: str) -> None:
     """They once took half a minute, or for ever."""
     around = "email your bot, system human status [ : "

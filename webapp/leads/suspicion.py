@@ -153,7 +153,7 @@ _SIGNS: tuple[tuple[str, re.Pattern[str]], ...] = (
             r"|[\"'](?:role|priority|clean|status)[\"']\s*:\s*[\"']?(?:system|assistant|developer|p0|true|new_auto|approved)"
             r"|<\s*(?:/\s*)?(?:system|assistant|user|human|instructions?|prompt|lead_message|message-[\w-]*|data|context|verdict|output|admin|override|tool\w*|function\w*|invoke|developer|untrusted|input|document|im_start|im_end|think(?:ing)?|answer|result|response|json)\b[^<>]{0,80}>"
             r"|<\|[^|<>]{0,40}\|?>|\[\s*(?:/\s*)?(?:inst|system|assistant|sys|admin|developer|end|/?prompt|instructions?)\b[^\]]{0,20}\]|<<\s*(?:/\s*)?(?:sys|system)\b"
-            r"|#{2,}\s*(?:system|instruction|assistant|response|new\s+task|override|prompt|end|admin|task|he\s+thong|chi\s+thi)\w*"
+            r"|(?<!#)#{2,}\s*(?:system|instruction|assistant|response|new\s+task|override|prompt|end|admin|task|he\s+thong|chi\s+thi)\w*"
             r"|(?:^|(?<=[\n.|>])|(?<=\s\s)|(?<=[.|>]\s)|(?<=\s)(?<!..))(?:system|assistant|developer|human|he\s+thong|chatgpt)\s*(?:\([^)]{0,20}\)\s*)?(?::|>|＞|：)"
             r"|(?:^|\n)[^\S\n]*(?:admin|user|ai|root|operator)\s*(?:#|:)\s*\S|(?<![-=*~_])[-=*~_]{3,}\s*(?:end|begin|start|stop|het|ket\s+thuc|bat\s+dau)\b|\b(?:end|begin)_(?:of_)?(?:text|turn|prompt|message)\b|```\s*(?:json|system|prompt|yaml|xml)|\bassistant\s+to=|\bheader_id\b|\bstart_header\b",
             _I,
