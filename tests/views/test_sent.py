@@ -56,6 +56,23 @@ def test_an_event_is_told_in_words() -> None:
     }  # fmt: skip
 
 
+def test_a_follow_up_is_told_in_words_and_without_ids() -> None:
+    follow_up = {
+        "lead_id": "01a2228e-617c-7bd2-987a-d838dc0df9ad", "author_id": "u-1", "author_name": "Minh",
+        "content_text": "giá sao shop", "intent_label": "inquiry_price", "priority": "high",
+    }  # fmt: skip
+    assert list(lines(DestinationKind.N8N, follow_up).items()) == [
+        ("Name", "Minh"),
+        ("Intent", "price inquiry"),
+        ("Priority", "high"),
+        ("Message", "giá sao shop"),
+    ]
+    task = {"WhoId": "00Q000000000006AAA", "OwnerId": "005000000000002AAA", "Status": "Not Started"}
+    assert lines(DestinationKind.SALESFORCE, task) == {"Status": "Not Started"}
+    task = {"properties": {"hs_task_type": "EMAIL", "hubspot_owner_id": "7000"}}
+    assert lines(DestinationKind.HUBSPOT, task) == {"Kind of task": "email"}
+
+
 def test_what_people_wrote_is_shown_as_they_wrote_it() -> None:
     own = {"message": "task", "name": "note", "company": "HIGH", "platform": "vi", "external_id": "0" * 32}
     assert lines(DestinationKind.WEBHOOK, {"type": "lead.approved", "data": own}) == {
@@ -79,7 +96,9 @@ def test_a_message_of_slack_is_read_without_its_marks() -> None:
     ("excerpt", "words"),
     [
         ('{"status":"error","message":"Property \\"x\\" does not exist","category":"VALIDATION', 'Property "x" does not exist'),
-        ('[{"message":"bad","errorCode":"X"}]', "bad"), ('{"ok":true,"ts":"1.2"}', ""), ("", ""), (None, ""),
+        ('[{"message":"bad","errorCode":"X"}]', "bad"),
+        ('{"statusCode": 400, "error": "BadRequestException", "messages": ["No such field", "x"]}', "No such field"),
+        ('{"ok":true,"ts":"1.2"}', ""), ("", ""), (None, ""),
         ("<html><body><h1>502 Bad Gateway</h1></body></html>", "502 Bad Gateway"), ("250 2.0.0 queued", "250 2.0.0 queued"),
     ],
 )  # fmt: skip

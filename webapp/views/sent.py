@@ -24,7 +24,7 @@ _LONG = 120
 _TECHNICAL = frozenset(
     {
         "id", "associations", "metadata", "unfurl_links", "unfurl_media", "idproperty", "objectwritetraceid",
-        "message_truncated", "attributes", "text_format",
+        "message_truncated", "attributes", "text_format", "whoid", "ownerid", "hubspot_owner_id", "author_id",
     }
 )  # fmt: skip
 #: Names of fields that their own words do not explain; what a destination's kind calls them counts first.
@@ -36,7 +36,6 @@ _LABELS = {
     "hs_task_type": "Kind of task",
     "hs_timestamp": "Date",
     "hs_note_body": "Note",
-    "hubspot_owner_id": "Owner",
     "mobilephone": "Mobile phone",
     "bodyV2 markdown": "Text",
     "name firstName": "First name",
@@ -56,6 +55,10 @@ _LABELS = {
     "consent_at": "Consent given",
     "created_at": "Received",
     "email": "E-mail",
+    "Email": "E-mail",
+    "author_name": "Name",
+    "content_text": "Message",
+    "intent_label": "Intent",
     "to": "To",
 }
 #: What stands first and last; a stored payload has no order of its own.
@@ -86,8 +89,8 @@ _OF_VOCABULARIES = frozenset(
     {"Intent", "Priority", "Status", "State", "Source", "Lead source", "Language", "Next action", "Kind of task"}
 )
 #: Where services say what is the matter, in JSON that may have been cut; the first of these that says something counts.
-_SAID = re.compile(r'"(\w+)"\s*:\s*"((?:[^"\\]|\\.)+)"')
-_SAY = ("error_description", "message", "detail", "error", "title", "reason")
+_SAID = re.compile(r'"(\w+)"\s*:\s*\[?\s*"((?:[^"\\]|\\.)+)"')
+_SAY = ("error_description", "message", "messages", "detail", "error", "title", "reason")
 #: Of an answer of success: the others may be the record's own.
 _SAY_THOUGH_TAKEN = ("error_description", "detail", "error")
 

@@ -392,7 +392,7 @@ def stage_said(value: str) -> Status:
 
 _VALUES = vocabulary.VALUES | {member.value: said.word for member, said in STATUS.items() if "_" in member.value}
 #: As CRMs spell the members of their vocabularies: ``NOT_STARTED``.
-_CONSTANT = re.compile(r"[A-Z]{2,}(_[A-Z]+)+|TODO|DONE|HIGH|MEDIUM|LOW|COMPLETED")
+_CONSTANT = re.compile(r"[A-Z]{2,}(_[A-Z]+)+|TODO|DONE|CALL|EMAIL|HIGH|MEDIUM|LOW|COMPLETED")
 
 
 def sentence(text: str) -> str:
