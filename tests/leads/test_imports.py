@@ -453,6 +453,18 @@ def test_preview_shows_rows_as_they_would_come_in(session: Session, workspace: W
     assert [problem.field for problem in refused.value.details] == ["E-mail", "None", "Message"]
 
 
+def test_preview_says_amounts_and_what_is_wrong_as_people_do(
+    session: Session, workspace: Workspace, tmp_path: Path
+) -> None:
+    found = upload(session, workspace, tmp_path, "E-mail,Budget\na@example.com,12500\nb@example.com,1.5\nnobody,x\n")
+    first, second, wrong = imports.preview(tmp_path, found).rows
+    assert (first.fields["budget"], second.fields["budget"]) == ("12,500", "1.50")
+    assert {problem.field: problem.reason for problem in wrong.problems} == {
+        "email": "is not a valid e-mail address: An email address must have an @-sign",
+        "budget": "must be one amount of 0 or more, of at most 15 digits, such as 12,500 or 20k",
+    }
+
+
 def test_reading_it_otherwise_maps_the_columns_anew(session: Session, workspace: Workspace, tmp_path: Path) -> None:
     found = upload(session, workspace, tmp_path, "email;note\na@example.com;caf\xe9\n".encode("cp1252"))
     layout = imports.inspect(

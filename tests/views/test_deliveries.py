@@ -182,7 +182,7 @@ class TestDelivery:
             drain(session_factory)
             dead = rows(session)["person"]
             html = client.get(f"/deliveries/{dead.id}/edit").text
-            assert "ada@wrong.example" in html and "stays as it is" in html
+            assert "ada@wrong.example" in html and "stays as it is" in html and ">E-mail</label>" in html
             form = dict(re.findall(r'name="(to-[^"]+)"\s+value="([^"]*)"', html))
             answer = client.post(f"/deliveries/{dead.id}/edit", data=form | {"to-lead.email": "ada@right.example"})
             assert answer.status_code == 303

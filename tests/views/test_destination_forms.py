@@ -129,6 +129,17 @@ def test_one_that_deliveries_wait_for_says_what_to_do(
     assert "or enter them again in its settings. Deliveries go out by themselves then." in page
 
 
+def test_the_list_names_sources_intents_and_languages_as_other_pages_do(
+    admin: FlaskClient, session: Session, workspace: Workspace
+) -> None:
+    with WebhookReceiver() as receiver:
+        row = webhook_destination(session, workspace, receiver)
+    row.rules = {"source": ["google_ads", "Fair"], "intent": ["purchase_intent"], "lang": ["vi"], "country": ["VN"]}
+    session.commit()
+    page = admin.get("/settings/destinations").text
+    assert "intents: purchase; sources: Google Ads, Fair; countries: VN; languages: Vietnamese" in page
+
+
 def test_one_that_has_taken_a_delivery_works_whether_it_was_tested_or_not(
     admin: FlaskClient, session: Session, workspace: Workspace, session_factory: sessionmaker[Session]
 ) -> None:

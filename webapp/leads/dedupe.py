@@ -50,7 +50,7 @@ def checked_email(email: str) -> str:
     try:
         parsed = email_validator.validate_email(email.strip(), check_deliverability=False)
     except email_validator.EmailNotValidError as error:
-        raise ValueError(f"is not a valid e-mail address: {error}") from None
+        raise ValueError(f"is not a valid e-mail address: {str(error).rstrip('.')}") from None
     return f"{parsed.local_part}@{parsed.ascii_domain}".lower()
 
 

@@ -175,7 +175,10 @@ def editable(session: Session, delivery: Delivery, *, public_url: str | None = N
     mapping = fieldmap.complete(known.mapping, destination.mapping)
     shown = trial.example(session, delivery.workspace_id, mapping, lead_id=delivery.lead_id, public_url=public_url)
     labels = {field.name: field.label for field in known.mapping}
-    found = [(f"lead.{name}", name, getattr(shown.lead, name) if shown else None) for name in LEAD_FIELDS]
+    found = [
+        (f"lead.{name}", "E-mail" if name == "email" else name, getattr(shown.lead, name) if shown else None)
+        for name in LEAD_FIELDS
+    ]
     found += [(name, labels.get(name, name), shown.values.get(name) if shown else None) for name in mapping]
     return [Editable(name, label, edited.get(name, value or ""), name in edited) for name, label, value in found]
 

@@ -100,10 +100,14 @@ def _short(value: Any) -> str:
     return text if len(text) <= _LONGEST_CELL else f"{text[:_LONGEST_CELL]}…"
 
 
+def _money(amount: float | None) -> str | None:
+    return None if amount is None else f"{amount:,.2f}".removesuffix(".00")
+
+
 def _fields(lead: LeadIn) -> dict[str, str]:
     found: dict[str, Any] = {
         "message": lead.message, "name": lead.name, "email": lead.email, "phone": lead.phone, "company": lead.company,
-        "budget": lead.budget, "source": lead.source, "lead_id": lead.external_id, "consent": lead.consent,
+        "budget": _money(lead.budget), "source": lead.source, "lead_id": lead.external_id, "consent": lead.consent,
         "consent_at": lead.consent_at,
     }  # fmt: skip
     found |= lead.attributes | lead.attribution
