@@ -44,6 +44,16 @@ def test_who_contradicts_is_seen_with_the_note_that_tells_why(client, session, w
     assert "by its country code" in text.lower()
 
 
+def test_who_said_it_is_named_in_words_not_by_a_library(client, session, workspace, reviewer):
+    html = shown(
+        client, session, workspace,
+        fact("country", "DE", "phonenumbers"), fact("email_valid", True, "email-validator"), fact("city", "Ulm", "Acme"),
+    )  # fmt: skip
+    text = " ".join(text_of(html).split())
+    assert "numbering plans, " in text and "how the address is written, " in text and "Acme, " in text
+    assert "phonenumbers" not in html and "email-validator" not in html
+
+
 def test_links_of_strangers_are_links_only_where_they_lead_to_the_web(client, session, workspace, reviewer):
     bad = ["javascript:alert(1)", "https://acme.example/x", "data:text/html,x", "https://[bad", '"><svg onload=1>']
     html = shown(client, session, workspace, fact("company_social", bad), fact("company_name", "<b onload=1>Acme"))

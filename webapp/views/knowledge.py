@@ -186,9 +186,8 @@ def _row(known: Known, label: str, said: Callable[[Any], str]) -> Row | None:
 
 
 def _source(fact: Fact, said: Callable[[Any], str]) -> Source:
-    return Source(
-        said(fact.value) or _plain(fact.value), fact.provider, fact.confidence, times.parsed(fact.at), fact.note
-    )
+    who = words.PROVIDER.get(fact.provider, fact.provider)
+    return Source(said(fact.value) or _plain(fact.value), who, fact.confidence, times.parsed(fact.at), fact.note)
 
 
 def _links(name: str, value: Any) -> list[str]:

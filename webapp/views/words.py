@@ -233,6 +233,12 @@ MODE_MEANS: dict[Mode, str] = {
 }
 PURPOSE = {"classify": "judging", "copywriting": "task texts"}
 SOURCE = vocabulary.SOURCE
+#: Who told a fact, where it goes by the name of a library; others have names of their own.
+PROVIDER = {
+    "phonenumbers": "numbering plans",
+    "email-validator": "how the address is written",
+    "disposable-email-domains": "list of throw-away mail services",
+}
 STAGE = {"enrich": "Enrich", "classify": "Judge", "score": "Score", "route": "Route"}
 SCORE_PART = {
     "intent": "Intent",
