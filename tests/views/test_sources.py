@@ -92,6 +92,19 @@ def test_the_command_on_the_page_works(client: FlaskClient, page: str, session: 
     assert client.post(path_of(text), json=json.loads(body[1])).json["created"] == 1
 
 
+def test_a_page_that_waits_is_told_of_the_first_request_and_left_alone_until_then(
+    client: FlaskClient, page: str
+) -> None:
+    text = client.get(page).text
+    ask = {"HX-Request": "true", "HX-Target": "section#first-request"}
+    assert f'hx-get="{page}"' in text and 'hx-target="#first-request"' in text
+    assert (client.get(page, headers=ask).status_code, client.get(page, headers=ask).text) == (204, "")
+    client.post(path_of(text), json={"message": "How much is it?"})
+    told = client.get(page, headers=ask).text
+    assert "The first request has come." in told and "<form" not in told and "hx-get" not in told
+    assert "hx-get" not in client.get(page).text.partition("Which value is which")[0].partition('id="content"')[2]
+
+
 @pytest.mark.parametrize("name", ["", " ", "x" * 81, "a\x07b"])
 def test_a_bad_name_is_refused_and_kept(client: FlaskClient, admin: Any, session: Session, name: str) -> None:
     answer = client.post("/settings/inbound", data={"name": name, "preset": "google"})

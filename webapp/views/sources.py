@@ -125,8 +125,17 @@ def create() -> Any:
 def show(source_id: uuid.UUID) -> Any:
     """``?preset=``: its mapping in the editor, not yet saved."""
     source = _source(source_id)
+    if helpers.is_htmx("first-request"):
+        return _first_request(source)
     preset = PRESETS.get(request.args.get("preset", ""))
     return _page(source, preset.mapping if preset else source.mapping, unsaved=preset is not None)
+
+
+def _first_request(source: InboundSource) -> Any:
+    """What a page that waits for it gets: nothing, or that it has come. What is typed there is left alone."""
+    if source.last_sample is None:
+        return "", 204
+    return helpers.show("components/first_request.html", source=source)
 
 
 def _source(source_id: uuid.UUID, *, lock: bool = False) -> InboundSource:
