@@ -239,3 +239,14 @@ def test_what_a_service_sets_as_a_cookie_is_not_sent_with_the_next_delivery(serv
     for _ in range(2):
         client.call("POST", json_body={})
     assert not any("cookie" in request.headers for request in server.requests)
+
+
+@pytest.mark.parametrize(
+    ("host", "words"),
+    [("nobody.invalid", "no server of that name is found"), ("127.0.0.1", "nothing answers at that address")],
+)
+def test_why_nothing_could_be_sent_is_said_in_words(host: str, words: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with pytest.raises(Unreached, match=f"^no connection: {words}$"):
+        HttpClient(f"http://{host}:{port}", timeout=5).call("POST", json_body={})

@@ -248,9 +248,22 @@ def wrong_certificate(error: Exception) -> str | None:
     return f"its certificate is not good: {(error.verify_message or 'nobody vouches for it').rstrip('.')}"
 
 
+#: By the types of urllib3 and Python, whose own texts hold addresses of objects.
+_KINDS = {
+    "NameResolutionError": "no server of that name is found",
+    "NewConnectionError": "nothing answers at that address",
+    "ConnectTimeoutError": "nothing answers at that address in time",
+    "RemoteDisconnected": "the other side hung up",
+    "ConnectionResetError": "the other side hung up",
+    "BrokenPipeError": "the other side hung up",
+    "IncompleteRead": "the answer broke off",
+}
+
+
 def _kind(error: Exception) -> str:
-    """The reason's type: urllib3's texts hold addresses of objects."""
-    return type(_innermost(error)).__name__
+    """The reason in words, else its type."""
+    name = type(_innermost(error)).__name__
+    return _KINDS.get(name, name)
 
 
 def _innermost(error: Exception) -> Exception:
