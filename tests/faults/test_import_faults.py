@@ -43,11 +43,13 @@ def number(session, model):
 
 def somebody_is_left(group):
     """Of the process group that a worker began: its helpers are in it."""
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True
+    for process in psutil.process_iter(["status"]):
+        try:
+            if os.getpgid(process.pid) == group and process.info["status"] != psutil.STATUS_ZOMBIE:
+                return True
+        except ProcessLookupError:
+            continue
+    return False
 
 
 def waits_for_a_lock(session):
@@ -62,9 +64,9 @@ def test_killed_at_chunks_and_inside_them_an_import_loses_and_repeats_nothing(se
     seen = []
     for mark in marks:  # as soon as so many chunks are there, which is somewhere in the next one
         worker = processes.worker("imports")
-        wait_until(lambda mark=mark: state(session, found).rows_done >= mark * CHUNK_ROWS, 60)
+        assert wait_until(lambda mark=mark: state(session, found).rows_done >= mark * CHUNK_ROWS, 60)
         kill(worker)
-        wait_until(lambda group=worker.pid: not somebody_is_left(group), 60)
+        assert wait_until(lambda group=worker.pid: not somebody_is_left(group), 60)
         done = state(session, found).rows_done
         assert done % CHUNK_ROWS == 0
         assert found.created_count == number(session, Lead) == number(session, Run)
@@ -74,13 +76,13 @@ def test_killed_at_chunks_and_inside_them_an_import_loses_and_repeats_nothing(se
     # In the middle of a chunk's transaction: somebody holds a person of it.
     session.execute(sa.text("LOCK TABLE people IN SHARE MODE"))
     worker = processes.worker("imports")
-    wait_until(lambda: waits_for_a_lock(session), 60)
+    assert wait_until(lambda: waits_for_a_lock(session), 60)
     kill(worker)
     session.rollback()
     assert state(session, found).state is ImportState.RUNNING
 
     processes.worker("imports")
-    wait_until(lambda: state(session, found).state is ImportState.DONE, 120)
+    assert wait_until(lambda: state(session, found).state is ImportState.DONE, 120)
     bad = sum(n % 10 == 3 for n in range(ROWS))
     again = sum(n % 7 == 0 and n > 2 and (n - 2) % 10 != 3 and n % 10 != 3 for n in range(ROWS))
     assert (found.rows_done, found.failed_count, found.touched_count) == (ROWS, bad, again)
@@ -102,11 +104,19 @@ def test_killed_at_chunks_and_inside_them_an_import_loses_and_repeats_nothing(se
 def test_without_its_helper_a_worker_takes_the_rest_in_by_itself(session, processes, tmp_path):
     found = queued(session, make_workspace(session), tmp_path, data())
     worker = processes.worker("imports")
-    wait_until(lambda: state(session, found).rows_done >= CHUNK_ROWS, 60)
-    (helper,) = psutil.Process(worker.pid).children()
-    assert helper.cmdline()[0] == "leadops: worker imports-1: rows"
+    assert wait_until(lambda: state(session, found).rows_done >= CHUNK_ROWS, 60)
+    # What was prepared so far waits while somebody holds the table.
+    session.execute(sa.text("LOCK TABLE people IN SHARE MODE"))
+    with session.get_bind().connect() as other:
+        assert wait_until(lambda: waits_for_a_lock(session), 60)
+        (helper,) = psutil.Process(worker.pid).children()
+        assert helper.cmdline()[0] == "leadops: worker imports-1: rows"
+        done = other.scalar(sa.select(Import.rows_done))
+    # One chunk is being written, one waits for that, one is held by the worker; the rest is still to be prepared.
+    assert done + 3 * CHUNK_ROWS < ROWS
     helper.kill()
-    wait_until(lambda: state(session, found).state is ImportState.DONE, 120)
+    session.rollback()
+    assert wait_until(lambda: state(session, found).state is ImportState.DONE, 120)
     assert (found.rows_done, found.tries) == (ROWS, 0)
     assert found.failed_count == sum(n % 10 == 3 for n in range(ROWS))
     assert found.created_count == number(session, Lead) == number(session, Run)
@@ -117,15 +127,15 @@ def test_without_its_helper_a_worker_takes_the_rest_in_by_itself(session, proces
 def test_an_undo_goes_on_after_its_worker_was_killed(session, processes, tmp_path):
     found = queued(session, make_workspace(session), tmp_path, data())
     worker = processes.worker("imports")
-    wait_until(lambda: state(session, found).state is ImportState.DONE, 120)
+    assert wait_until(lambda: state(session, found).state is ImportState.DONE, 120)
     imports.undo(session, found, by="Tess")
     session.commit()
-    wait_until(lambda: state(session, found).undo_removed > 0, 60)
+    assert wait_until(lambda: state(session, found).undo_removed > 0, 60)
     kill(worker)
     left = number(session, Lead)
     assert state(session, found).undo_removed == found.created_count - left
     processes.worker("imports")
-    wait_until(lambda: state(session, found).state is ImportState.UNDONE, 120)
+    assert wait_until(lambda: state(session, found).state is ImportState.UNDONE, 120)
     assert (found.undo_removed, found.undo_kept) == (found.created_count, 0)
     assert [number(session, model) for model in (Lead, Run, Touch, Person)] == [0, 0, 0, 0]
     assert number(session, Import) == 1

@@ -30,9 +30,9 @@ def csv_file(folder: Path, rows: int) -> Path:
     lines = ["Name,E-mail,Message"]
     for n in range(rows):
         address = f"person{n}@" if n % 10 == 3 else f"person{n}@example.com"
-        lines.append(f'Person {n},{address},"Please quote\n{n} seats {"for the whole team " * 20}"')
+        lines.append(f'Person {n},{address},"Please quote\n{n} seats {"for the whole team " * 40}"')
     path.write_text("\n".join(lines))
-    assert path.stat().st_size > beside.WORTH_HELP
+    assert path.stat().st_size > 3 * beside.WORTH_HELP
     return path
 
 
@@ -122,8 +122,65 @@ def test_without_one_that_was_killed_the_worker_goes_on_by_itself(
     os.kill(killed.pid, signal.SIGKILL)
     all_of(chunks, helped)
     assert helped == alone
-    assert "a process that prepares rows is gone" in caplog.text
+    assert "a process that prepares rows is gone (exit code -9)" in caplog.text
     assert not multiprocessing.active_children()
+
+
+def test_one_that_stands_still_counts_as_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    given = source(csv_file(tmp_path, 3_000))
+    alone: list[Any] = []
+    all_of(given.chunks(), alone)
+    chunks = beside.chunks(given, 1)
+    helped = [told(next(chunks))]
+    (stopped,) = multiprocessing.active_children()
+    assert stopped.pid
+    os.kill(stopped.pid, signal.SIGSTOP)
+    monkeypatch.setattr(beside, "PATIENCE_SECONDS", 0.2)
+    all_of(chunks, helped)
+    assert helped == alone
+    assert "a process that prepares rows is gone (exit code None)" in caplog.text
+    assert not multiprocessing.active_children()
+
+
+def test_where_none_can_be_started_the_worker_does_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    given = source(csv_file(tmp_path, 3_000))
+    tried = []
+
+    def fork() -> int:
+        tried.append(True)
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(os, "fork", fork)
+    monkeypatch.setattr(beside, "_without_until", 0.0)
+    for _ in range(2):  # and does not try at every turn
+        found: list[Any] = []
+        all_of(beside.chunks(given, 2), found)
+        assert sum(one[2] for one in found) == 3_000
+    assert len(tried) == 1
+    assert "no process to prepare rows could be started" in caplog.text
+
+
+def test_an_error_of_ours_in_one_is_logged_and_the_worker_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    given = source(csv_file(tmp_path, 1_000))
+    prepare = Source.chunks
+
+    def breaks(self: Source, turn: int = 0, turns: int = 1) -> Any:
+        if os.getpid() != here:
+            raise ZeroDivisionError
+        return prepare(self, turn, turns)
+
+    here = os.getpid()
+    monkeypatch.setattr(Source, "chunks", breaks)
+    found: list[Any] = []
+    all_of(beside.chunks(given, 1), found)
+    assert sum(one[2] for one in found) == 1_000
+    assert "Process ForkProcess" not in capfd.readouterr().err
 
 
 def test_a_reader_that_has_enough_leaves_no_process_behind(tmp_path: Path) -> None:
@@ -151,7 +208,13 @@ def test_a_file_that_cannot_be_opened_is_said_as_without_help(tmp_path: Path) ->
 
 
 def test_small_files_are_not_worth_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(beside, "_Helper", None)
+    class TooMany(Exception):
+        pass
+
+    def too_many(*_: Any) -> None:
+        raise TooMany
+
+    monkeypatch.setattr(beside, "_Helper", too_many)
     path = tmp_path / "leads.csv"
     path.write_text("Name,Message\n" + "Ana,Hello\n" * 250)
     found: list[Any] = []

@@ -226,6 +226,19 @@ def test_a_file_that_is_gone_is_said(
         imports.preview(tmp_path, found)
 
 
+def test_a_file_that_was_cut_short_is_said(
+    session: Session, session_factory: Factory, workspace: Workspace, tmp_path: Path
+) -> None:
+    data = "Name,Message\n" + "".join(f"Person {n},Hello {n}\n" for n in range(20))
+    found = queued(session, workspace, tmp_path, data)
+    with imports.path_of(tmp_path, found.stored_as).open("r+b") as file:
+        file.truncate(len("Name,Message\n" + "".join(f"Person {n},Hello {n}\n" for n in range(5))))
+    work(session_factory, tmp_path)
+    session.refresh(found)
+    assert (found.state, found.created_count) == (ImportState.FAILED, 5)
+    assert found.error and "The file is not whole any more" in found.error
+
+
 def test_a_row_that_postgresql_refuses_costs_only_itself(
     session: Session, session_factory: Factory, workspace: Workspace, tmp_path: Path
 ) -> None:

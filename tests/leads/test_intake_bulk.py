@@ -316,8 +316,11 @@ def test_when_judging_one_fails_the_others_are_taken_in(
 
 
 def test_what_changes_in_a_row_changes_in_its_json(session: Session, workspace: Workspace) -> None:
-    row = intake.row_for(tenant_of(workspace), lead(attributes={"city": "Huế"}, budget=1e3, consent="yes"))
+    payload = {"id": 123456789012345678901234567890, "said": 'a "b"}'}
+    row = intake.row_for(tenant_of(workspace), lead(attributes={"city": "Huế"}, budget=1e3, payload=payload))
     other = {"suppression_id": uuid.uuid4(), "status": "new_draft", "event": '{"a": [1, null]}'}
     changed = intake_sql.as_json_with(intake_sql.as_json(row), **other)
     assert json.loads(changed) == json.loads(intake_sql.as_json(row | other))
     assert json.loads(changed)["event"] == {"a": [1, None]}
+    kept = session.execute(sa.text("SELECT CAST(:row AS jsonb)"), {"row": changed}).scalar_one()
+    assert (kept["status"], kept["payload"]) == ("new_draft", payload)

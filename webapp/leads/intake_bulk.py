@@ -106,7 +106,8 @@ def prepare_each(tenant: Tenant, leads: Sequence[LeadIn]) -> list[Row | Exceptio
     verdicts: Sequence[Verdict | None]
     try:
         verdicts = intake.judge_all(leads, tenant.rules)
-    except Exception:  # whose it is shows below
+    except Exception as error:  # whose it is shows below
+        log.warning("judging %d leads together failed, judging each by itself: %s", len(leads), type(error).__name__)
         verdicts = [None] * len(leads)
     found: list[Row | Exception] = []
     for lead, said in zip(leads, verdicts, strict=True):

@@ -102,7 +102,7 @@ def prepare(mapper: Mapper, tenant: Tenant, found: Sequence[Row], first: int = 0
         try:
             made = mapper.lead(row)
         except Exception as error:
-            problems += [(number, problem) for problem in _problems(error)]
+            problems += _problems(mapper, number, error)
             continue
         if isinstance(made, LeadIn):
             leads.append((number, made))
@@ -111,14 +111,15 @@ def prepare(mapper: Mapper, tenant: Tenant, found: Sequence[Row], first: int = 0
     prepared = intake_bulk.prepare_each(tenant, [lead for _, lead in leads])
     for (number, _), one in zip(leads, prepared, strict=True):
         if isinstance(one, Exception):
-            problems += [(number, problem) for problem in _problems(one)]
+            problems += _problems(mapper, number, one)
         else:
             good.append((number, one))
     return good, problems
 
 
-def _problems(error: Exception) -> tuple[Problem, ...]:
+def _problems(mapper: Mapper, number: int, error: Exception) -> Problems:
     if isinstance(error, Invalid):
-        return error.details or (Problem("row", error.message),)
-    log.error("a row could not be prepared", exc_info=error)
-    return (Problem("row", INTERNAL),)
+        return [(number, problem) for problem in error.details or (Problem("row", error.message),)]
+    what = f"import {mapper.import_id}" if mapper.import_id else "a batch"
+    log.error("row %d of %s could not be prepared", number, what, exc_info=error)
+    return [(number, Problem("row", INTERNAL))]

@@ -3,7 +3,8 @@
 A chunk is one transaction: its leads, the problems of its rows, and how far the file has been read, under the import's
 row lock and with the fencing token. A worker killed at any moment has therefore taken in whole chunks only, and its
 successor goes on behind the last one. While PostgreSQL writes a chunk (in a thread, which waits for the socket), the
-next ones are prepared (``beside``), :data:`AHEAD` at most; behind one that could not be written nothing more is.
+next ones are prepared (``beside``); at most :data:`AHEAD` wait to be written, and behind one that could not be nothing
+more is.
 
 What goes wrong, and what then: a row → a problem of that row, also where PostgreSQL refuses it; broken JSON, or a file that is gone → the import
 fails with what came before kept; PostgreSQL away → the drain breaks off, and a later one goes on; anything else → the
@@ -202,6 +203,10 @@ class _Run:
                 self._pending.append(self._writer.submit(self._write, chunk))
                 if over():
                     return False
+        if path.stat().st_size < found.size_bytes:
+            raise Invalid(
+                "The file is not whole any more. What it still held was taken in; upload it again for the rest."
+            )
         return True
 
     def _settle(self, left: int = 0) -> None:
