@@ -189,7 +189,11 @@ def exists(lead_id: uuid.UUID) -> Conflict:
 
 def accept_signals(database: Database, tenant: Tenant, leads: Sequence[LeadIn]) -> list[uuid.UUID]:
     """Take social signals in, all at once. Returns the ids of the new ones; a message id seen before creates none."""
-    rows = {(lead.platform, lead.external_message_id): row_for(tenant, lead) for lead in leads}
+    verdicts = judge_all(leads, tenant.rules)
+    rows = {
+        (lead.platform, lead.external_message_id): row_for(tenant, lead, said)
+        for lead, said in zip(leads, verdicts, strict=True)
+    }
     suppression.hold_back(database, tenant.id, rows.values())
     return intake_sql.insert_signals(database, list(rows.values()))
 
