@@ -107,40 +107,33 @@ def test_what_comes_before_broken_json_is_prepared(tmp_path: Path, helpers: int)
     assert not multiprocessing.active_children()
 
 
-@pytest.mark.parametrize("helpers", [1, 2])
-def test_without_one_that_was_killed_the_worker_goes_on_by_itself(
-    tmp_path: Path, helpers: int, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("helpers", "sent", "patience", "ended"),
+    [(1, signal.SIGKILL, beside.PATIENCE_SECONDS, -9), (2, signal.SIGKILL, beside.PATIENCE_SECONDS, -9),
+     (1, signal.SIGSTOP, 0.2, None)],
+    ids=["killed", "one of two killed", "stands still"],
+)  # fmt: skip
+def test_without_one_that_is_gone_the_worker_goes_on_by_itself(
+    tmp_path: Path,
+    helpers: int,
+    sent: signal.Signals,
+    patience: float,
+    ended: int | None,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     given = source(csv_file(tmp_path, 3_000))
     alone: list[Any] = []
     all_of(given.chunks(), alone)
-    helped: list[Any] = []
     chunks = beside.chunks(given, helpers)
-    helped.append(told(next(chunks)))
-    killed = multiprocessing.active_children()[-1]
-    assert killed.pid
-    os.kill(killed.pid, signal.SIGKILL)
-    all_of(chunks, helped)
-    assert helped == alone
-    assert "a process that prepares rows is gone (exit code -9)" in caplog.text
-    assert not multiprocessing.active_children()
-
-
-def test_one_that_stands_still_counts_as_gone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    given = source(csv_file(tmp_path, 3_000))
-    alone: list[Any] = []
-    all_of(given.chunks(), alone)
-    chunks = beside.chunks(given, 1)
     helped = [told(next(chunks))]
-    (stopped,) = multiprocessing.active_children()
-    assert stopped.pid
-    os.kill(stopped.pid, signal.SIGSTOP)
-    monkeypatch.setattr(beside, "PATIENCE_SECONDS", 0.2)
+    children = multiprocessing.active_children()
+    assert len(children) == helpers and children[-1].pid
+    os.kill(children[-1].pid, sent)
+    monkeypatch.setattr(beside, "PATIENCE_SECONDS", patience)
     all_of(chunks, helped)
     assert helped == alone
-    assert "a process that prepares rows is gone (exit code None)" in caplog.text
+    assert f"a process that prepares rows is gone (exit code {ended})" in caplog.text
     assert not multiprocessing.active_children()
 
 

@@ -1,7 +1,6 @@
 """``POST /api/v1/leads/batch``: many leads in one request (docs/api.md §5)."""
 
 import json
-import logging
 import uuid
 from functools import partial
 from itertools import islice
@@ -26,7 +25,6 @@ from webapp.leads.intake_bulk import Outcome
 from webapp.leads.states import Door, Scope
 from webapp.security.keys import Principal
 
-log = logging.getLogger(__name__)
 blueprint = Blueprint("v1_batch", __name__, url_prefix="/api/v1")
 
 #: Bytes of a body beyond which it becomes an import, however few its rows are.

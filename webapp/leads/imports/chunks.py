@@ -19,17 +19,20 @@ CHUNK_ROWS = 1_000
 CHUNK_BYTES = 4 << 20
 INTERNAL = "could not be taken in because of an error of ours"
 
+#: By row number.
+Good = list[tuple[int, intake_bulk.Row]]
+Problems = list[tuple[int, Problem]]
+
 
 @dataclass(slots=True)
 class Chunk:
-    """``first``: the number of its first row; ``end``: the byte of the file behind its last; ``good``, ``problems``: by row
-    number."""
+    """``first``: the number of its first row; ``end``: the byte of the file behind its last."""
 
     first: int
     end: int
     size: int
-    good: list[tuple[int, intake_bulk.Row]]
-    problems: list[tuple[int, Problem]]
+    good: Good
+    problems: Problems
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +89,6 @@ class Source:
     def _chunk(self, first: int, end: int, found: list[Row]) -> Chunk:
         good, problems = prepare(self.mapper, self.tenant, found, first)
         return Chunk(first, end, len(found), good, problems)
-
-
-Good = list[tuple[int, intake_bulk.Row]]
-Problems = list[tuple[int, Problem]]
 
 
 def prepare(mapper: Mapper, tenant: Tenant, found: Sequence[Row], first: int = 0) -> tuple[Good, Problems]:
