@@ -17,14 +17,27 @@ from webapp.models.account import Membership, User, Workspace
 
 
 class PageSessions(SecureCookieSessionInterface):
-    """Sessions are for pages. JSON doors ignore the cookie, so they do not pay for reading or writing one."""
+    """Sessions are for pages. JSON doors ignore the cookie, so they do not pay for reading or writing one.
+
+    The whole session is in the cookie, so an answer that brings the cookie again takes back what another answer has
+    changed since its request began: a toast that was said or shown, a log-out. Only an answer that changes the session
+    brings it, and the day's first whole page, which keeps somebody who comes back within the lifetime logged in.
+    """
 
     def open_session(self, app: Flask, request: Request) -> SecureCookieSession | None:
         return self.session_class() if is_json_path(request.path) else super().open_session(app, request)
 
     def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
-        if not is_json_path(request.path):
-            super().save_session(app, session, response)
+        if is_json_path(request.path):
+            return
+        today = datetime.now(UTC).date().isoformat()
+        if session.permanent and session.get("day") != today and _is_whole_page(request):
+            session["day"] = today
+        super().save_session(app, session, response)
+
+
+def _is_whole_page(request: Request) -> bool:
+    return request.method == "GET" and request.endpoint != "static" and "HX-Request" not in request.headers
 
 
 class SessionUser(UserMixin):  # type: ignore[misc]
