@@ -421,6 +421,19 @@ def test_twenty_calls_at_once_push_each_lead_once(
     assert count(session, Delivery) == 15
 
 
+def test_a_call_that_waited_for_another_knows_what_that_one_has_queued(
+    session: Session, workspace: Workspace, session_factory: Factory, crm: Destination
+) -> None:
+    lead = decided_lead(session, workspace)
+    with session_factory() as earlier, session_factory() as later:
+        earlier.execute(sa.select(sa.func.now()))  # begins, and then waits for its turn
+        done = [crm_sync.start(later, workspace.id, undo_seconds=10, actor="Ana")]
+        later.commit()
+        done.append(crm_sync.start(earlier, workspace.id, undo_seconds=10, actor="Ana"))
+        earlier.commit()
+    assert [one.lead_ids for one in done] == [(lead.id,), (lead.id,)]
+
+
 def test_few_wait_at_a_time_and_the_others_are_told_where_to_ask(
     app: Flask, client: FlaskClient, headers: dict[str, str], session: Session, workspace: Workspace,
     session_factory: Factory, twenty: TwentyFake, crm: Destination,

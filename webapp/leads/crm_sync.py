@@ -88,13 +88,16 @@ def _among(column: InstrumentedAttribute[uuid.UUID], ids: Iterable[uuid.UUID]) -
 
 
 def _held(undo_seconds: int) -> sa.ColumnElement[bool]:
-    """Its undo window runs: a decision can be taken back, or has just been, or nothing was tried before its time."""
-    window = interval(undo_seconds)
+    """Its undo window runs: a decision can be taken back, or has just been, or nothing was tried before its time.
+
+    At this statement, not when the transaction began: a call that waited for another one's lock would take what that
+    one has queued in the meantime for due later."""
+    window, moment = interval(undo_seconds), sa.func.statement_timestamp()
     decided = sa.exists().where(
         Decision.lead_id == Lead.id,
-        sa.func.coalesce(Decision.undone_at + window, Decision.undo_until) > sa.func.now(),
+        sa.func.coalesce(Decision.undone_at + window, Decision.undo_until) > moment,
     )
-    untried = sa.and_(Delivery.state == DeliveryState.PENDING, Delivery.attempt == 0, Delivery.due_at > sa.func.now())
+    untried = sa.and_(Delivery.state == DeliveryState.PENDING, Delivery.attempt == 0, Delivery.due_at > moment)
     return sa.or_(decided, untried)
 
 
