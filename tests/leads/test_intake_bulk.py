@@ -18,7 +18,7 @@ from tests.waiting import until
 from webapp.leads import intake, intake_bulk, intake_sql, verdict
 from webapp.leads.errors import Invalid
 from webapp.leads.intake import LeadIn
-from webapp.leads.intake_bulk import Outcome
+from webapp.leads.intake_bulk import Outcome, Row
 from webapp.leads.states import Door
 from webapp.leads.types import Verdict
 from webapp.models import AuditEvent, Lead, Person, Run, Touch, Workspace
@@ -43,7 +43,7 @@ leads = st.builds(
     consent_at=st.sampled_from([None, datetime(2026, 1, 2, tzinfo=UTC), datetime(2026, 3, 4, tzinfo=UTC)]),
     attributes=st.sampled_from([{}, {"country": "VN"}]),
     attribution=st.sampled_from([{}, {"utm_source": "google"}, {"utm_source": "bing", "gclid": "g-1"}]),
-    payload=st.sampled_from([{}, {"a": [1, {"b": "c\n\t"}], "d": None}]),
+    payload=st.sampled_from([{}, {"a": [1, {"b": "c\n\t"}], "d": None}, {"n": 10**400}]),
 )
 #: Columns that differ by their nature: ids, and the order of time.
 _APART = {
@@ -283,16 +283,19 @@ def test_many_are_prepared_as_each_by_itself(session: Session, workspace: Worksp
     together = intake_bulk.prepare_each(tenant, leads)
     assert isinstance(together[2], Invalid)
     alone = [intake_bulk.prepare(tenant, one) for one in leads if "\x00" not in one.message]
-    for one, other in zip([row for row in together if isinstance(row, dict)], alone, strict=True):
-        told, same = json.loads(one["_text"]), json.loads(other["_text"])
-        for name in ("id", "person_new_id", "run_id", "event_id"):
+    for one, other in zip([row for row in together if isinstance(row, Row)], alone, strict=True):
+        assert one.id != other.id and one.person_new_id != other.person_new_id
+        apart = {"id": "", "person_new_id": "", "text": ""}
+        assert one._replace(**apart) == other._replace(**apart)
+        told, same = json.loads(one.text), json.loads(other.text)
+        for name in ("id", "run_id", "event_id"):
             assert told.pop(name) != same.pop(name)
         assert (told.pop("sla_due_at", None) is None) == (same.pop("sla_due_at", None) is None)
         assert told == same
-    statuses = [json.loads(row["_text"])["status"] for row in alone]
+    statuses = [json.loads(row.text)["status"] for row in alone]
     assert statuses == ["new_auto", "new_escalate", "new_draft", "new_escalate", "new_escalate"]
-    assert json.loads(alone[1]["_text"])["verdict"]["tags"] == ["attack", "injection"]
-    assert json.loads(alone[-1]["_text"])["confidence"] == 0.4
+    assert json.loads(alone[1].text)["verdict"]["tags"] == ["attack", "injection"]
+    assert json.loads(alone[-1].text)["confidence"] == 0.4
 
 
 def test_when_judging_one_fails_the_others_are_taken_in(
@@ -310,7 +313,7 @@ def test_when_judging_one_fails_the_others_are_taken_in(
         lead(message=f"This is {which}", email=f"{n}@example.com") for n, which in enumerate(["a", "the one", "b"])
     ]
     first, failed, last = intake_bulk.prepare_each(tenant_of(workspace), leads)
-    assert isinstance(first, dict) and isinstance(last, dict) and isinstance(failed, ZeroDivisionError)
+    assert isinstance(first, Row) and isinstance(last, Row) and isinstance(failed, ZeroDivisionError)
     taken = intake_bulk.accept_each(session, tenant_of(workspace), [first, last])
     assert [one and one.outcome for one in taken] == [Outcome.CREATED, Outcome.CREATED]
 

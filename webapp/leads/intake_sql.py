@@ -4,8 +4,10 @@ Order inside the statement follows the locks it takes (person, lead, key) and se
 requests wait for one another in one order and cannot deadlock.
 """
 
+import json
 import re
 import uuid
+from collections.abc import Mapping
 from contextlib import nullcontext
 from functools import cache
 from typing import Any, NamedTuple
@@ -43,11 +45,12 @@ _LEAD = [
 ]  # fmt: skip
 
 _ONE_ROW = "SELECT " + ", ".join(f"%({name})s::{kind} AS {name}" for name, kind in COLUMNS.items())
-_MANY_ROWS = (
-    "SELECT * FROM jsonb_to_recordset(%(rows)s::jsonb) AS r("
-    + ", ".join(f"{name} {kind}" for name, kind in COLUMNS.items())
-    + ")"
-)
+
+
+def _many_rows(columns: Mapping[str, str]) -> str:
+    named = ", ".join(f"{name} {kind}" for name, kind in columns.items())
+    return f"SELECT * FROM jsonb_to_recordset(%(rows)s::jsonb) AS r({named})"
+
 
 # The key names the lead that the statement made or touched. A key that is taken already breaks UNIQUE, which undoes
 # the whole statement: nothing of a repeat is left but its answer.
@@ -131,7 +134,7 @@ SELECT id, created_at FROM lead
 """
 )
 _MANY = (
-    _LEAD_AND_PERSON.replace("{rows}", _MANY_ROWS).replace("{conflict}", _ONCE)
+    _LEAD_AND_PERSON.replace("{rows}", _many_rows(COLUMNS)).replace("{conflict}", _ONCE)
     + """
 event AS (
   INSERT INTO audit_events (id, workspace_id, lead_id, event_type, actor, details)
@@ -151,7 +154,13 @@ _INSERT_ONE = _with(_ONE)
 _INSERT_KEYED = _with(_ONE, _KEY)
 _INSERT_SIGNALS = _with(_MANY)
 
-#: For ``webapp.leads.intake_bulk``, which has dealt with people and repeats: new leads and nothing else.
+#: Columns of what ``INSERT_BULK`` takes: those of a row, but for what it is told beside.
+BULK_COLUMNS = {
+    name: kind
+    for name, kind in COLUMNS.items()
+    if name not in ("workspace_id", "person_new_id", "identity_key", "person_name")
+}
+#: For ``webapp.leads.intake_bulk``, which has dealt with people and repeats: new leads of one workspace and nothing else.
 INSERT_BULK = _with(
     """
 WITH incoming AS MATERIALIZED ({rows}),
@@ -165,7 +174,10 @@ run AS (
 )
 INSERT INTO audit_events (id, workspace_id, lead_id, event_type, actor, details)
 SELECT event_id, workspace_id, id, 'LEAD_SIGNAL_CREATED', 'SYSTEM', event FROM incoming
-""".replace("{rows}", _MANY_ROWS.replace("AS r(", "AS r(person_id uuid, "))
+""".replace(
+        "{rows}",
+        _many_rows({"person_id": "uuid"} | BULK_COLUMNS).replace("*", "*, %(workspace_id)s::uuid AS workspace_id"),
+    )
 )
 
 #: Where a statement runs: inside a session's transaction, or on an engine as a transaction of its own, which saves
@@ -267,18 +279,33 @@ def insert_signals(database: Database, rows: list[dict[str, Any]]) -> list[uuid.
     return [row["id"] for row in rows if row["id"] in new]
 
 
-#: Columns whose values are JSON already, and the others.
-_NESTED = tuple(name for name, kind in COLUMNS.items() if kind == "jsonb")
-_PLAIN = tuple(name for name, kind in COLUMNS.items() if kind != "jsonb")
+#: Columns whose values are JSON already.
+_NESTED = frozenset(name for name, kind in COLUMNS.items() if kind == "jsonb")
 
 
-def as_json(row: dict[str, Any]) -> str:
+@cache
+def _apart(columns: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Those with plain values, and those with JSON."""
+    return tuple(name for name in columns if name not in _NESTED), tuple(name for name in columns if name in _NESTED)
+
+
+def as_json(row: dict[str, Any], columns: tuple[str, ...] = tuple(COLUMNS)) -> str:
     """A row as a JSON object without its nulls, for the statements that take many; nested JSON is taken as it is, not
     parsed and written again."""
-    found: dict[str, Any] = {name: value for name in _PLAIN if (value := row[name]) is not None}
-    for name in _NESTED:
+    plain, nested = _apart(columns)
+    found: dict[str, Any] = {name: value for name in plain if (value := row[name]) is not None}
+    for name in nested:
         found[name] = orjson.Fragment(row[name])
     return orjson.dumps(found).decode()
+
+
+def from_json(text: str) -> dict[str, Any]:
+    """What :func:`as_json` made of a row. Numbers in its nested JSON may have lost digits."""
+    try:
+        found: dict[str, Any] = orjson.loads(text)
+    except orjson.JSONDecodeError:  # a number of a thousand digits, which PostgreSQL and Python have no trouble with
+        found = json.loads(text)
+    return found
 
 
 def as_json_with(text: str, **changed: Any) -> str:

@@ -84,6 +84,10 @@ def _entry(row: Sequence[Any]) -> Entry:
 LISTS = Lists()
 
 
+def has_list(database: Database, workspace_id: uuid.UUID) -> bool:
+    return bool(LISTS.of(database, workspace_id))
+
+
 def hold_back(database: Database, workspace_id: uuid.UUID, rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """Mark the rows of intake that the list is about; returns those."""
     matcher = LISTS.of(database, workspace_id)

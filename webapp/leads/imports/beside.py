@@ -17,7 +17,6 @@ from collections.abc import Generator
 from contextlib import suppress
 from itertools import count
 from multiprocessing.connection import Connection
-from uuid import UUID
 
 from setproctitle import getproctitle, setproctitle
 
@@ -96,7 +95,7 @@ class _Helper:
         if not self._reader.poll(PATIENCE_SECONDS):
             raise EOFError
         said: Chunk | Broken | None = self._reader.recv()
-        return _unpacked(said) if isinstance(said, Chunk) else said
+        return said
 
     def is_missed(self) -> None:
         """Say that it is gone, and how it ended (None: it stands still)."""
@@ -122,7 +121,7 @@ def _prepare(source: Source, turn: int, turns: int, writer: Connection) -> None:
     with suppress(BrokenPipeError):  # the worker has no use for the rest, or is gone
         try:
             for chunk in source.chunks(turn, turns):
-                writer.send(_packed(chunk))
+                writer.send(chunk)
             writer.send(None)
         except Broken as error:
             writer.send(error)
@@ -131,19 +130,6 @@ def _prepare(source: Source, turn: int, turns: int, writer: Connection) -> None:
         except Exception:
             log.exception("rows of import %s could not be prepared", source.mapper.import_id)
             raise SystemExit(1) from None
-
-
-def _packed(chunk: Chunk) -> Chunk:
-    """Ids travel as whole numbers: pickling takes longer for them than for all the rest of a row."""
-    for _, row in chunk.good:
-        row["id"] = row["id"].int
-    return chunk
-
-
-def _unpacked(chunk: Chunk) -> Chunk:
-    for _, row in chunk.good:
-        row["id"] = UUID(int=row["id"])
-    return chunk
 
 
 def _forget_files_but(kept: int) -> None:
