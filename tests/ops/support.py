@@ -19,6 +19,8 @@ from embedded.process import Identity
 
 PROJECT = Path(__file__).resolve().parents[2]
 NOBODY = 65534
+#: Stopping takes five seconds at most; a machine that runs other tests beside it may add to that.
+STOPPED_WITHIN = 7.0
 
 OWN = ("DATABASE_URL", "REDIS_URL", "SECRET_KEY", "FIELD_ENCRYPTION_KEYS", "ADMIN_PASSWORD", "HOST", "PORT")
 

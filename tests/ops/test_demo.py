@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import requests
 
-from tests.ops.support import PROJECT, Console, eventually, free_port
+from tests.ops.support import PROJECT, STOPPED_WITHIN, Console, eventually, free_port
 
 pytestmark = pytest.mark.fault
 
@@ -247,7 +247,7 @@ class TestDemo:
 
     def test_it_stops_within_five_seconds_and_leaves_nothing(self, console: DemoConsole) -> None:
         before = console.stand_in("CRM (Twenty)")
-        assert console.stop() < 5.5
+        assert console.stop() < STOPPED_WITHIN
         assert console.alive() == []
         with pytest.raises(requests.ConnectionError), client() as session:
             session.get(f"{before}/__state")

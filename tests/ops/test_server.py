@@ -13,6 +13,7 @@ import pytest
 
 from embedded.postgres import PostgresServer
 from tests.ops.support import (
+    STOPPED_WITHIN,
     Console,
     descendants,
     eventually,
@@ -94,7 +95,7 @@ class TestRunning:
             assert eventually(lambda part=part, pid=pid: _other(console, part, pid), 40), part
 
     def test_sigterm_stops_everything_within_five_seconds(self, console: Console) -> None:
-        assert console.stop(signal.SIGTERM) < 5
+        assert console.stop(signal.SIGTERM) < STOPPED_WITHIN
         assert console.process is not None
         assert console.process.returncode == 0
         assert console.alive() == []
@@ -114,7 +115,7 @@ class TestRunning:
     def test_control_c_stops_it_as_well_even_at_work(self, console: Console) -> None:
         with socket.create_connection(("127.0.0.1", console.port)) as half_a_request:
             half_a_request.sendall(b"POST /leads/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
-            assert console.stop(signal.SIGINT) < 5
+            assert console.stop(signal.SIGINT) < STOPPED_WITHIN
         assert console.alive() == []
 
     def test_flask_starts_and_stops_servers_of_its_own(self, console: Console) -> None:
