@@ -63,7 +63,7 @@ def test_a_worker_killed_in_the_middle_of_a_run_the_run_is_done_once_more(sessio
     assert wait_until(lambda: incarnation(session) != before, 90)
     up = time.monotonic()
     assert wait_until(lambda: all_done(session), 20)
-    assert time.monotonic() - up < 2
+    assert time.monotonic() - up < 5  # not once a lease has run out
     (done,) = session.scalars(sa.select(Run).execution_options(populate_existing=True))
     assert done.attempt == 2
     told = sa.select(sa.func.count()).where(AuditEvent.event_type == "RUN_SUCCEEDED")
@@ -97,7 +97,7 @@ def test_redis_stopped_and_back_work_goes_on_and_the_ring_works_again(session, s
         servers[1].start()
     back = time.monotonic()
     assert wait_until(lambda: all_done(session), 20)
-    assert time.monotonic() - back < 2
+    assert time.monotonic() - back < 5
 
     def rung():
         make_lead(session, workspace)
@@ -146,7 +146,7 @@ def test_sigterm_in_a_backlog_finishes_the_batch_and_exits_in_time(session, proc
     start = time.monotonic()
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(30) == 0
-    assert time.monotonic() - start < 4
+    assert time.monotonic() - start < 8
     assert statuses(session) == {RunStatus.SUCCESS, RunStatus.QUEUED}
 
 

