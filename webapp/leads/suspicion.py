@@ -304,6 +304,8 @@ _CYPHER = re.compile(r"rot-?13|base-?64|decode|giai\s*ma|backwards|reverse|nguoc
 def signs(text: str) -> tuple[str, ...]:
     """What speaks for a suspicion, in words that complete "it …"; empty: none."""
     text = text[:_LONGEST]
+    if "\r" in text:  # as forms and mail send line ends
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
     plain = _folded(text)
     met = _met(plain)
     odd = _is_odd(text)
