@@ -202,6 +202,13 @@ def test_words_may_be_parted_by_any_white_space(sign: str, text: str, between: s
     assert sign in suspicion.signs(f"Hello, {text.replace(' ', between)} and so on")
 
 
+@pytest.mark.parametrize("end", ["\r\n", "\r"])
+def test_each_way_to_end_a_line_tells_the_same(end: str) -> None:
+    for text in messages("injections.jsonl"):
+        lines = "\n".join(text.split())
+        assert suspicion.signs(lines.replace("\n", end)) == suspicion.signs(lines), text
+
+
 @pytest.mark.parametrize(
     "text",
     [
