@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from rq import get_current_job
 
 from jobs import queue, wiring
+from jobs.courtesy import Courtesy
 from jobs.telling import Teller
 from webapp import logs
 from webapp.leads import (
@@ -28,6 +29,7 @@ from webapp.leads import (
     replays,
     rerun_work,
     run,
+    run_store,
     suppression_walk,
     task_texts,
 )
@@ -48,6 +50,8 @@ ALONE_SECONDS = 30.0
 
 #: Set by ``jobs.worker``; a stock worker is never asked to stop in the middle of a drain.
 should_stop: Callable[[], bool] = lambda: False  # noqa: E731
+#: Sleeps so many seconds; a worker process sets one that its end cuts short.
+pause: Callable[[float], object] = time.sleep
 
 
 #: Set by ``jobs.worker``: this process outlives its jobs. A stock worker's child ends with its one.
@@ -140,8 +144,14 @@ def drain_runs() -> int:
             judges=wiring.judges(),
             enriching=wiring.enriching(),
             stop=lambda: should_stop(),
+            rest=Courtesy(pause, _is_taking_in).step_back,
         ),
     )
+
+
+def _is_taking_in() -> bool:
+    with wiring.session_factory()() as session:
+        return run_store.is_taking_in(session)
 
 
 def _untold() -> bool:

@@ -217,6 +217,7 @@ def main(arguments: list[str] | None = None) -> int:
     process = Process(name)
     process.install_signal_handlers()
     tasks.should_stop = process.stopping.is_set
+    tasks.pause = process.stopping.wait
     tasks.resident = True
     process.run(
         redis.Redis.from_url(

@@ -123,9 +123,10 @@ def process(
     judges: Judging = RULES_ALONE,
     enriching: Enriching = NOTHING_OUTSIDE,
     stop: Callable[[], bool] = lambda: False,
+    rest: Callable[[], object] = lambda: None,
 ) -> Drained:
     """Work due runs until none is left, a bound is reached or ``stop()`` says so; batches are never
-    cut short. ``judge``: instead of each workspace's own rules. ``hold_seconds``: how long what goes out by itself
+    cut short, and between two of them ``rest()`` may take its time. ``judge``: instead of each workspace's own rules. ``hold_seconds``: how long what goes out by itself
     waits for a person to step in. ``judges``: the model besides the rules, and when it is asked; ``enriching``: the way
     to facts from outside. What is being asked is waited for beyond the bounds, except when ``stop()`` says so: those
     runs are given back.
@@ -153,6 +154,7 @@ def process(
         if done >= max_rows or time.monotonic() - began >= max_seconds or stop():
             with session_factory() as session:
                 return Drained(done, claims.has_due(session, RUNS))
+        rest()
 
 
 @dataclass(slots=True)

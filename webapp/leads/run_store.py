@@ -6,6 +6,7 @@ and in one transaction: fence, decide under the lock what stands, write leads, r
 deliveries. Nothing here commits.
 """
 
+import time
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -50,6 +51,7 @@ from webapp.leads.suppression import LISTS, RELEASES
 from webapp.leads.suppression_match import Contact, lowered
 from webapp.leads.types import LeadFacts, Verdict
 from webapp.models.account import Workspace
+from webapp.models.base import id_at
 from webapp.models.lead import Lead, Touch
 from webapp.models.work import Destination, Run
 
@@ -403,3 +405,13 @@ def _leads(session: Session, lead_ids: Sequence[uuid.UUID], *only: sa.ColumnElem
     """As written a moment ago, behind the session's back; ``only`` those."""
     found = sa.select(Lead).where(Lead.id.in_(lead_ids), *only).execution_options(populate_existing=True)
     return session.scalars(found).all()
+
+
+#: New runs within a second from which on leads keep coming in.
+_MANY = 20
+
+
+def is_taking_in(session: Session) -> bool:
+    """Are leads coming in, many a second? Their runs' ids tell when."""
+    recent = sa.select(Run.id).where(Run.id > id_at(time.time() - 1)).limit(_MANY)
+    return (session.scalar(sa.select(sa.func.count()).select_from(recent.subquery())) or 0) >= _MANY

@@ -67,6 +67,11 @@ def new_ids(more: int) -> tuple[uuid.UUID, list[str]]:
     return uuid.UUID(int=first), [f"{one:032x}" for one in others]
 
 
+def id_at(seconds: float) -> uuid.UUID:
+    """The least that :func:`new_id` can make at a moment in seconds since 1970: what is later has a larger one."""
+    return uuid.UUID(int=int(seconds * 1000) << 80 | 7 << 76 | 2 << 62)
+
+
 def _drawn(count: int) -> list[int]:
     global _last_tick
     tick = (time.time_ns() << 12) // 1_000_000

@@ -1,0 +1,94 @@
+"""A worker steps back while leads keep coming in and cores are short."""
+
+import pytest
+import sqlalchemy as sa
+
+from jobs.courtesy import MOST_SECONDS, Courtesy, _ran_and_waited
+from tests.factories import make_lead
+from webapp.leads import run, run_store
+from webapp.leads.claims import Holder
+from webapp.models import Run
+from webapp.models.base import id_at, new_id
+
+
+class Thread:
+    """``ran`` and ``waited`` for a core: nanoseconds in all."""
+
+    def __init__(self) -> None:
+        self.ran = self.waited = 0
+
+    def times(self) -> tuple[int, int]:
+        return self.ran, self.waited
+
+
+@pytest.mark.parametrize(
+    ("ran", "waited", "busy", "rests"),
+    [
+        (100, 0, True, False),
+        (100, 30, True, False),
+        (100, 70, True, True),
+        (100, 900, True, True),
+        (100, 900, False, False),
+        (0, 0, True, False),  # the system does not say
+    ],
+)
+def test_it_rests_where_cores_are_short_and_leads_come_in(ran: int, waited: int, busy: bool, rests: bool) -> None:
+    rested: list[float] = []
+    thread = Thread()
+    courtesy = Courtesy(rested.append, lambda: busy, thread.times)
+    thread.ran, thread.waited = ran, waited
+    courtesy.step_back()
+    assert bool(rested) is rests
+    courtesy.step_back()  # what was before this batch counts no more
+    assert len(rested) == rests
+
+
+def test_a_long_batch_is_no_reason_for_a_long_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    rested: list[float] = []
+    clock = [0.0]
+    monkeypatch.setattr("jobs.courtesy.time.monotonic", lambda: clock[0])
+    thread = Thread()
+    courtesy = Courtesy(rested.append, lambda: True, thread.times)
+    thread.waited, clock[0] = 900, 60.0
+    courtesy.step_back()
+    assert rested == [MOST_SECONDS]
+
+
+def test_the_system_says_for_how_long_a_thread_ran() -> None:
+    ran, waited = _ran_and_waited()
+    sum(range(2_000_000))
+    later = _ran_and_waited()
+    assert later[0] > ran and later[1] >= waited
+
+
+def test_leads_come_in_when_many_have_within_a_second(session, workspace):
+    assert run_store.is_taking_in(session) is False
+    for _ in range(20):
+        make_lead(session, workspace)
+    session.commit()
+    assert run_store.is_taking_in(session) is True
+    for found in session.scalars(sa.select(Run.id)).all():
+        session.execute(sa.update(Run).where(Run.id == found).values(id=_a_minute_before(found)))
+    session.commit()
+    assert run_store.is_taking_in(session) is False
+
+
+def _a_minute_before(run_id):
+    return type(run_id)(int=run_id.int - (60_000 << 80))
+
+
+def test_an_id_of_a_moment_comes_before_those_made_then(monkeypatch):
+    made = new_id()
+    seconds = (made.int >> 80) / 1000
+    assert id_at(seconds) <= made < id_at(seconds + 0.002)
+    assert id_at(seconds).version == 7
+
+
+def test_runs_rest_between_batches_and_not_behind_the_last(session, session_factory, workspace):
+    for _ in range(5):
+        make_lead(session, workspace)
+    session.commit()
+    rests: list[int] = []
+    done = run.process(session_factory, Holder(), batch=2, rest=lambda: rests.append(1))
+    assert done.done == 5
+    assert len(rests) == 2
