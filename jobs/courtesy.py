@@ -1,7 +1,7 @@
 """Stepping back while cores are short: what is being taken in comes before what is only queued (docs/adr/0068).
 
 A worker is nice (``worker.NICENESS``), but what PostgreSQL does for it is not, and takes cores from requests all the same.
-So one that had to wait for a core, while leads keep coming in, rests between two batches.
+So one that had to wait for a core, and is behind the leads that come in all the same, rests between two batches.
 """
 
 import time
@@ -16,16 +16,16 @@ _SCHEDSTAT = Path("/proc/thread-self/schedstat")
 
 
 class Courtesy:
-    """One thread's. ``wait`` sleeps so many seconds, or less when the process is to stop; ``is_busy`` tells whether
-    leads keep coming in."""
+    """One thread's. ``wait`` sleeps so many seconds, or less when the process is to stop; ``is_behind`` tells
+    whether leads come in faster than they are worked."""
 
     def __init__(
         self,
         wait: Callable[[float], object],
-        is_busy: Callable[[], bool],
+        is_behind: Callable[[], bool],
         ran_and_waited: "Callable[[], tuple[int, int]] | None" = None,
     ) -> None:
-        self._wait, self._is_busy = wait, is_busy
+        self._wait, self._is_behind = wait, is_behind
         self._times = ran_and_waited or _ran_and_waited
         self._begin()
 
@@ -33,7 +33,7 @@ class Courtesy:
         """Between two batches."""
         ran, waited = (now - before for now, before in zip(self._times(), self._before, strict=True))
         took = time.monotonic() - self._began
-        if waited > SHORT * (ran + waited) and self._is_busy():
+        if waited > SHORT * (ran + waited) and self._is_behind():
             self._wait(min(REST * took, MOST_SECONDS))
         self._begin()
 

@@ -144,14 +144,14 @@ def drain_runs() -> int:
             judges=wiring.judges(),
             enriching=wiring.enriching(),
             stop=lambda: should_stop(),
-            rest=Courtesy(pause, _is_taking_in).step_back,
+            rest=Courtesy(pause, _is_behind).step_back,
         ),
     )
 
 
-def _is_taking_in() -> bool:
+def _is_behind() -> bool:
     with wiring.session_factory()() as session:
-        return run_store.is_taking_in(session)
+        return run_store.is_behind(session)
 
 
 def _untold() -> bool:

@@ -1,5 +1,7 @@
 """A worker steps back while leads keep coming in and cores are short."""
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 import sqlalchemy as sa
 
@@ -22,7 +24,7 @@ class Thread:
 
 
 @pytest.mark.parametrize(
-    ("ran", "waited", "busy", "rests"),
+    ("ran", "waited", "behind", "rests"),
     [
         (100, 0, True, False),
         (100, 30, True, False),
@@ -32,10 +34,10 @@ class Thread:
         (0, 0, True, False),  # the system does not say
     ],
 )
-def test_it_rests_where_cores_are_short_and_leads_come_in(ran: int, waited: int, busy: bool, rests: bool) -> None:
+def test_it_rests_where_cores_are_short_and_it_is_behind(ran: int, waited: int, behind: bool, rests: bool) -> None:
     rested: list[float] = []
     thread = Thread()
-    courtesy = Courtesy(rested.append, lambda: busy, thread.times)
+    courtesy = Courtesy(rested.append, lambda: behind, thread.times)
     thread.ran, thread.waited = ran, waited
     courtesy.step_back()
     assert bool(rested) is rests
@@ -61,16 +63,23 @@ def test_the_system_says_for_how_long_a_thread_ran() -> None:
     assert later[0] > ran and later[1] >= waited
 
 
-def test_leads_come_in_when_many_have_within_a_second(session, workspace):
-    assert run_store.is_taking_in(session) is False
+def test_runs_are_behind_when_many_come_in_and_one_waits_for_long(session, workspace):
     for _ in range(20):
         make_lead(session, workspace)
+    first = session.scalars(sa.select(Run).order_by(Run.id)).first()
     session.commit()
-    assert run_store.is_taking_in(session) is True
+    assert run_store.is_behind(session) is False  # none waits for long
+    first.due_at = datetime.now(UTC) - timedelta(seconds=10)
+    session.commit()
+    assert run_store.is_behind(session) is True
+    first.rank = 9
+    session.commit()
+    assert run_store.is_behind(session) is False  # that is a file's, which waits for all others
+    first.rank = 3
     for found in session.scalars(sa.select(Run.id)).all():
         session.execute(sa.update(Run).where(Run.id == found).values(id=_a_minute_before(found)))
     session.commit()
-    assert run_store.is_taking_in(session) is False
+    assert run_store.is_behind(session) is False  # nothing comes in any more
 
 
 def _a_minute_before(run_id):

@@ -51,7 +51,7 @@ from webapp.leads.suppression import LISTS, RELEASES
 from webapp.leads.suppression_match import Contact, lowered
 from webapp.leads.types import LeadFacts, Verdict
 from webapp.models.account import Workspace
-from webapp.models.base import id_at
+from webapp.models.base import id_at, interval
 from webapp.models.lead import Lead, Touch
 from webapp.models.work import Destination, Run
 
@@ -407,11 +407,19 @@ def _leads(session: Session, lead_ids: Sequence[uuid.UUID], *only: sa.ColumnElem
     return session.scalars(found).all()
 
 
-#: New runs within a second from which on leads keep coming in.
-_MANY = 20
+#: New runs within a second from which on leads keep coming in, and how old the oldest that waits may be before runs are
+#: behind them.
+_MANY, _BEHIND_SECONDS = 20, 3.0
+_AT_ONCE = 4  # ranks below are those of single leads, by priority (``intake.RANK``)
 
 
-def is_taking_in(session: Session) -> bool:
-    """Are leads coming in, many a second? Their runs' ids tell when."""
+def is_behind(session: Session) -> bool:
+    """Do leads come in, many a second, and faster than they are run? The ids of runs tell when they were queued."""
     recent = sa.select(Run.id).where(Run.id > id_at(time.time() - 1)).limit(_MANY)
-    return (session.scalar(sa.select(sa.func.count()).select_from(recent.subquery())) or 0) >= _MANY
+    late = sa.exists().where(
+        Run.status == RunStatus.QUEUED,
+        Run.rank.in_(range(_AT_ONCE)),
+        Run.due_at < sa.func.now() - interval(_BEHIND_SECONDS),
+    )
+    many = sa.select(sa.func.count()).select_from(recent.subquery()).scalar_subquery()
+    return bool(session.scalar(sa.select(sa.and_(many >= _MANY, late))))
