@@ -202,7 +202,7 @@ def test_words_may_be_parted_by_any_white_space(sign: str, text: str, between: s
     assert sign in suspicion.signs(f"Hello, {text.replace(' ', between)} and so on")
 
 
-@pytest.mark.parametrize("end", ["\r\n", "\r"])
+@pytest.mark.parametrize("end", ["\r\n", "\r", "\x0b", "\x0c", "\x85", "\u2028", "\u2029"])
 def test_each_way_to_end_a_line_tells_the_same(end: str) -> None:
     for text in messages("injections.jsonl"):
         lines = "\n".join(text.split())

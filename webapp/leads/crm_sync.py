@@ -178,7 +178,7 @@ def _narrowed(rules: Mapping[str, Any]) -> list[sa.ColumnElement[bool]]:
 def _hurry(session: Session, lead_ids: Iterable[uuid.UUID], destination_ids: list[uuid.UUID], *, actor: str) -> None:
     """Rows that a worker holds at this moment are passed over: they are being sent, and nobody waits for anybody."""
     mine = [_among(Delivery.lead_id, lead_ids), Delivery.destination_id.in_(destination_ids)]
-    late = sa.and_(Delivery.state == DeliveryState.PENDING, Delivery.due_at > sa.func.now())
+    late = sa.and_(Delivery.state == DeliveryState.PENDING, Delivery.due_at > sa.func.statement_timestamp())
     given_up = Delivery.state.in_((DeliveryState.DEAD, DeliveryState.UNCERTAIN))
 
     def change(which: sa.ColumnElement[bool], **values: Any) -> sa.Result[Any]:

@@ -20,7 +20,7 @@ import orjson
 import psycopg
 from sqlalchemy.orm import Session
 
-from webapp.leads import intake, intake_sql, suppression
+from webapp.leads import intake, intake_sql, jsontext, suppression
 from webapp.leads.claims import FROM_FILES
 from webapp.leads.errors import LeadError, Transient
 from webapp.leads.intake import LeadIn, Tenant
@@ -38,9 +38,9 @@ _COLUMNS = tuple(intake_sql.BULK_COLUMNS)
 
 
 class Row(NamedTuple):
-    """What intake made of a lead. ``text``: all its columns, as a JSON object without nulls; ``id`` in hexadecimal;
-    ``identity_key`` and what follows it: its person, if it has a key. What else is asked of few rows is read from the
-    text."""
+    """What intake made of a lead. ``text``: its columns (``intake_sql.BULK_COLUMNS``), as a JSON object without nulls;
+    ``id`` in hexadecimal; ``identity_key`` and what follows it: its person, if it has a key, as cleansed. What else is
+    asked of few rows is read from the text."""
 
     id: str
     external_id: str | None
@@ -48,7 +48,7 @@ class Row(NamedTuple):
     text: str
     person_new_id: str
     identity_key: str | None
-    name: str | None
+    person_name: str | None
     email: str | None
     phone: str | None
     company: str | None
@@ -61,7 +61,7 @@ class Outcome(StrEnum):
 
 
 class Taken(NamedTuple):
-    """What became of one row, and on which lead."""
+    """What became of one row, and on which lead (``lead``: its id in hexadecimal)."""
 
     outcome: Outcome
     lead: str
@@ -93,11 +93,11 @@ class _Plan:
             person = found.get(key)
             if person is None:
                 found[key] = {
-                    "id": row.person_new_id, "identity_key": key, "name": row.name, "email": row.email,
+                    "id": row.person_new_id, "identity_key": key, "name": row.person_name, "email": row.email,
                     "phone": row.phone, "company": row.company,
                 }  # fmt: skip
             else:
-                for name, value in (("name", row.name), ("phone", row.phone), ("company", row.company)):
+                for name, value in (("name", row.person_name), ("phone", row.phone), ("company", row.company)):
                     if person[name] is None:
                         person[name] = value
         return [found[key] for key in sorted(found)]
@@ -234,10 +234,10 @@ def _resolve(session: Session, tenant: Tenant, rows: Sequence[Row]) -> _Plan:
 
 
 _HERE = """
-SELECT true, external_id, id::text, true FROM leads
+SELECT true, external_id, replace(id::text, '-', ''), true FROM leads
 WHERE workspace_id = %(workspace_id)s AND external_id = ANY (%(external_ids)s::text[])
 UNION ALL
-SELECT false, dedupe_key, id::text, created_at > now() - make_interval(days => %(duplicate_days)s) FROM leads
+SELECT false, dedupe_key, replace(id::text, '-', ''), created_at > now() - make_interval(days => %(duplicate_days)s) FROM leads
 WHERE workspace_id = %(workspace_id)s AND dedupe_key = ANY (string_to_array(%(dedupe_keys)s, ' '))
 """
 
@@ -322,7 +322,7 @@ def _write(session: Session, tenant: Tenant, plan: _Plan, rank: int | None) -> b
     people = plan.people
     ids: dict[str | None, str] = {}
     if people:
-        ids = dict(intake_sql.run(session, _PEOPLE, values | {"people": orjson.dumps(people).decode()}))
+        ids = dict(intake_sql.run(session, _PEOPLE, values | {"people": jsontext.dumps(people)}))
     if plan.retired:
         intake_sql.run(session, _RETIRE, {"retired": plan.retired})
     if plan.new:
@@ -339,7 +339,7 @@ def _write(session: Session, tenant: Tenant, plan: _Plan, rank: int | None) -> b
             so_far.add(intake_sql.from_json(row.text))
         given = {
             "touches": f"[{','.join(touches)}]",
-            "told": orjson.dumps([asdict(one) for one in told.values()]).decode(),
+            "told": jsontext.dumps([asdict(one) for one in told.values()]),
         }
         counted = intake_sql.run(session, _TOUCH, values | given)
         return bool(counted[0][0] == len(told))

@@ -126,8 +126,8 @@ def process(
     rest: Callable[[], object] = lambda: None,
 ) -> Drained:
     """Work due runs until none is left, a bound is reached or ``stop()`` says so; batches are never
-    cut short, and between two of them ``rest()`` may take its time. ``judge``: instead of each workspace's own rules. ``hold_seconds``: how long what goes out by itself
-    waits for a person to step in. ``judges``: the model besides the rules, and when it is asked; ``enriching``: the way
+    cut short, and between two of them ``rest()`` may take its time, unless something is being asked. ``judge``: instead of
+    each workspace's own rules. ``hold_seconds``: how long what goes out by itself waits for a person to step in. ``judges``: the model besides the rules, and when it is asked; ``enriching``: the way
     to facts from outside. What is being asked is waited for beyond the bounds, except when ``stop()`` says so: those
     runs are given back.
 
@@ -151,10 +151,13 @@ def process(
             continue
         if drained and beside.open:
             return Drained(done, False)
-        if done >= max_rows or time.monotonic() - began >= max_seconds or stop():
+        over = done >= max_rows or time.monotonic() - began >= max_seconds or stop()
+        if not over:
+            rest()
+            over = stop()
+        if over:
             with session_factory() as session:
                 return Drained(done, claims.has_due(session, RUNS))
-        rest()
 
 
 @dataclass(slots=True)

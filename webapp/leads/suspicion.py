@@ -303,9 +303,7 @@ _CYPHER = re.compile(r"rot-?13|base-?64|decode|giai\s*ma|backwards|reverse|nguoc
 
 def signs(text: str) -> tuple[str, ...]:
     """What speaks for a suspicion, in words that complete "it …"; empty: none."""
-    text = text[:_LONGEST]
-    if "\r" in text:  # as forms and mail send line ends
-        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    text = _in_lines(text[:_LONGEST])
     plain = _folded(text)
     met = _met(plain)
     odd = _is_odd(text)
@@ -382,7 +380,13 @@ def _found_in(look: str, met: int) -> Iterator[str]:
             yield sign
 
 
+def _in_lines(text: str) -> str:
+    """With one way to end a line, where forms, mail and Unicode have several."""
+    return text if text.isprintable() else "\n".join(text.splitlines())
+
+
 def _is_suspect(decoded: str) -> bool:
+    decoded = _in_lines(decoded)
     plain = _folded(decoded)
     looks = (plain, *_other_looks(decoded, plain, _is_odd(decoded)))
     return any(True for look in looks for _ in _found_in(look, _met(look)))
