@@ -66,9 +66,9 @@ def show_intake(made: Stack, seconds: int) -> dict[str, Any]:
 
 def show_openloop(made: Stack, seconds: int) -> dict[str, Any]:
     found = openloop.measure(made, seconds)
-    capacities = found["capacities_per_second"]
     row(
-        f"{found['posts']:,} posts at 70 % of {min(capacities)}-{max(capacities)}/s",
+        f"{found['posts']:,} posts at {found['rate']}/s (70 % of {found['capacity_per_second']}/s; "
+        f"{found['capacity_after']}/s afterwards)",
         f"p99 {found['p99_ms']} ms",
         f"p50 {found['p50_ms']} ms, not 2xx {found['not_2xx']}, stored {found['stored']:,}, all run {found['drained_s']} s after",
     )
