@@ -45,7 +45,8 @@ def measure(stack: Stack, seconds: int) -> dict[str, Any]:
         capacity_after = wrk(stack, f"{stack.url}/leads/", seconds=seconds).per_second
     times = sorted(answer.ms for answer in answers)
     return {
-        "capacity_per_second": round(capacity), "capacity_after": round(capacity_after), "rate": round(rate), "posts": len(answers), "stored": stored,
+        "capacity_per_second": round(capacity), "capacity_after": round(capacity_after), "rate": round(rate),
+        "posts": len(answers), "stored": stored,
         "not_2xx": sum(not 200 <= answer.status < 300 for answer in answers),
         "p50_ms": round(statistics.median(times), 1), "p99_ms": round(times[int(len(times) * 0.99)], 1),
         "drained_s": round(drained, 1),

@@ -127,9 +127,9 @@ def process(
 ) -> Drained:
     """Work due runs until none is left, a bound is reached or ``stop()`` says so; batches are never
     cut short, and between two of them ``rest()`` may take its time, unless something is being asked. ``judge``: instead of
-    each workspace's own rules. ``hold_seconds``: how long what goes out by itself waits for a person to step in. ``judges``: the model besides the rules, and when it is asked; ``enriching``: the way
-    to facts from outside. What is being asked is waited for beyond the bounds, except when ``stop()`` says so: those
-    runs are given back.
+    each workspace's own rules. ``hold_seconds``: how long what goes out by itself waits for a person to step in.
+    ``judges``: the model besides the rules, and when it is asked; ``enriching``: the way to facts from outside. What is
+    being asked is waited for beyond the bounds, except when ``stop()`` says so: those runs are given back.
 
     Raises SQLAlchemy's errors when the database is away. Claims then stay until the holder's slot is entered
     anew or their lease ends. Raises SlotTaken when another process has the holder's slot now.

@@ -29,7 +29,7 @@ from webapp.leads import (
     triggers,
     withdrawing,
 )
-from webapp.leads.claims import Claim
+from webapp.leads.claims import FROM_BATCHES, Claim
 from webapp.leads.judging_policy import Mode, Policy, Preferences
 from webapp.leads.lead_outcomes import RecordCache
 from webapp.leads.run_rows import Settled, write
@@ -410,7 +410,6 @@ def _leads(session: Session, lead_ids: Sequence[uuid.UUID], *only: sa.ColumnElem
 #: Runs of single leads within a second from which on leads keep coming in, among so many of all that are new; and how old the
 #: oldest that waits may be before runs are behind them.
 _MANY, _LOOKED_AT, _BEHIND_SECONDS = 20, 1_000, 3.0
-_SINGLE = 4  # ranks below are those of single leads, by priority (``intake.RANK``)
 
 
 def is_behind(session: Session) -> bool:
@@ -418,10 +417,10 @@ def is_behind(session: Session) -> bool:
     new = (
         sa.select(Run.rank).where(Run.id > id_at(time.time() - 1)).order_by(Run.id.desc()).limit(_LOOKED_AT).subquery()
     )
-    single = sa.select(sa.func.count()).select_from(new).where(new.c.rank < _SINGLE).scalar_subquery()
+    single = sa.select(sa.func.count()).select_from(new).where(new.c.rank < FROM_BATCHES).scalar_subquery()
     late = sa.exists().where(
         Run.status == sa.literal(RunStatus.QUEUED, Run.status.type, literal_execute=True),  # else no partial index
-        Run.rank.in_(range(_SINGLE)),
+        Run.rank.in_(range(FROM_BATCHES)),
         Run.due_at < sa.func.now() - interval(_BEHIND_SECONDS),
     )
     return bool(session.scalar(sa.select(sa.and_(single >= _MANY, late))))
