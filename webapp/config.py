@@ -90,7 +90,7 @@ class Settings(BaseSettings):
     data_dir: str = setting("var", "LEADOPS_DATA_DIR", "Where the embedded servers and generated secrets live.")
     web_workers: int = setting(2, "WEB_WORKERS", "Web processes.", ge=1, le=64)
     web_threads: int = setting(
-        4,
+        6,
         "WEB_THREADS",
         "Requests that each web process works on at once. It has four threads more, for requests that wait for a model.",
         ge=1,

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from embedded import StartError
-from embedded.postgres import PostgresServer
+from embedded.postgres import LOG_SEGMENTS, PostgresServer
 from embedded.process import Identity
 from embedded.redis_server import RedisServer
 from tests.ops.support import PROJECT, descendants, environment, eventually, listening_ports, ordinary_user
@@ -50,6 +50,16 @@ def test_postgres_is_durable_and_listens_on_no_tcp_port(postgres: PostgresServer
     assert [ask(postgres, f"SHOW {name}") for name in ("fsync", "synchronous_commit")] == ["on", "on"]
     assert ask(postgres, "SHOW listen_addresses") == ""
     assert listening_ports(descendants(postmaster_pid(postgres))) == set()
+
+
+def test_log_segments_are_made_before_they_are_needed_and_kept(postgres: PostgresServer) -> None:
+    made = """SELECT count(*) FROM pg_ls_waldir()
+              WHERE name ~ '^[0-9A-F]{24}$' AND name > pg_walfile_name(pg_current_wal_lsn())"""
+    postgres.start()
+    assert int(str(ask(postgres, made))) >= LOG_SEGMENTS - 4
+    postgres.restart()
+    assert int(str(ask(postgres, made))) >= LOG_SEGMENTS - 4
+    assert ask(postgres, "SHOW min_wal_size") == f"{LOG_SEGMENTS * 16}MB"
 
 
 def test_lower_case_knows_vietnamese(postgres: PostgresServer) -> None:
