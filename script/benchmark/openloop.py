@@ -61,7 +61,6 @@ def post(stack: Stack, per_second: float, total: int) -> list[Answer]:
     run = uuid.uuid4().hex[:8]
     requests = [_request(stack, run, number) for number in range(total)]
     answers: list[Answer] = []
-    start = time.perf_counter() + 0.5  # when all threads have been started
 
     def one(first: int) -> None:
         mine: list[Answer] = []
@@ -76,7 +75,8 @@ def post(stack: Stack, per_second: float, total: int) -> list[Answer]:
         answers.extend(mine)
 
     threads = [threading.Thread(target=one, args=(number,)) for number in range(_CONNECTIONS)]
-    with _without_collections():
+    with _without_full_collections():
+        start = time.perf_counter() + 0.5
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -85,14 +85,15 @@ def post(stack: Stack, per_second: float, total: int) -> list[Answer]:
 
 
 @contextlib.contextmanager
-def _without_collections() -> Iterator[None]:
+def _without_full_collections() -> Iterator[None]:
     """A full collection of all that the benchmark has loaded halts every sender for 100 ms and more, and would be counted as
     the server's."""
-    gc.disable()
+    gc.collect()
+    gc.freeze()
     try:
         yield
     finally:
-        gc.enable()
+        gc.unfreeze()
 
 
 def _request(stack: Stack, run: str, number: int) -> bytes:

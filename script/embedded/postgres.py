@@ -33,14 +33,16 @@ USER = "leadops"
 DATABASE = "leadops"
 SOCKET_NAME = ".s.PGSQL.5432.lock"
 
+LOG_SEGMENTS = 32  # of 16 MB, kept for reuse
+
 TUNING = {
-    "max_connections": "100",
+    "max_connections": "200",
     "shared_buffers": "256MB",
     "effective_cache_size": "1GB",
     "maintenance_work_mem": "64MB",
     "work_mem": "8MB",
     "wal_compression": "on",
-    "min_wal_size": "256MB",
+    "min_wal_size": f"{LOG_SEGMENTS * 16}MB",
     "max_wal_size": "1GB",
     "checkpoint_timeout": "10min",
     "random_page_cost": "1.1",
@@ -52,14 +54,18 @@ TUNING = {
 are synchronous: the data fits in memory, and three I/O workers would be idle. Log segments are kept for
 reuse, because every commit waits while a new one is made (docs/adr/0069)."""
 
-LOG_SEGMENTS = 16  # of 16 MB: what min_wal_size keeps
-
 THROW_AWAY = {
     "fsync": "off",
     "synchronous_commit": "off",
     "full_page_writes": "off",
+    "min_wal_size": "80MB",
     "autovacuum_naptime": "5s",
 }
+
+UNUSED_SEGMENTS = """
+    SELECT count(*) FROM pg_ls_waldir()
+    WHERE name ~ '^[0-9A-F]{24}$' AND name > pg_walfile_name(pg_current_wal_lsn())
+"""
 
 FAST, IMMEDIATE = signal.SIGINT, signal.SIGQUIT
 STOP_STEPS = [(FAST, 20.0), (IMMEDIATE, 5.0)]
@@ -75,7 +81,6 @@ class PostgresServer:
         self.data_dir = Path(data_dir).resolve()
         self.throw_away = throw_away
         self.process: subprocess.Popen[bytes] | None = None
-        self._is_new = False
         self.log = self.data_dir / "log" / "postgres.log"
         self._account: Account | None = None
         self._home: Path | None = None
@@ -204,10 +209,9 @@ class PostgresServer:
             if time.monotonic() > deadline:
                 raise StartError(f"PostgreSQL does not start within {timeout:.0f} s; see {self.log}.")
             time.sleep(0.02)
-        if self._is_new and not self.throw_away:
-            self._make_log_segments()
-        self._is_new = False
         self.create_database(DATABASE)
+        if not self.throw_away:
+            self._make_log_segments(given_up)
 
     def stop(self) -> None:
         """A fast shutdown: open transactions are rolled back, everything committed is on disk."""
@@ -283,16 +287,24 @@ class PostgresServer:
         if status != 0:
             raise StartError(f"PostgreSQL cannot make its cluster in {self.home}: {tail(self.log, 2)}")
         fresh.rename(self.cluster)
-        self._is_new = True
 
-    def _make_log_segments(self) -> None:
-        """Go through as many segments of the log as are kept, so that the first hours of a new cluster find them made.
-        A start that is cut off here costs those hours some waits, and nothing else."""
-        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
-            for _ in range(LOG_SEGMENTS - 1):
-                connection.execute("SELECT pg_logical_emit_message(false, 'leadops', '')")  # an empty one is not left
-                connection.execute("SELECT pg_switch_wal()")
-            connection.execute("CHECKPOINT")
+    def _make_log_segments(self, given_up: Callable[[], bool]) -> None:
+        """Where few unused segments of the log are left, as in a new cluster, go through as many as are kept: the checkpoint
+        makes unused ones of them. Without it only the first commits are slower, so no start fails because of it."""
+        try:
+            with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+                row = connection.execute(UNUSED_SEGMENTS).fetchone()
+                if row is None or row[0] >= LOG_SEGMENTS // 2:
+                    return
+                for _ in range(LOG_SEGMENTS - 1):
+                    if given_up():
+                        return
+                    # pg_switch_wal() leaves no segment to which nothing was written.
+                    connection.execute("SELECT pg_logical_emit_message(false, 'leadops', '')")
+                    connection.execute("SELECT pg_switch_wal()")
+                connection.execute("CHECKPOINT")
+        except psycopg.Error as error:
+            print(f"PostgreSQL did not make log segments beforehand: {error}", file=sys.stderr, flush=True)
 
     def _is_ready(self) -> bool:
         """The eighth line of postmaster.pid says so, as pg_ctl reads it, but only of our own postmaster."""

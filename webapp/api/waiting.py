@@ -1,6 +1,6 @@
 """Requests that wait, and the others, which must not notice.
 
-A web process works on ``WEB_THREADS`` requests at once; more would only wait for one another (ADR 0005). A request
+A web process works on ``WEB_THREADS`` requests at once; more would only wait for one another (ADR 0005, 0069). A request
 that waits for a model works on nothing, but it occupies a thread of the server. So the server has
 ``config.MOST_WAITING`` threads more, every request takes a turn before it begins, and one that waits lends its turn out
 meanwhile. At most ``MOST_WAITING`` wait at a time: pages keep all the turns that they had.
