@@ -86,7 +86,7 @@ def post(stack: Stack, per_second: float, total: int) -> list[Answer]:
 
 @contextlib.contextmanager
 def _without_full_collections() -> Iterator[None]:
-    """A full collection of all that the benchmark has loaded halts every sender for 100 ms and more, and would be counted as
+    """A full collection of all that the benchmark has loaded halts every sender for some 100 ms, and would be counted as
     the server's."""
     gc.collect()
     gc.freeze()
